@@ -1,0 +1,354 @@
+//! The bounded read: bytes, time, and memory whatever the frames.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum_core::BoxError;
+use axum_core::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use http_body_util::{Full, LengthLimitError};
+use tokio::time::Sleep;
+
+use super::rejection::RejectionKind;
+
+/// Frames of this many bytes are kept as they came. A smaller one would pin the larger read buffer that it is
+/// a slice of (2 to 8 times the body, over a socket), so it is copied.
+const KEEP: usize = 16 * 1024;
+/// Smallest and largest piece, in bytes, that small frames are copied into.
+const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
+/// A sender whose bytes are always there must not keep the deadline from being looked at.
+const FRAMES_A_TURN: u32 = 64;
+
+/// What a body may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// In bytes.
+    pub(super) len: usize,
+    /// From the first poll to the end.
+    pub(super) time: Duration,
+}
+
+/// Reads `body` to its end; `seen` is shown every byte as it arrives. Trailers are dropped: nobody signed them.
+///
+/// With the error comes how many bytes had arrived.
+pub(super) async fn read<B>(
+    body: Pin<&mut B>,
+    limits: Limits,
+    budget: &Arc<Budget>,
+    mut seen: impl FnMut(&[u8]),
+) -> Result<(Pieces, Reservation), (RejectionKind, usize)>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut pieces = Pieces::default();
+    let mut held = Reservation::new(budget);
+    let mut frames = Frames::new(body, limits.time);
+    while let Some(frame) = poll_fn(|cx| frames.poll_next(cx)).await {
+        let frame = frame.map_err(|kind| (kind, pieces.len))?;
+        if frame.len() > limits.len - pieces.len {
+            return Err((RejectionKind::BodyTooLarge, pieces.len + frame.len()));
+        }
+        if !held.grow_to(pieces.held_with(frame.len())) {
+            return Err((RejectionKind::OverBudget, pieces.len + frame.len()));
+        }
+        seen(&frame);
+        pieces.push(frame);
+    }
+    Ok((pieces, held))
+}
+
+/// Reads and forgets, until the body ends, breaks, or a limit is met: so that a sender who is still writing
+/// gets to see the answer.
+pub(super) async fn discard<B>(body: Pin<&mut B>, limits: Limits)
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut left = limits.len;
+    let mut frames = Frames::new(body, limits.time);
+    while let Some(Ok(frame)) = poll_fn(|cx| frames.poll_next(cx)).await {
+        match left.checked_sub(frame.len()) {
+            Some(rest) => left = rest,
+            None => break,
+        }
+    }
+}
+
+/// The data frames of a body, until a deadline.
+struct Frames<'b, B> {
+    body: Pin<&'b mut B>,
+    time: Duration,
+    /// Made only when the body keeps us waiting: most are there at once, and a timer costs.
+    deadline: Option<Pin<Box<Sleep>>>,
+    this_turn: u32,
+}
+
+impl<'b, B> Frames<'b, B>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    fn new(body: Pin<&'b mut B>, time: Duration) -> Self {
+        Self {
+            body,
+            time,
+            deadline: None,
+            this_turn: 0,
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        while self.this_turn < FRAMES_A_TURN {
+            match self.body.as_mut().poll_frame(cx) {
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(kind_of(&*error.into())))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.this_turn += 1;
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Pending => return self.poll_deadline(cx),
+            }
+        }
+        // Others get their turn, and the deadline is looked at.
+        cx.waker().wake_by_ref();
+        self.poll_deadline(cx)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        self.this_turn = 0;
+        let time = self.time;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Some(Err(RejectionKind::BodyTooSlow)))
+    }
+}
+
+/// A limit that an outer layer set is a limit; all else is a broken body.
+fn kind_of(error: &(dyn std::error::Error + 'static)) -> RejectionKind {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return RejectionKind::BodyTooLarge;
+        }
+        cause = error.source();
+    }
+    RejectionKind::BodyBroken
+}
+
+/// A body that was read, in as few pieces as came without copying what is large.
+#[derive(Default)]
+pub(super) struct Pieces {
+    /// Complete pieces, in order, before `last`.
+    full: Vec<Bytes>,
+    /// A frame kept as it came, or the piece that small frames are being copied into.
+    last: Last,
+    len: usize,
+    /// Bytes of memory in `full`.
+    full_held: usize,
+}
+
+enum Last {
+    Kept(Bytes),
+    Filling(BytesMut),
+}
+
+impl Default for Last {
+    fn default() -> Self {
+        Self::Kept(Bytes::new())
+    }
+}
+
+impl Pieces {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    fn push(&mut self, frame: Bytes) {
+        if frame.is_empty() {
+            return;
+        }
+        self.len += frame.len();
+        match &mut self.last {
+            // A body of one frame is that frame.
+            Last::Kept(kept) if kept.is_empty() => self.last = Last::Kept(frame),
+            Last::Kept(kept) if kept.len() < KEEP && self.full.is_empty() => {
+                // It was not the only one after all.
+                let first = std::mem::take(kept);
+                self.last = Last::Filling(BytesMut::with_capacity(piece_for(first.len() + frame.len(), 0)));
+                self.fill(&first);
+                self.append(frame);
+            }
+            _ => self.append(frame),
+        }
+    }
+
+    fn append(&mut self, frame: Bytes) {
+        if frame.len() >= KEEP {
+            self.seal(Last::Kept(frame));
+        } else {
+            self.fill(&frame);
+        }
+    }
+
+    /// Copies, into the piece under way as far as it goes, the rest into a new one.
+    fn fill(&mut self, bytes: &[u8]) {
+        let room = self.room().min(bytes.len());
+        let (now, later) = bytes.split_at(room);
+        if let Last::Filling(piece) = &mut self.last {
+            piece.put_slice(now);
+        }
+        if !later.is_empty() {
+            let mut piece = BytesMut::with_capacity(piece_for(later.len(), self.len));
+            piece.put_slice(later);
+            self.seal(Last::Filling(piece));
+        }
+    }
+
+    fn seal(&mut self, next: Last) {
+        self.full_held += self.last.held();
+        match std::mem::replace(&mut self.last, next) {
+            Last::Kept(bytes) => self.full.extend(Some(bytes).filter(|bytes| !bytes.is_empty())),
+            Last::Filling(piece) => self.full.extend(Some(piece.freeze()).filter(|bytes| !bytes.is_empty())),
+        }
+    }
+
+    fn room(&self) -> usize {
+        match &self.last {
+            Last::Kept(_) => 0,
+            Last::Filling(piece) => piece.capacity() - piece.len(),
+        }
+    }
+
+    /// Bytes of memory held once a frame of `more` bytes is in: an upper bound.
+    fn held_with(&self, more: usize) -> usize {
+        let new = match more.saturating_sub(self.room()) {
+            _ if more >= KEEP || self.len == 0 => more,
+            0 => 0,
+            copied => piece_for(copied, self.len),
+        };
+        self.full_held + self.last.held() + new
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        let last: &[u8] = match &self.last {
+            Last::Kept(bytes) => bytes,
+            Last::Filling(piece) => piece,
+        };
+        self.full.iter().map(|piece| &piece[..]).chain(std::iter::once(last))
+    }
+
+    pub(super) fn into_body(mut self) -> Body {
+        if self.full.is_empty() {
+            return match self.last {
+                Last::Kept(bytes) => Body::new(Full::new(bytes)),
+                Last::Filling(piece) => Body::new(Full::new(piece.freeze())),
+            };
+        }
+        self.seal(Last::default());
+        Body::new(PiecesBody {
+            left: self.len as u64,
+            pieces: self.full.into_iter(),
+        })
+    }
+}
+
+impl Last {
+    fn held(&self) -> usize {
+        match self {
+            Self::Kept(bytes) => bytes.len(),
+            Self::Filling(piece) => piece.capacity(),
+        }
+    }
+}
+
+/// As large as what is held already, within [`PIECE`]: memory stays under twice what arrived, and the number
+/// of pieces small.
+fn piece_for(need: usize, held: usize) -> usize {
+    held.clamp(*PIECE.start(), *PIECE.end()).max(need)
+}
+
+struct PiecesBody {
+    pieces: std::vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl http_body::Body for PiecesBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Poll::Ready(self.pieces.next().map(|piece| {
+            self.left -= piece.len() as u64;
+            Ok(Frame::data(piece))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Bytes that all bodies not yet verified may hold together.
+pub(super) struct Budget {
+    limit: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// One body's share of the budget, given back on drop.
+pub(super) struct Reservation {
+    budget: Arc<Budget>,
+    held: usize,
+}
+
+impl Reservation {
+    fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            budget: Arc::clone(budget),
+            held: 0,
+        }
+    }
+
+    fn grow_to(&mut self, held: usize) -> bool {
+        let more = held.saturating_sub(self.held);
+        let fits = |used: usize| used.checked_add(more).filter(|&used| used <= self.budget.limit);
+        // Nothing else is ordered by this counter.
+        let grown = self
+            .budget
+            .used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok();
+        if grown {
+            self.held += more;
+        }
+        grown
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
+    }
+}
