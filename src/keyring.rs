@@ -2,20 +2,32 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::key::{Keys, SigningKey};
+use crate::key::{KeyUsage, Keys, SigningKey};
 
 /// A handle on the current key and the fallback. Clones share one ring, and cost one reference count.
 ///
+/// Whoever holds a clone (the layer, the outbound layer, you) follows a change at its next request; a request
+/// under way is judged, and its answer signed, by the keys that it began with. So no change refuses a call
+/// that one of the keys before it or after it signed, as long as the two overlap:
+///
 /// ```
-/// use inngest_auth::{KeyRing, Keys, SigningKey};
+/// use inngest_auth::{KeyRing, SigningKey, Tolerance, VerifyError, verify};
 ///
 /// let old: SigningKey = "signkey-prod-11111111".parse()?;
 /// let new: SigningKey = "signkey-prod-22222222".parse()?;
-/// let ring = KeyRing::from(Keys::new(new.clone(), Some(old.clone())));
+/// let ring = KeyRing::from(old.clone());
+/// let check = |key: &SigningKey| {
+///     let now = 1_700_000_000;
+///     verify(b"{}", &key.sign(b"{}", now), &ring.snapshot(), now, Tolerance::default()).map(|_| ())
+/// };
 ///
-/// let keys = ring.snapshot();
-/// assert_eq!(keys.current(), &new);
-/// assert_eq!(keys.fallback(), Some(&old));
+/// // Inngest still signs with the old key: both are accepted.
+/// ring.rotate(new.clone());
+/// assert_eq!((check(&new), check(&old)), (Ok(()), Ok(())));
+///
+/// // It has switched: the old key goes.
+/// ring.retire_fallback();
+/// assert_eq!((check(&new), check(&old)), (Ok(()), Err(VerifyError::Mismatch)));
 /// # Ok::<(), inngest_auth::KeyError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -28,6 +40,47 @@ impl KeyRing {
         // A panic cannot leave half a change behind: what the lock guards is one pointer.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// Makes `new` the current key, and the current key the fallback.
+    ///
+    /// Can be said twice, as a reload may: with the current key it changes nothing. With the fallback it swaps.
+    pub fn rotate(&self, new: SigningKey) {
+        self.change(|keys| {
+            let old = if new == *keys.current() {
+                keys.fallback()
+            } else {
+                Some(keys.current())
+            };
+            let old = old.cloned();
+            (new, old)
+        });
+    }
+
+    /// Puts both keys in the place of those that are there.
+    pub fn replace(&self, current: SigningKey, fallback: Option<SigningKey>) {
+        self.change(|_| (current, fallback));
+    }
+
+    /// Drops the fallback: from now on only the current key counts. The last step of a rotation.
+    pub fn retire_fallback(&self) {
+        self.change(|keys| (keys.current().clone(), None));
+    }
+
+    /// How often each key verified a request since the keys last changed.
+    #[must_use]
+    pub fn usage(&self) -> KeyUsage {
+        self.snapshot().usage()
+    }
+
+    fn change(&self, change: impl FnOnce(&Keys) -> (SigningKey, Option<SigningKey>)) {
+        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let (current, fallback) = change(&keys);
+        let new = Keys::new(current, fallback);
+        if new != **keys {
+            tracing::info!(current = ?new.current(), fallback = ?new.fallback(), "signing keys changed");
+            *keys = Arc::new(new);
+        }
+    }
 }
 
 impl From<Keys> for KeyRing {
@@ -39,5 +92,85 @@ impl From<Keys> for KeyRing {
 impl From<SigningKey> for KeyRing {
     fn from(current: SigningKey) -> Self {
         Keys::from(current).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> SigningKey {
+        format!("signkey-test-{name}").parse().unwrap()
+    }
+
+    /// Current and fallback, as they stand after `change`.
+    fn after(current: &str, fallback: Option<&str>, change: impl FnOnce(&KeyRing)) -> Keys {
+        let ring = KeyRing::from(Keys::new(key(current), fallback.map(key)));
+        change(&ring);
+        let keys = ring.snapshot();
+        Keys::new(keys.current().clone(), keys.fallback().cloned())
+    }
+
+    #[test]
+    fn changes_are_as_a_rotation_needs_them() {
+        let keys = |current, fallback: Option<&str>| Keys::new(key(current), fallback.map(key));
+        let (old, new, other) = ("aa", "bb", "cc");
+        for (before, change, expected) in [
+            ((old, None), "rotate", keys(new, Some(old))),
+            ((old, Some(other)), "rotate", keys(new, Some(old))),
+            // Twice: the old key is not lost.
+            ((new, Some(old)), "rotate", keys(new, Some(old))),
+            ((new, None), "rotate", keys(new, None)),
+            // To the fallback: swapped.
+            ((old, Some(new)), "rotate", keys(new, Some(old))),
+            ((new, Some(old)), "retire", keys(new, None)),
+            ((new, None), "retire", keys(new, None)),
+            ((old, None), "replace", keys(new, Some(other))),
+        ] {
+            let changed = after(before.0, before.1, |ring| match change {
+                "rotate" => ring.rotate(key(new)),
+                "retire" => ring.retire_fallback(),
+                _ => ring.replace(key(new), Some(key(other))),
+            });
+            assert_eq!(changed, expected, "{before:?} {change}");
+        }
+    }
+
+    #[test]
+    fn every_clone_sees_a_change_and_a_snapshot_does_not() {
+        let ring = KeyRing::from(key("aa"));
+        let (clone, snapshot) = (ring.clone(), ring.snapshot());
+        ring.rotate(key("bb"));
+        assert_eq!(*clone.snapshot().current(), key("bb"));
+        assert_eq!(*snapshot.current(), key("aa"));
+    }
+
+    #[test]
+    fn a_fallback_equal_to_the_current_key_is_none() {
+        assert_eq!(Keys::new(key("aa"), Some(key("aa"))).fallback(), None);
+        // The same HMAC key for another environment has another bearer: that is another key.
+        let elsewhere: SigningKey = "signkey-prod-aa".parse().unwrap();
+        assert!(Keys::new(key("aa"), Some(elsewhere)).fallback().is_some());
+    }
+
+    #[cfg(feature = "layer")]
+    #[test]
+    fn use_is_counted_by_key_and_only_since_the_last_change() {
+        use crate::signature::KeyRole;
+        let ring = KeyRing::from(Keys::new(key("bb"), Some(key("aa"))));
+        let keys = ring.snapshot();
+        for (role, now) in [(KeyRole::Current, 7), (KeyRole::Fallback, 9), (KeyRole::Fallback, 8)] {
+            keys.count(role, now);
+        }
+        let usage = ring.usage();
+        assert_eq!(
+            (usage.current, usage.fallback, usage.fallback_last_used),
+            (1, 2, Some(9))
+        );
+        ring.replace(key("bb"), Some(key("aa")));
+        assert_eq!(ring.usage(), usage, "nothing changed");
+        ring.retire_fallback();
+        let usage = ring.usage();
+        assert_eq!((usage.current, usage.fallback, usage.fallback_last_used), (0, 0, None));
     }
 }

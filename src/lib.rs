@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "layer")]
+pub mod api;
 mod canonical;
 mod clock;
 mod env;
@@ -12,9 +14,11 @@ mod serve;
 mod signature;
 pub mod testing;
 
+#[cfg(feature = "layer")]
+pub use api::{ApiAuthError, InngestApiAuth, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use env::{Config, ConfigError};
-pub use key::{BearerError, Fingerprint, KeyError, Keys, SigningKey};
+pub use key::{BearerError, Fingerprint, KeyError, KeyUsage, Keys, SigningKey};
 pub use keyring::KeyRing;
 #[cfg(feature = "layer")]
 pub use serve::{Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind};

@@ -82,6 +82,17 @@ impl Signature {
         })
     }
 
+    /// The header's value: `t` is ten digits, so its length is always the same.
+    pub(crate) fn encode(&self) -> [u8; 79] {
+        let mut header = [0; 79];
+        header[..2].copy_from_slice(b"t=");
+        header[2..12].copy_from_slice(&decimal(self.signed_at));
+        header[12..15].copy_from_slice(b"&s=");
+        let encoded = hex::encode_to_slice(self.mac, &mut header[15..]);
+        debug_assert!(encoded.is_ok(), "32 bytes are 64 digits");
+        header
+    }
+
     pub(crate) fn sign<'a>(key: &SigningKey, body: impl IntoIterator<Item = &'a [u8]>, unix_seconds: u64) -> Self {
         let signed_at = unix_seconds.clamp(MIN_TIME, MAX_TIME);
         let mut mac = key.mac();
@@ -124,14 +135,19 @@ fn parse_unknown(param: &[u8]) -> Result<(), SignatureError> {
 
 /// Ends a MAC over a body with the time, in decimal, as the protocol has it.
 fn finish(mut mac: Mac, signed_at: u64) -> [u8; 32] {
+    mac.update(&decimal(signed_at));
+    mac.finish()
+}
+
+/// Ten digits, for a time of ten digits.
+fn decimal(time: u64) -> [u8; 10] {
     let mut digits = [b'0'; 10];
-    let mut rest = signed_at;
+    let mut rest = time;
     for digit in digits.iter_mut().rev() {
         *digit += u8::try_from(rest % 10).unwrap_or(0);
         rest /= 10;
     }
-    mac.update(&digits);
-    mac.finish()
+    digits
 }
 
 impl FromStr for Signature {
@@ -144,10 +160,7 @@ impl FromStr for Signature {
 
 impl fmt::Display for Signature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0; 64];
-        hex::encode_to_slice(self.mac, &mut digits).map_err(|_| fmt::Error)?;
-        let digits = str::from_utf8(&digits).map_err(|_| fmt::Error)?;
-        write!(f, "t={}&s={digits}", self.signed_at)
+        f.write_str(str::from_utf8(&self.encode()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use axum_core::BoxError;
 use axum_core::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{Full, LengthLimitError};
 use tokio::time::Sleep;
@@ -255,10 +256,7 @@ impl Pieces {
             };
         }
         self.seal(Last::default());
-        Body::new(PiecesBody {
-            left: self.len as u64,
-            pieces: self.full.into_iter(),
-        })
+        Body::new(PiecesBody::new(self.full, None))
     }
 }
 
@@ -277,9 +275,21 @@ fn piece_for(need: usize, held: usize) -> usize {
     held.clamp(*PIECE.start(), *PIECE.end()).max(need)
 }
 
-struct PiecesBody {
+/// Pieces, and trailers where there are any, as a body of exactly known size.
+pub(super) struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
+    trailers: Option<HeaderMap>,
     left: u64,
+}
+
+impl PiecesBody {
+    pub(super) fn new(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
+        Self {
+            left: pieces.iter().map(|piece| piece.len() as u64).sum(),
+            pieces: pieces.into_iter(),
+            trailers,
+        }
+    }
 }
 
 impl http_body::Body for PiecesBody {
@@ -287,14 +297,15 @@ impl http_body::Body for PiecesBody {
     type Error = std::convert::Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Poll::Ready(self.pieces.next().map(|piece| {
+        if let Some(piece) = self.pieces.next() {
             self.left -= piece.len() as u64;
-            Ok(Frame::data(piece))
-        }))
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

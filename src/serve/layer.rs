@@ -39,6 +39,7 @@ pub(super) struct Guard {
     pub(super) body: Limits,
     pub(super) budget: Arc<Budget>,
     pub(super) unauthenticated_sync: bool,
+    pub(super) sign_answers: bool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) on_refusal: Option<Arc<OnRefusal>>,
 }
@@ -120,6 +121,7 @@ impl InngestAuth {
             },
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
             unauthenticated_sync: false,
+            sign_answers: true,
             clock: Arc::new(SystemClock),
             on_refusal: None,
         }))
@@ -171,6 +173,18 @@ impl InngestAuth {
         self.set(|guard| guard.unauthenticated_sync = allow)
     }
 
+    /// Signs the answers to verified requests, as Inngest demands of in-band syncs: on unless set.
+    ///
+    /// With the key that verified the request and the request's own `t`. Only an answer of exactly known size, up
+    /// to 8 MiB, is read for it. Left unsigned: streams, empty answers (also to `HEAD`, and 204 and 304), those with
+    /// trailers, a `Content-Encoding` or a signature of the handler's own, and what comes later than the tolerance.
+    /// An answer that breaks while it is read becomes a 500.
+    ///
+    /// A layer inside that compresses hides the bytes to be signed: put compression outside of this one.
+    pub fn sign_answers(self, sign: bool) -> Self {
+        self.set(|guard| guard.sign_answers = sign)
+    }
+
     /// Where the time comes from: the system unless set. For tests.
     pub fn clock(self, clock: impl Clock) -> Self {
         self.set(|guard| guard.clock = Arc::new(clock))
@@ -213,6 +227,7 @@ impl fmt::Debug for Guard {
             .field("body_limit", &self.body.len)
             .field("body_deadline", &self.body.time)
             .field("unauthenticated_sync", &self.unauthenticated_sync)
+            .field("sign_answers", &self.sign_answers)
             .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,6 @@
 //! Inbound: the layer that stands before a handler.
 
+mod answer;
 mod body;
 mod extract;
 mod layer;

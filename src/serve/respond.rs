@@ -11,6 +11,7 @@ use super::rejection::{Rejection, RejectionKind};
 use crate::signature::{SIGNATURE_HEADER, Verified};
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
+pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
 const NO_RETRY: HeaderName = HeaderName::from_static("x-inngest-no-retry");
 const SDK: HeaderName = HeaderName::from_static("x-inngest-sdk");
 const SDK_HANDLED: HeaderName = HeaderName::from_static("x-inngest-sdk-handled");

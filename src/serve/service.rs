@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, V
 use tower::ServiceExt;
 use tower_service::Service;
 
+use super::answer::Signer;
 use super::body::{self, Limits};
 use super::extract::Caller;
 use super::layer::{Guard, Stance};
@@ -24,7 +25,6 @@ use crate::key::Keys;
 use crate::signature::{Check, Signature, Verified, check_fresh};
 
 const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
-const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
 /// Headers about a body as it was sent, which is not always how it is handed on. (RFC 9530, and what it replaced.)
 const ABOUT_THE_BODY: [HeaderName; 6] = [
     TRANSFER_ENCODING,
@@ -73,9 +73,9 @@ where
         let guard = Arc::clone(&self.guard);
         Box::pin(async move {
             match guard.admit(request).await {
-                Admission::Pass(request, caller) => {
+                Admission::Pass(request, caller, signer) => {
                     let response = inner.oneshot(request).await?;
-                    Ok(finish(response.map(Body::new), caller))
+                    Ok(guard.finish(response, caller, signer).await)
                 }
                 Admission::Answer(response) => Ok(response),
             }
@@ -86,7 +86,7 @@ where
 /// What becomes of a request.
 enum Admission {
     /// On to the inner service, which exists for this request only from now on.
-    Pass(Request<Body>, Caller),
+    Pass(Request<Body>, Caller, Option<Signer>),
     /// Answered here.
     Answer(Response<Body>),
 }
@@ -102,8 +102,8 @@ enum Heads {
 struct Claim {
     signature: Signature,
     keys: Arc<Keys>,
-    /// In seconds, when it was judged.
-    age: i64,
+    /// In Unix seconds.
+    judged_at: u64,
 }
 
 impl Guard {
@@ -118,9 +118,9 @@ impl Guard {
                 let (parts, body) = request.into_parts();
                 body::discard(pin!(body), self.discard_limits()).await;
                 let mut request = Request::from_parts(parts, Body::empty());
-                request.headers_mut().remove(SYNC_KIND);
+                request.headers_mut().remove(respond::SYNC_KIND);
                 request.headers_mut().remove(CONTENT_ENCODING);
-                hand_on(request, 0, Caller::UnsignedSync)
+                hand_on(request, 0, Caller::UnsignedSync, None)
             }
             Ok(Heads::Signed(claim)) => self.check_body(request, &claim).await,
             Err(rejection) => {
@@ -159,7 +159,7 @@ impl Guard {
         Ok(Heads::Signed(Claim {
             signature,
             keys: ring.snapshot(),
-            age: now.cast_signed() - signature.signed_at().cast_signed(),
+            judged_at: now,
         }))
     }
 
@@ -191,20 +191,25 @@ impl Guard {
             Ok(verified) => verified,
             Err(error) => {
                 let mut rejection = Rejection::unverified(error).tried(&claim.keys);
-                rejection.age = Some(claim.age);
+                rejection.age = Some(claim.judged_at.cast_signed() - claim.signature.signed_at().cast_signed());
                 rejection.body_len = Some(pieces.len() as u64);
                 rejection.content_encoding = parts.headers.get(CONTENT_ENCODING).cloned();
                 return self.refuse(rejection, false);
             }
         };
+        claim.keys.count(verified.key(), claim.judged_at);
+        let caller = Caller::Verified(verified);
+        let signer = self
+            .sign_answers
+            .then(|| Signer::new(Arc::clone(&claim.keys), verified, &parts.method, &parts.headers));
         if is_trust_probe(&parts.method, &parts.uri) {
-            return Admission::Answer(finish(respond::trust_probe(), Caller::Verified(verified)));
+            return Admission::Answer(self.finish(respond::trust_probe(), caller, signer).await);
         }
         let (len, body) = match canonical {
             Some(bytes) => (bytes.len(), Body::from(bytes)),
             None => (pieces.len(), pieces.into_body()),
         };
-        hand_on(Request::from_parts(parts, body), len, Caller::Verified(verified))
+        hand_on(Request::from_parts(parts, body), len, caller, signer)
     }
 
     fn pass_dev<B>(&self, request: Request<B>) -> Admission
@@ -221,7 +226,24 @@ impl Guard {
         let mut request = request.map(Body::new);
         DefaultBodyLimit::max(self.body.len).apply(&mut request);
         mark(&mut request, Caller::Dev);
-        Admission::Pass(request, Caller::Dev)
+        Admission::Pass(request, Caller::Dev, None)
+    }
+
+    /// Step 13, and the outcome for whoever stands outside: any outer layer can count by extensions.
+    async fn finish<R>(&self, response: Response<R>, caller: Caller, signer: Option<Signer>) -> Response<Body>
+    where
+        R: http_body::Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let mut response = match signer {
+            Some(signer) => signer.sign(response, &*self.clock, self.tolerance).await,
+            None => response.map(Body::new),
+        };
+        response.extensions_mut().remove::<Verified>();
+        if let Caller::Verified(verified) = caller {
+            response.extensions_mut().insert(verified);
+        }
+        response
     }
 
     fn refuse(&self, rejection: Rejection, close: bool) -> Admission {
@@ -258,7 +280,7 @@ impl Guard {
 }
 
 /// Makes what is handed on agree with itself: `len` bytes, said once, and nothing about how they were sent.
-fn hand_on(mut request: Request<Body>, len: usize, caller: Caller) -> Admission {
+fn hand_on(mut request: Request<Body>, len: usize, caller: Caller, signer: Option<Signer>) -> Admission {
     let headers = request.headers_mut();
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
     let right = (said.next().and_then(number), said.next().is_none()) == (Some(len as u64), true);
@@ -271,23 +293,13 @@ fn hand_on(mut request: Request<Body>, len: usize, caller: Caller) -> Admission 
     // Axum's extractors stop at 2 MB unless told: these bytes are bounded already.
     DefaultBodyLimit::max(len).apply(&mut request);
     mark(&mut request, caller);
-    Admission::Pass(request, caller)
+    Admission::Pass(request, caller, signer)
 }
 
 /// What an outer layer left behind must not speak for this request.
 fn mark(request: &mut Request<Body>, caller: Caller) {
     request.extensions_mut().remove::<Verified>();
     request.extensions_mut().insert(caller);
-}
-
-/// Any outer layer can count outcomes by the response's extensions.
-fn finish(mut response: Response<Body>, caller: Caller) -> Response<Body> {
-    response.extensions_mut().remove::<Verified>();
-    response.extensions_mut().remove::<Rejection>();
-    if let Caller::Verified(verified) = caller {
-        response.extensions_mut().insert(verified);
-    }
-    response
 }
 
 fn announces_more_than(headers: &HeaderMap, limit: usize) -> bool {
