@@ -64,6 +64,7 @@ pub(crate) enum Mode {
     Cloud(KeyRing),
     Dev {
         /// Somebody who sets a key may not mean to run unverified.
+        #[cfg_attr(not(feature = "layer"), expect(dead_code, reason = "the layer warns of it"))]
         key_set: bool,
     },
 }
@@ -108,7 +109,7 @@ impl Config {
         Ok(Self {
             mode,
             unauthenticated_sync,
-            api_base: vars.api_base(dev_server)?,
+            api_base: vars.api_base(dev_server.as_deref())?,
             environment: vars.environment()?,
         })
     }
@@ -191,7 +192,7 @@ impl Vars {
         }
     }
 
-    fn api_base(&self, dev_server: Option<String>) -> Result<String, ConfigError> {
+    fn api_base(&self, dev_server: Option<&str>) -> Result<String, ConfigError> {
         for variable in API {
             match self.text(variable)? {
                 Some(url) if is_url(url) => return Ok(url.trim_end_matches('/').to_owned()),
@@ -204,7 +205,7 @@ impl Vars {
                 None => {}
             }
         }
-        let url = dev_server.as_deref().unwrap_or(CLOUD_API);
+        let url = dev_server.unwrap_or(CLOUD_API);
         Ok(url.trim_end_matches('/').to_owned())
     }
 
