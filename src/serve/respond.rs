@@ -25,7 +25,7 @@ pub(super) fn refuse(rejection: Rejection, close: bool, on_refusal: Option<&OnRe
     let kind = rejection.kind();
     let mut response = match rejection.config {
         // The one reason that a sender is told: whoever deploys looks here first.
-        Some(config) => json(kind.status(), format!(r#"{{"message":"Set {}"}}"#, config.variable())),
+        Some(config) => refusal(kind.status(), format!(r#"{{"message":"Set {}"}}"#, config.variable())),
         None => message(kind.status()),
     };
     response
@@ -73,7 +73,15 @@ pub(super) fn message(status: StatusCode) -> Response {
         StatusCode::SERVICE_UNAVAILABLE => r#"{"message":"Service Unavailable"}"#,
         _ => r#"{"message":"Internal Server Error"}"#,
     };
-    json(status, body)
+    refusal(status, body)
+}
+
+fn refusal(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Response {
+    let mut response = json(status, body);
+    response
+        .headers_mut()
+        .insert(SDK_HANDLED, HeaderValue::from_static("true"));
+    response
 }
 
 /// The answer to Inngest's question whether this endpoint holds its key.
