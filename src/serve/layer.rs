@@ -91,7 +91,7 @@ impl InngestAuth {
             mode = "cloud",
             current = ?keys.current(),
             fallback = ?keys.fallback(),
-            "inngest-auth verifies every request"
+            "inngest-auth verifies every request; off unless turned on: unauthenticated sync, replay guard"
         );
         Self::with(Stance::Verify(ring))
     }
