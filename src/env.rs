@@ -47,6 +47,7 @@ pub(crate) enum Mode {
     Cloud(KeyRing),
     Dev {
         /// Somebody who sets a key may not mean to run unverified.
+        #[cfg_attr(not(feature = "layer"), expect(dead_code, reason = "the layer says so"))]
         key_set: bool,
     },
 }

@@ -61,7 +61,7 @@ impl Tour {
                 "stale",
                 "signed ten minutes ago",
                 BODY,
-                signed(&self.current, now - 600),
+                signed(&self.current, now.saturating_sub(600)),
             ),
             ("unsigned", "no X-Inngest-Signature", BODY, None),
         ];
