@@ -101,7 +101,10 @@ impl Config {
         let unauthenticated_sync = vars.switch(UNAUTHED_SYNC)?;
         let dev_server = vars.dev()?;
         let mode = if dev_server.is_some() {
-            let key_set = vars.0.get(SIGNING_KEY).is_some_and(|key| !key.is_empty());
+            let key_set = vars
+                .0
+                .get(SIGNING_KEY)
+                .is_some_and(|key| !key.to_string_lossy().trim().is_empty());
             Mode::Dev { key_set }
         } else {
             Mode::Cloud(vars.keys()?.into())
@@ -277,10 +280,8 @@ fn is_host(text: &str) -> bool {
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
         None => {
-            !text.is_empty()
-                && text
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+            text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
         }
     }
 }
@@ -359,6 +360,7 @@ mod tests {
             ("https://dev.example/", true),
             ("localhost:8288", true),
             ("[::1]:8288", true),
+            ("http://[::1]:8288", true),
             ("", false),
             (" ", false),
             ("0", false),
@@ -382,6 +384,8 @@ mod tests {
             "http://host:99999",
             "host:port",
             "http://a b",
+            "http://localhost:abc",
+            "-:1",
             "signkey-test-12345678",
         ] {
             assert_eq!(blamed([(DEV, value), KEY]), Some(DEV), "{value:?}");

@@ -76,11 +76,10 @@ impl InngestAuth {
 
     /// Shares the configuration's [`KeyRing`] with all else that is built from it.
     pub fn from_config(config: &Config) -> Self {
-        let auth = match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()),
+        match config.mode() {
+            Mode::Cloud(keys) => Self::new(keys.clone()).unauthenticated_sync(config.unauthenticated_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
-        };
-        auth.unauthenticated_sync(config.unauthenticated_sync())
+        }
     }
 
     /// Verifies with these keys, whatever the environment says.

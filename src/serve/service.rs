@@ -240,7 +240,8 @@ impl Guard {
             None => response.map(Body::new),
         };
         response.extensions_mut().remove::<Verified>();
-        if let Caller::Verified(verified) = caller {
+        // One outcome: what a layer inside refused was refused.
+        if let (Caller::Verified(verified), None) = (caller, response.extensions().get::<Rejection>()) {
             response.extensions_mut().insert(verified);
         }
         response

@@ -1,0 +1,159 @@
+//! The tour that `serve` gives where nothing is configured: five calls to itself, and what became of them.
+//!
+//! It makes up keys. An example may; the library never does.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, IsTerminal};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use inngest_auth::{Clock, Keys, SigningKey, SystemClock};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const TARGET: &str = "/api/inngest?fnId=demo&stepId=step";
+const BODY: &str = r#"{"event":{"name":"demo/hello"}}"#;
+const TAMPERED: &str = r#"{"event":{"name":"demo/hullo"}}"#;
+
+const GREEN: u8 = 32;
+const RED: u8 = 31;
+
+/// Two keys for this run, and what they are shown to do.
+pub(crate) struct Tour {
+    current: SigningKey,
+    fallback: SigningKey,
+}
+
+impl Tour {
+    /// `None` as soon as any `INNGEST_…` variable is set: somebody meant something by it.
+    pub(crate) fn where_nothing_is_configured() -> Option<Self> {
+        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_"));
+        if configured {
+            return None;
+        }
+        Some(Self {
+            current: throw_away_key()?,
+            fallback: throw_away_key()?,
+        })
+    }
+
+    pub(crate) fn keys(&self) -> Keys {
+        Keys::new(self.current.clone(), Some(self.fallback.clone()))
+    }
+
+    /// Calls this very server over its socket, prints the verdicts, and what to try next.
+    pub(crate) async fn show(self, server: SocketAddr) {
+        match self.verdicts(server).await {
+            Ok(table) => println!("\n{table}"),
+            Err(error) => println!("\nThe tour could not call its own server: {error}"),
+        }
+        println!("{}", self.what_next(server));
+    }
+
+    async fn verdicts(&self, server: SocketAddr) -> io::Result<String> {
+        let now = now();
+        let signed = |key: &SigningKey, at| Some(key.sign(BODY.as_bytes(), at).to_string());
+        let (current, fallback) = (signed(&self.current, now), signed(&self.fallback, now));
+        let calls = [
+            ("genuine", "signed with the current key", BODY, current.clone()),
+            ("fallback", "signed with the other key, in a rotation", BODY, fallback),
+            ("tampered", "one letter changed after it was signed", TAMPERED, current),
+            (
+                "stale",
+                "signed ten minutes ago",
+                BODY,
+                signed(&self.current, now.saturating_sub(600)),
+            ),
+            ("unsigned", "no X-Inngest-Signature", BODY, None),
+        ];
+        let mut lines =
+            vec!["Two keys are made up for this run. Five calls to this server, over its socket:\n".to_owned()];
+        for (name, what, body, signature) in calls {
+            let answer = call(server, body, signature.as_deref()).await?;
+            lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
+        }
+        lines.push(
+            "\nA refused sender learns no more than that; the log says why (of unsigned calls, at DEBUG).\n".into(),
+        );
+        Ok(lines.join("\n"))
+    }
+
+    fn what_next(&self, server: SocketAddr) -> String {
+        let signature = self.current.sign(BODY.as_bytes(), now());
+        format!(
+            "\
+Try it yourself. This call is good for five minutes; change a letter of it and it is refused:
+
+  curl -i 'http://{}{TARGET}' -H 'X-Inngest-Signature: {signature}' --data-binary '{BODY}'
+
+With your own key, and calls that you sign (in another terminal, with the same key):
+
+  INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example serve
+  INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example sign -- '{{\"hello\":\"world\"}}'
+
+INNGEST_DEV=1 instead of a key lets everybody in, as beside Inngest's dev server. Ctrl-C stops.",
+            reachable(server)
+        )
+    }
+}
+
+/// 128 random bits, from where `HashMap` has its own: good for a demonstration, and no dependency.
+fn throw_away_key() -> Option<SigningKey> {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("signkey-demo-{:016x}{:016x}", random(), random()).parse().ok()
+}
+
+fn now() -> u64 {
+    SystemClock.now().unwrap_or_default()
+}
+
+/// An address to connect to: "any" is one to listen on only.
+fn reachable(mut server: SocketAddr) -> SocketAddr {
+    if server.ip().is_unspecified() {
+        server.set_ip(match server.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    server
+}
+
+struct Answer {
+    status: String,
+    body: String,
+}
+
+impl Answer {
+    /// The status, and the one word of the answer that tells why.
+    fn verdict(&self) -> String {
+        let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        let (colour, word) = match json["key"].as_str() {
+            Some(key) => (GREEN, format!("verified with the {key} key")),
+            None => (RED, json["message"].as_str().unwrap_or("?").to_owned()),
+        };
+        let status = &self.status;
+        if io::stdout().is_terminal() {
+            format!("\x1b[{colour}m{status}\x1b[0m {word}")
+        } else {
+            format!("{status} {word}")
+        }
+    }
+}
+
+/// HTTP in fifteen lines: enough for a server that closes when it has answered.
+async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Result<Answer> {
+    let signature = signature.map_or_else(String::new, |value| format!("X-Inngest-Signature: {value}\r\n"));
+    let request = format!(
+        "POST {TARGET} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\nContent-Length: {}\r\n{signature}\r\n{body}",
+        body.len()
+    );
+    let mut socket = TcpStream::connect(reachable(server)).await?;
+    socket.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let status = head.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer {
+        status: status.into(),
+        body: body.into(),
+    })
+}
