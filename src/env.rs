@@ -277,13 +277,11 @@ fn is_url(text: &str) -> bool {
 }
 
 fn is_host(text: &str) -> bool {
-    match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => {
-            let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-            text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
-        }
+    if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return address.parse::<std::net::Ipv6Addr>().is_ok();
     }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
 }
 
 /// Why the environment cannot be used. The text names the variable and what to write; never a key.

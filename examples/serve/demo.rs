@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IsTerminal};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use inngest_auth::{Clock, Keys, SigningKey, SystemClock};
+use inngest_auth::{Clock, Config, ConfigError, SigningKey, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,8 +19,8 @@ const RED: u8 = 31;
 
 /// Two keys for this run, and what they are shown to do.
 pub(crate) struct Tour {
-    current: SigningKey,
-    fallback: SigningKey,
+    current: String,
+    fallback: String,
 }
 
 impl Tour {
@@ -31,13 +31,16 @@ impl Tour {
             return None;
         }
         Some(Self {
-            current: throw_away_key()?,
-            fallback: throw_away_key()?,
+            current: throw_away_key(),
+            fallback: throw_away_key(),
         })
     }
 
-    pub(crate) fn keys(&self) -> Keys {
-        Keys::new(self.current.clone(), Some(self.fallback.clone()))
+    pub(crate) fn config(&self) -> Result<Config, ConfigError> {
+        Config::from_vars([
+            ("INNGEST_SIGNING_KEY", &self.current),
+            ("INNGEST_SIGNING_KEY_FALLBACK", &self.fallback),
+        ])
     }
 
     /// Calls this very server over its socket, prints the verdicts, and what to try next.
@@ -51,7 +54,7 @@ impl Tour {
 
     async fn verdicts(&self, server: SocketAddr) -> io::Result<String> {
         let now = now();
-        let signed = |key: &SigningKey, at| Some(key.sign(BODY.as_bytes(), at).to_string());
+        let signed = |key: &str, at| Some(sign(key, at));
         let (current, fallback) = (signed(&self.current, now), signed(&self.fallback, now));
         let calls = [
             ("genuine", "signed with the current key", BODY, current.clone()),
@@ -78,7 +81,7 @@ impl Tour {
     }
 
     fn what_next(&self, server: SocketAddr) -> String {
-        let signature = self.current.sign(BODY.as_bytes(), now());
+        let signature = sign(&self.current, now());
         format!(
             "\
 Try it yourself. This call is good for five minutes; change a letter of it and it is refused:
@@ -97,9 +100,17 @@ INNGEST_DEV=1 instead of a key lets everybody in, as beside Inngest's dev server
 }
 
 /// 128 random bits, from where `HashMap` has its own: good for a demonstration, and no dependency.
-fn throw_away_key() -> Option<SigningKey> {
+fn throw_away_key() -> String {
     let random = || RandomState::new().build_hasher().finish();
-    format!("signkey-demo-{:016x}{:016x}", random(), random()).parse().ok()
+    format!("signkey-demo-{:016x}{:016x}", random(), random())
+}
+
+fn sign(key: &str, at: u64) -> String {
+    let key: Result<SigningKey, _> = key.parse();
+    key.map_or_else(
+        |error| error.to_string(),
+        |key| key.sign(BODY.as_bytes(), at).to_string(),
+    )
 }
 
 fn now() -> u64 {

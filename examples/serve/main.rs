@@ -8,12 +8,13 @@
 
 mod app;
 mod demo;
+mod register;
 
 use std::error::Error;
 use std::io::{ErrorKind, IsTerminal};
 use std::process::ExitCode;
 
-use inngest_auth::InngestAuth;
+use inngest_auth::{Config, InngestAuth};
 use tokio::net::TcpListener;
 
 #[tokio::main]
@@ -33,9 +34,10 @@ async fn main() -> ExitCode {
 
 async fn serve() -> Result<(), Box<dyn Error>> {
     let tour = demo::Tour::where_nothing_is_configured();
-    let auth = match &tour {
-        Some(tour) => InngestAuth::new(tour.keys()),
-        None => InngestAuth::try_from_env()?,
+    // One configuration for both directions: what rotates the keys of one rotates those of the other.
+    let config = match &tour {
+        Some(tour) => tour.config()?,
+        None => Config::from_env()?,
     };
     let listener = listen().await?;
     let address = listener.local_addr()?;
@@ -43,7 +45,9 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     if let Some(tour) = tour {
         tokio::spawn(tour.show(address));
     }
-    axum::serve(listener, app::app(auth))
+    let origin = std::env::var("SERVE_ORIGIN").unwrap_or_else(|_| format!("http://{address}"));
+    let registry = register::Registry::new(&config, &origin);
+    axum::serve(listener, app::app(InngestAuth::from_config(&config), registry))
         .with_graceful_shutdown(asked_to_stop())
         .await?;
     Ok(())
