@@ -68,7 +68,8 @@
 //! 12. Only now does the inner service exist for this request. Until here a stranger held nothing of it: no permit,
 //!     no readiness. The request carries [`Caller::Verified`] in its extensions, a `Content-Length` that is right,
 //!     and no `Transfer-Encoding`, `Trailer` or digest of what was sent.
-//! 13. Answers to verified requests are signed.
+//! 13. The answer is signed, with the key that verified the request and the request's own `t`
+//!     ([`sign_answers`](InngestAuth::sign_answers) says which are not).
 //!
 //! A refusal tells the sender a status and no reason. The reason is in the log, and as [`Rejection`] in the
 //! response's extensions, where any outer layer can count it.

@@ -8,7 +8,7 @@
 //!    rotation the API knows only one of the two.
 //! 4. A key without a token (its remainder is not hex) is skipped.
 //!
-//! In dev mode nothing is added. The response's extensions hold the [`KeyRole`](crate::KeyRole) whose token was
+//! In dev mode nothing is added. The response's extensions hold the [`KeyRole`] whose token was
 //! sent last, so that any outer layer can count how often the fallback was needed.
 //!
 //! **The inner client must not follow redirects**: a layer cannot see them, and a client that follows one takes the
