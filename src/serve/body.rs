@@ -17,8 +17,8 @@ use tokio::time::Sleep;
 
 use super::rejection::RejectionKind;
 
-/// Frames of this many bytes are kept as they came. A smaller one would pin the larger read buffer that it is
-/// a slice of (2 to 8 times the body, over a socket), so it is copied.
+/// Frames of this many bytes are kept as they came. Smaller ones in a row would pin the larger read buffers that
+/// they are slices of (2 to 8 times the body, over a socket), so they are copied.
 const KEEP: usize = 16 * 1024;
 /// Smallest and largest piece, in bytes, that small frames are copied into.
 const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
@@ -175,29 +175,21 @@ impl Pieces {
     }
 
     fn push(&mut self, frame: Bytes) {
-        if frame.is_empty() {
-            return;
-        }
         self.len += frame.len();
         match &mut self.last {
-            // A body of one frame is that frame.
-            Last::Kept(kept) if kept.is_empty() => self.last = Last::Kept(frame),
-            Last::Kept(kept) if kept.len() < KEEP && self.full.is_empty() => {
-                // It was not the only one after all.
+            _ if frame.is_empty() => {}
+            _ if frame.len() >= KEEP => self.seal(Last::Kept(frame)),
+            Last::Filling(_) => self.fill(&frame),
+            // Two small ones in a row: there may be many.
+            Last::Kept(kept) if !kept.is_empty() && kept.len() < KEEP => {
                 let first = std::mem::take(kept);
-                self.last = Last::Filling(BytesMut::with_capacity(piece_for(first.len() + frame.len(), 0)));
+                let piece = BytesMut::with_capacity(piece_for(first.len() + frame.len(), self.len));
+                self.last = Last::Filling(piece);
                 self.fill(&first);
-                self.append(frame);
+                self.fill(&frame);
             }
-            _ => self.append(frame),
-        }
-    }
-
-    fn append(&mut self, frame: Bytes) {
-        if frame.len() >= KEEP {
-            self.seal(Last::Kept(frame));
-        } else {
-            self.fill(&frame);
+            // A body of one frame is that frame.
+            Last::Kept(_) => self.seal(Last::Kept(frame)),
         }
     }
 
@@ -232,10 +224,15 @@ impl Pieces {
 
     /// Bytes of memory held once a frame of `more` bytes is in: an upper bound.
     fn held_with(&self, more: usize) -> usize {
-        let new = match more.saturating_sub(self.room()) {
-            _ if more >= KEEP || self.len == 0 => more,
-            0 => 0,
-            copied => piece_for(copied, self.len),
+        let len = self.len + more;
+        let new = match &self.last {
+            _ if more >= KEEP => more,
+            Last::Filling(_) => match more.saturating_sub(self.room()) {
+                0 => 0,
+                later => piece_for(later, len),
+            },
+            Last::Kept(kept) if !kept.is_empty() && kept.len() < KEEP => piece_for(kept.len() + more, len),
+            Last::Kept(_) => more,
         };
         self.full_held + self.last.held() + new
     }

@@ -1,0 +1,543 @@
+//! What strangers try before they are known, each by its name.
+
+mod common;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Request, Response, StatusCode, Version};
+use axum::routing::any;
+use common::{CALL, NOW, Seen, ask, head, hear, inngest, key, say, send, serve};
+use http_body::Frame;
+use http_body_util::Full;
+use inngest_auth::testing::TestClock;
+use inngest_auth::{InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, Signature, Tolerance, verify};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower::limit::ConcurrencyLimitLayer;
+use tower::{Layer, Service, ServiceExt};
+
+fn kind_of(answer: &common::Answer) -> Option<RejectionKind> {
+    answer.extensions.get::<Rejection>().map(Rejection::kind)
+}
+
+/// A body that counts how often it is asked, and gives what the closure says.
+struct Asked<F>(Arc<AtomicUsize>, F);
+
+impl<F: FnMut(usize, &mut Context<'_>) -> Poll<Option<Bytes>> + Unpin> http_body::Body for Asked<F> {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let asked = self.0.fetch_add(1, Ordering::SeqCst);
+        self.1(asked, cx).map(|data| data.map(|data| Ok(Frame::data(data))))
+    }
+}
+
+fn asked<F>(next: F) -> (Arc<AtomicUsize>, Body)
+where
+    F: FnMut(usize, &mut Context<'_>) -> Poll<Option<Bytes>> + Unpin + Send + 'static,
+{
+    let count = Arc::new(AtomicUsize::new(0));
+    (Arc::clone(&count), Body::new(Asked(count, next)))
+}
+
+/// Signed as of now, over something else: everything but the MAC is right.
+fn forged(body: Body) -> Request<Body> {
+    let header = key("signkey-test-00").sign(b"something else", NOW).to_string();
+    Request::post(CALL).header(SIGNATURE_HEADER, header).body(body).unwrap()
+}
+
+#[test]
+fn digits_moved_between_body_and_time_are_refused() {
+    let key = key("signkey-test-12345678");
+    let signature = key.sign(b"{\"n\":1", NOW);
+    let mac = signature.to_string().split_once("&s=").unwrap().1.to_owned();
+    let keys = key.into();
+    let check = |body: &[u8], time: &str, now: u64| {
+        let signature = Signature::parse(format!("t={time}&s={mac}").as_bytes()).ok()?;
+        verify(body, &signature, &keys, now, Tolerance::default())
+            .ok()
+            .map(drop)
+    };
+    assert!(check(b"{\"n\":1", "1700000000", NOW).is_some());
+    // The same bytes are signed, cut elsewhere.
+    for (body, time) in [
+        ("{\"n\":", "11700000000"),
+        ("{\"n\":11", "700000000"),
+        ("{\"n\":117", "00000000"),
+    ] {
+        for now in [NOW, time.parse().unwrap()] {
+            assert!(check(body.as_bytes(), time, now).is_none(), "{body} {time}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dribbling_stranger_does_not_delay_a_genuine_call() {
+    let it = inngest();
+    let seen = Seen::default();
+    let app = seen.unguarded().layer(ConcurrencyLimitLayer::new(1)).layer(it.auth());
+    let server = serve(app).await;
+    let header = key("signkey-test-00").sign(b"", NOW).to_string();
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(server).await.unwrap();
+        let head = head("POST", &[(SIGNATURE_HEADER, &header), ("Content-Length", "1000")]);
+        socket.write_all(&head).await.unwrap();
+        socket.write_all(b"dribble").await.unwrap();
+        strangers.push(socket);
+    }
+    for _ in 0..5 {
+        let request = it.call(CALL, "{}").map(|_| Full::from("{}"));
+        assert_eq!(send(server, request).await.status, StatusCode::OK);
+    }
+    assert_eq!(seen.count(), 5);
+}
+
+/// Panics when it is called without having said that it is ready.
+#[derive(Default)]
+struct Probe(AtomicBool);
+
+impl Clone for Probe {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<B> Service<Request<B>> for Probe {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if self.0.swap(true, Ordering::SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        assert!(self.0.swap(false, Ordering::SeqCst), "called unready");
+        ready(Ok(Response::default()))
+    }
+}
+
+#[tokio::test]
+async fn readiness_of_the_inner_service_is_honoured() {
+    let it = inngest();
+    for auth in [it.auth(), InngestAuth::unverified_dev()] {
+        let mut service = auth.layer(Probe::default());
+        for _ in 0..3 {
+            let response = ServiceExt::<Request<Body>>::ready(&mut service)
+                .await
+                .unwrap()
+                .call(it.call(CALL, "{}"));
+            assert_eq!(response.await.unwrap().status(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
+    let it = inngest();
+    let (count, body) = asked(|_, _| Poll::Pending);
+    let mut request = it.unsigned(CALL, "").map(|_| body);
+    request.headers_mut().insert("expect", "100-Continue".parse().unwrap());
+    let answer = ask(&Seen::default().app(it.auth()), request).await;
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (StatusCode::UNAUTHORIZED, Some("close"))
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 0, "the body was polled");
+
+    let server = serve(Seen::default().app(it.auth())).await;
+    let waiting = head("POST", &[("Expect", "100-continue"), ("Content-Length", "3000000")]);
+    let heard = say(server, &waiting).await;
+    assert!(
+        heard.starts_with("HTTP/1.1 401 ") && !heard.contains("100 Continue"),
+        "{heard}"
+    );
+}
+
+#[tokio::test]
+async fn a_sender_still_writing_3_9_mb_sees_its_refusal() {
+    let server = serve(Seen::default().app(inngest().auth())).await;
+    for length in [("Content-Length", "3901000"), ("Transfer-Encoding", "chunked")] {
+        let mut socket = TcpStream::connect(server).await.unwrap();
+        socket.write_all(&head("POST", &[length])).await.unwrap();
+        let body = vec![b'x'; 3_901_000];
+        if length.0 == "Content-Length" {
+            socket.write_all(&body).await.unwrap();
+        } else {
+            socket.write_all(b"3b8648\r\n").await.unwrap();
+            socket.write_all(&body).await.unwrap();
+            socket.write_all(b"\r\n0\r\n\r\n").await.unwrap();
+        }
+        let heard = hear(&mut socket).await;
+        assert!(
+            heard.starts_with("HTTP/1.1 401 ") && heard.contains("connection: close"),
+            "{heard}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth());
+    let slow = || asked(|_, _| Poll::Pending).1;
+    // Refused by its headers; nothing is kept, and not for long.
+    for (version, seconds) in [(Version::HTTP_11, 3), (Version::HTTP_10, 3), (Version::HTTP_2, 0)] {
+        let began = tokio::time::Instant::now();
+        let mut request = it.unsigned(CALL, "").map(|_| slow());
+        *request.version_mut() = version;
+        let answer = ask(&app, request).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        assert_eq!(began.elapsed().as_secs(), seconds, "{version:?}");
+        assert_eq!(answer.header("connection").is_some(), seconds > 0, "{version:?}");
+    }
+    // A fresh signature buys the body's deadline.
+    let began = tokio::time::Instant::now();
+    let answer = ask(&app, forged(slow())).await;
+    assert_eq!(
+        (answer.status, began.elapsed().as_secs()),
+        (StatusCode::REQUEST_TIMEOUT, 30)
+    );
+    // An unsigned sync, where that was chosen, gets no more than a refusal does.
+    let began = tokio::time::Instant::now();
+    let app = Seen::default().app(it.auth().unauthenticated_sync(true));
+    ask(&app, Request::put("/").body(slow()).unwrap()).await;
+    assert_eq!(began.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trickle_does_not_extend_the_deadline() {
+    let it = inngest();
+    let (sender, mut receiver) = tokio::sync::mpsc::channel::<()>(1);
+    tokio::spawn(async move {
+        // A byte a second, for ever.
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        while sender.send(()).await.is_ok() {
+            second.tick().await;
+        }
+    });
+    let (_, trickle) = asked(move |_, cx| receiver.poll_recv(cx).map(|_| Some("x".into())));
+    let began = tokio::time::Instant::now();
+    let app = Seen::default().app(it.auth().body_deadline(Duration::from_secs(10)));
+    let answer = ask(&app, forged(trickle)).await;
+    assert_eq!(
+        (answer.status, began.elapsed().as_secs()),
+        (StatusCode::REQUEST_TIMEOUT, 10)
+    );
+}
+
+#[tokio::test]
+async fn frames_without_end_and_without_bytes_meet_the_deadline() {
+    let (count, endless) = asked(|_, _| Poll::Ready(Some(Bytes::new())));
+    // The deadline is never looked at, unless the read lets others have a turn.
+    let app = Seen::default().app(inngest().auth().body_deadline(Duration::from_millis(1)));
+    let answer = ask(&app, forged(endless)).await;
+    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+    assert!(count.load(Ordering::SeqCst) >= 64);
+}
+
+#[tokio::test]
+async fn a_length_over_the_limit_is_refused_unread() {
+    let it = inngest();
+    let (count, body) = asked(|_, _| Poll::Ready(Some("x".into())));
+    let mut request = forged(body);
+    request
+        .headers_mut()
+        .insert("content-length", (8 * 1024 * 1024 + 1).into());
+    let answer = ask(&Seen::default().app(it.auth()), request).await;
+    assert_eq!(
+        (answer.status, kind_of(&answer)),
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(RejectionKind::BodyTooLarge))
+    );
+    assert_eq!(count.load(Ordering::SeqCst), 0, "the body was polled");
+
+    let server = serve(Seen::default().app(it.auth())).await;
+    let header = key("signkey-test-00").sign(b"", NOW).to_string();
+    let heard = say(
+        server,
+        &head(
+            "POST",
+            &[(SIGNATURE_HEADER, &header), ("Content-Length", "18446744073709551615")],
+        ),
+    )
+    .await;
+    assert!(heard.starts_with("HTTP/1.1 4"), "{heard}");
+}
+
+#[tokio::test]
+async fn more_bytes_than_the_limit_are_refused_whatever_was_announced() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth().body_limit(100));
+    for frame in [1, 7, 99, 100, 101, 1000] {
+        let (count, body) = asked(move |_, _| Poll::Ready(Some(Bytes::from(vec![b'x'; frame]))));
+        let answer = ask(&app, forged(body)).await;
+        assert_eq!(kind_of(&answer), Some(RejectionKind::BodyTooLarge), "{frame}");
+        assert_eq!(
+            count.load(Ordering::SeqCst),
+            100 / frame + 1,
+            "it went on reading frames of {frame}"
+        );
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+    // The limit itself is within it.
+    let body = "x".repeat(100);
+    assert_eq!(ask(&app, it.call(CALL, body)).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_sender_that_vanishes_leaves_nothing_behind() {
+    let it = inngest();
+    let seen = Seen::default();
+    // A budget for one body: what is not given back is missed.
+    let server = serve(seen.app(it.auth().body_budget(3000))).await;
+    let header = key("signkey-test-12345678").sign(b"x", NOW).to_string();
+    for sent in [&b""[..], b"half of it"] {
+        for length in [("Content-Length", "2000"), ("Transfer-Encoding", "chunked")] {
+            let mut socket = TcpStream::connect(server).await.unwrap();
+            socket
+                .write_all(&head("POST", &[(SIGNATURE_HEADER, &header), length]))
+                .await
+                .unwrap();
+            socket.write_all(sent).await.unwrap();
+            // The server sees the end before it can have answered.
+            socket.shutdown().await.unwrap();
+            let mut heard = Vec::new();
+            let _ = socket.read_to_end(&mut heard).await;
+            assert!(!String::from_utf8_lossy(&heard).contains(" 200 "));
+        }
+    }
+    let body = "x".repeat(2500);
+    let request = it.call(CALL, body.clone()).map(|_| Full::from(body));
+    assert_eq!(send(server, request).await.status, StatusCode::OK);
+    assert_eq!(seen.count(), 1);
+}
+
+#[tokio::test]
+async fn many_bodies_at_once_share_one_budget() {
+    let it = inngest();
+    let seen = Seen::default();
+    let app = seen.app(it.auth().body_budget(150_000));
+    // Holds 100,000 bytes, unverified, until it is let go.
+    let (go, mut wait) = tokio::sync::mpsc::channel::<()>(1);
+    let body = || "x".repeat(100_000);
+    let (started, mut holds) = tokio::sync::mpsc::channel::<()>(1);
+    let (_, holding) = asked(move |asked, cx| {
+        if asked == 0 {
+            return Poll::Ready(Some("x".repeat(100_000).into()));
+        }
+        let _ = started.try_send(());
+        wait.poll_recv(cx).map(|_| None)
+    });
+    let first = {
+        let (app, request) = (app.clone(), it.call(CALL, body()).map(|_| holding));
+        tokio::spawn(async move { ask(&app, request).await.status })
+    };
+    holds.recv().await.unwrap();
+    let refused = ask(&app, it.call(CALL, body())).await;
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
+    );
+    assert_eq!(kind_of(&refused), Some(RejectionKind::OverBudget));
+    assert_eq!(
+        ask(&app, it.call(CALL, "small")).await.status,
+        StatusCode::OK,
+        "what fits still passes"
+    );
+    go.send(()).await.unwrap();
+    assert_eq!(first.await.unwrap(), StatusCode::OK);
+    assert_eq!(
+        ask(&app, it.call(CALL, body())).await.status,
+        StatusCode::OK,
+        "given back"
+    );
+}
+
+/// One frame of a verified body is not held against the budget while its handler runs.
+#[tokio::test]
+async fn verified_bodies_are_not_counted() {
+    let it = inngest();
+    let (entered, mut inside) = tokio::sync::mpsc::channel::<()>(2);
+    let release = Arc::new(tokio::sync::Semaphore::new(0));
+    let gate = Arc::clone(&release);
+    let handler = any(move |body: Bytes| {
+        let (entered, gate) = (entered.clone(), Arc::clone(&gate));
+        async move {
+            entered.send(()).await.unwrap();
+            gate.acquire().await.unwrap().forget();
+            body.len().to_string()
+        }
+    });
+    let app = Router::new()
+        .fallback_service(handler)
+        .layer(it.auth().body_budget(1000));
+    let calls = [(); 2].map(|()| {
+        let (app, request) = (app.clone(), it.call(CALL, "x".repeat(900)));
+        tokio::spawn(async move { ask(&app, request).await.status })
+    });
+    inside.recv().await.unwrap();
+    inside.recv().await.unwrap();
+    release.add_permits(2);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_header_that_is_not_ascii_or_far_too_long_is_refused() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth());
+    let genuine = it.call(CALL, "{}").headers()[SIGNATURE_HEADER]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    let long = format!("{genuine}{}", "&x=y".repeat(4000));
+    for (header, status) in [
+        (genuine.as_bytes(), 200),
+        (&[genuine.as_bytes(), b"&\xff=1"].concat(), 401),
+        (long.as_bytes(), 200),
+        (&b"&".repeat(10_000), 401),
+        (&b"t=1&".repeat(10_000), 401),
+    ] {
+        let value = axum::http::HeaderValue::from_bytes(header).unwrap();
+        let request = Request::post(CALL)
+            .header(SIGNATURE_HEADER, value)
+            .body("{}".into())
+            .unwrap();
+        assert_eq!(ask(&app, request).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn hostile_json_is_not_verified() {
+    let app = Seen::default().app(inngest().auth());
+    let deep = "[".repeat(32_000) + &"]".repeat(32_000);
+    let repeated = |item: &str| format!("[{}]", vec![item; 65_000 / (item.len() + 1)].join(","));
+    for body in [
+        String::new(),
+        deep,
+        repeated("0"),
+        repeated("[]"),
+        repeated(r#"{"":0}"#),
+        repeated("1e308"),
+        r#"{"a":"\ud800"}"#.into(),
+        "1e400".into(),
+        format!("{{\"a\":{}}}", "9".repeat(60_000)),
+    ] {
+        let answer = ask(&app, forged(Body::from(body))).await;
+        assert_eq!(kind_of(&answer), Some(RejectionKind::WrongSignature));
+    }
+}
+
+/// No body is ever taken for an empty one: signed is the empty string.
+#[tokio::test]
+async fn a_body_without_a_canonical_form_is_not_the_empty_body() {
+    let app = Seen::default().app(inngest().auth());
+    let empty = key("signkey-test-12345678").sign(b"", NOW).to_string();
+    let long = format!("\"{}\"", "x".repeat(70_000));
+    for body in ["not json", "{", r#""\ud800""#, "1e400", &long] {
+        let request = Request::post(CALL)
+            .header(SIGNATURE_HEADER, &empty)
+            .body(Body::from(body.to_owned()));
+        assert_eq!(
+            ask(&app, request.unwrap()).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{}",
+            &body[..4]
+        );
+    }
+}
+
+/// A canonical form is worked out up to 64 KiB.
+#[tokio::test]
+async fn a_long_body_is_verified_by_its_bytes_alone() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth());
+    for (len, status) in [(64 * 1024 - 1, 200), (64 * 1024, 401)] {
+        let json = format!("\"{}\"", "x".repeat(len - 2));
+        assert_eq!(
+            ask(&app, it.call_in_canonical_form(CALL, json.clone())).await.status,
+            status,
+            "{len}"
+        );
+        assert_eq!(ask(&app, it.call(CALL, json)).await.status, StatusCode::OK, "{len}");
+    }
+}
+
+#[tokio::test]
+async fn no_header_decides_whether_to_verify() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth());
+    for (name, value) in [
+        ("x-inngest-server-kind", "dev"),
+        ("x-inngest-server-kind", "cloud"),
+        ("x-inngest-sync-kind", "in_band"),
+        ("user-agent", "Inngest"),
+        ("host", "localhost"),
+    ] {
+        let mut request = it.unsigned(CALL, "{}");
+        request.headers_mut().insert(name, value.parse().unwrap());
+        assert_eq!(
+            ask(&app, request).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{name}: {value}"
+        );
+    }
+}
+
+/// Answers that were signed, sent back as requests: they open no window that was not open.
+#[tokio::test]
+async fn an_answer_sent_back_extends_no_window() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth());
+    it.clock().set(Some(NOW + 299));
+    let header = key("signkey-test-12345678").sign(b"{}", NOW).to_string();
+    let answer = ask(
+        &app,
+        Request::post(CALL)
+            .header(SIGNATURE_HEADER, header)
+            .body("{}".into())
+            .unwrap(),
+    )
+    .await;
+    let replayed = |header: &str| {
+        Request::post(CALL)
+            .header(SIGNATURE_HEADER, header)
+            .body(Body::from(answer.body.clone()))
+            .unwrap()
+    };
+    let header = answer.header(SIGNATURE_HEADER).unwrap();
+    assert!(header.starts_with(&format!("t={NOW}&s=")));
+    it.clock().set(Some(NOW + 300));
+    assert_eq!(ask(&app, replayed(header)).await.status, StatusCode::OK);
+    it.clock().set(Some(NOW + 301));
+    assert_eq!(ask(&app, replayed(header)).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_clock_that_runs_away_overflows_nothing() {
+    let key = key("signkey-test-12345678");
+    for now in [0, 1, u64::MAX - 1, i64::MAX as u64, i64::MAX as u64 + 1] {
+        let app = Seen::default().app(InngestAuth::new(key.clone()).clock(TestClock::at(now)));
+        for header in [key.sign(b"", 0), key.sign(b"", NOW), key.sign(b"", u64::MAX)] {
+            let request = Request::post(CALL)
+                .header(SIGNATURE_HEADER, header.to_string())
+                .body(Body::empty());
+            assert_eq!(ask(&app, request.unwrap()).await.status, StatusCode::UNAUTHORIZED);
+        }
+    }
+}
