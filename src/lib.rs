@@ -97,7 +97,7 @@
 //!     let busy = |_: BoxError| async { StatusCode::SERVICE_UNAVAILABLE };
 //!     let stack = ServiceBuilder::new()
 //!         .layer(TraceLayer::new_for_http())
-//!         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(60)))
+//!         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(30)))
 //!         .layer(auth)
 //!         // From here on every request is verified. Over 64 at once: 503, and Inngest sends again.
 //!         .layer(HandleErrorLayer::new(busy))
