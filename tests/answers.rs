@@ -1,0 +1,257 @@
+//! Which answers are signed, with what.
+
+mod common;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::{Router, routing::any};
+use common::{Answer, CALL, NOW, ask, inngest, key};
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use inngest_auth::testing::TestInngest;
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER};
+use tower::ServiceExt;
+
+/// An app that always gives this answer.
+fn answering(auth: InngestAuth, answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Router {
+    Router::new()
+        .fallback_service(any(move || std::future::ready(answer())))
+        .layer(auth)
+}
+
+fn signature(body: &str) -> String {
+    key("signkey-test-12345678").sign(body.as_bytes(), NOW).to_string()
+}
+
+async fn answered(it: &TestInngest, answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Answer {
+    ask(&answering(it.auth(), answer), it.call(CALL, "{}")).await
+}
+
+/// Frames, trailers, and what the body says of its size.
+struct Odd {
+    frames: Vec<Result<Frame<Bytes>, &'static str>>,
+    says: Option<u64>,
+}
+
+impl http_body::Body for Odd {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        if self.frames.is_empty() {
+            Poll::Ready(None)
+        } else {
+            Poll::Ready(Some(self.frames.remove(0)))
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.says.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as a body gives it")]
+fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
+    Ok(Frame::data(text.into()))
+}
+
+#[tokio::test]
+async fn the_bytes_as_the_handler_made_them_are_signed_less_one_newline() {
+    let it = inngest();
+    for (body, signed) in [
+        ("{}", Some("{}")),
+        ("{\"b\":1, \"a\":2}", Some("{\"b\":1, \"a\":2}")),
+        ("x\n", Some("x")),
+        ("x\n\n", Some("x\n")),
+        ("x\r\n", Some("x\r")),
+        ("", None),
+        // Less its newline it is empty, and an empty answer would be a signature of every empty request.
+        ("\n", None),
+    ] {
+        let answer = answered(&it, move || Response::new(body.into())).await;
+        assert_eq!(answer.body, body, "unchanged");
+        assert_eq!(
+            answer.header(SIGNATURE_HEADER),
+            signed.map(signature).as_deref(),
+            "{body:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn every_status_with_a_body_is_signed_with_the_key_that_verified() {
+    let it = inngest();
+    for status in [200, 206, 400, 404, 500] {
+        let answer = move || Response::builder().status(status).body("{}".into()).unwrap();
+        assert_eq!(
+            answered(&it, answer).await.header(SIGNATURE_HEADER),
+            Some(&*signature("{}")),
+            "{status}"
+        );
+    }
+    let app = answering(it.auth(), || Response::new("{}".into()));
+    let answer = ask(&app, it.call_with_fallback(CALL, "")).await;
+    let expected = key("signkey-test-87654321").sign(b"{}", NOW).to_string();
+    assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected));
+}
+
+#[tokio::test]
+async fn several_frames_are_signed_as_one_body() {
+    let it = inngest();
+    let make = || {
+        let frames = vec![data("ab"), data(""), data("c"), data("\n")];
+        Response::new(Body::new(Odd { frames, says: Some(4) }))
+    };
+    let answer = answered(&it, make).await;
+    assert_eq!(
+        (&answer.body[..], answer.header(SIGNATURE_HEADER)),
+        (&b"abc\n"[..], Some(&*signature("abc")))
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
+    let it = inngest();
+    let with = |status: u16, name: &'static str, value: &'static str| {
+        move || {
+            Response::builder()
+                .status(status)
+                .header(name, value)
+                .body(Body::from("{}"))
+                .unwrap()
+        }
+    };
+    for (status, name, value) in [(204, "x-a", "b"), (304, "x-a", "b"), (200, "content-encoding", "gzip")] {
+        let answer = answered(&it, with(status, name, value)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header(SIGNATURE_HEADER)),
+            (status, None)
+        );
+    }
+    let own = answered(&it, with(200, SIGNATURE_HEADER, "mine")).await;
+    assert_eq!(own.header(SIGNATURE_HEADER), Some("mine"));
+    let head = Request::head(CALL)
+        .header(SIGNATURE_HEADER, signature(""))
+        .body(Body::empty())
+        .unwrap();
+    let app = answering(it.auth(), || Response::new("{}".into()));
+    assert_eq!(ask(&app, head).await.header(SIGNATURE_HEADER), None);
+    let long = "x".repeat(8 * 1024 * 1024 + 1);
+    let answer = answered(&it, move || Response::new(long.clone().into())).await;
+    assert_eq!(
+        (answer.body.len(), answer.header(SIGNATURE_HEADER)),
+        (8 * 1024 * 1024 + 1, None)
+    );
+    let app = answering(it.auth().sign_answers(false), || Response::new("{}".into()));
+    assert_eq!(ask(&app, it.call(CALL, "{}")).await.header(SIGNATURE_HEADER), None);
+}
+
+/// Never ends: an answer that was read first would never come.
+struct Endless;
+
+impl http_body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data("tick".into()))))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_stays_a_stream_and_unsigned() {
+    let it = inngest();
+    let app = answering(it.auth(), || Response::new(Body::new(Endless)));
+    let mut response = app.oneshot(it.call(CALL, "{}")).await.unwrap();
+    assert!(!response.headers().contains_key(SIGNATURE_HEADER));
+    assert_eq!(
+        response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(),
+        "tick"
+    );
+}
+
+#[tokio::test]
+async fn trailers_arrive_and_nothing_is_signed() {
+    let it = inngest();
+    let make = || {
+        let trailers = HeaderMap::from_iter([("x-late".parse().unwrap(), "1".parse().unwrap())]);
+        let frames = vec![data("{}"), Ok(Frame::trailers(trailers))];
+        Response::new(Body::new(Odd { frames, says: Some(2) }))
+    };
+    let response = answering(it.auth(), make).oneshot(it.call(CALL, "{}")).await.unwrap();
+    assert!(!response.headers().contains_key(SIGNATURE_HEADER));
+    let body = response.into_body().collect().await.unwrap();
+    assert_eq!(body.trailers().unwrap()["x-late"], "1");
+    assert_eq!(body.to_bytes(), "{}");
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
+    let it = inngest();
+    for (make, what) in [
+        ((|| vec![data("{"), Err("broken")]) as fn() -> Vec<_>, "breaks"),
+        (|| vec![data("{")], "short"),
+        (|| vec![data("{"), data("}!")], "long"),
+    ] {
+        let answer = answered(&it, move || {
+            Response::new(Body::new(Odd {
+                frames: make(),
+                says: Some(2),
+            }))
+        })
+        .await;
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{what}");
+        assert_eq!(answer.body, r#"{"message":"Internal Server Error"}"#);
+        assert_eq!(answer.header(SIGNATURE_HEADER), None);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_later_than_the_window_is_unsigned() {
+    let it = inngest();
+    for (later, signed) in [(Some(300), true), (Some(301), false), (None, false)] {
+        it.clock().set(Some(NOW));
+        let clock = it.clock().clone();
+        let app = answering(it.auth(), move || {
+            clock.set(later.map(|seconds| NOW + seconds));
+            Response::new("{}".into())
+        });
+        let answer = ask(&app, it.call(CALL, "{}")).await;
+        assert_eq!(
+            (answer.status, answer.headers.contains_key(SIGNATURE_HEADER)),
+            (StatusCode::OK, signed),
+            "{later:?}"
+        );
+        if signed {
+            assert_eq!(
+                answer.header(SIGNATURE_HEADER),
+                Some(&*signature("{}")),
+                "the request's own time"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_verified_is_never_signed() {
+    let it = inngest();
+    let body = || Response::new("{}".into());
+    let cloud = answering(it.auth().unauthenticated_sync(true), body);
+    let dev = answering(InngestAuth::unverified_dev(), body);
+    let sync = Request::put("/").body(Body::empty()).unwrap();
+    for (app, request, status) in [
+        (&cloud, it.unsigned(CALL, "{}"), 401),
+        (&cloud, it.tampered(CALL, "{}"), 401),
+        (&cloud, sync, 200),
+        (&dev, it.call(CALL, "{}"), 200),
+    ] {
+        let answer = ask(app, request).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.header(SIGNATURE_HEADER)),
+            (status, None)
+        );
+    }
+}

@@ -1,0 +1,269 @@
+//! Calls to Inngest's API, against a real server that stands in for it and knows one of the keys.
+
+mod common;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use common::key;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use inngest_auth::{
+    ApiAuthError, BearerError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys,
+};
+use serde_json::Value;
+use tower::{Layer, ServiceExt};
+
+const CURRENT: &str = "signkey-prod-11111111";
+const FALLBACK: &str = "signkey-prod-22222222";
+
+type Api = InngestApiAuthService<Client<HttpConnector, Full<Bytes>>>;
+
+/// The headers of every request that the server got.
+#[derive(Clone, Default)]
+struct Got(Arc<Mutex<Vec<HeaderMap>>>);
+
+impl Got {
+    fn take(&self) -> Vec<HeaderMap> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    fn tokens(&self) -> Vec<Option<String>> {
+        let token = |headers: HeaderMap| Some(headers.get("authorization")?.to_str().unwrap().to_owned());
+        self.take().into_iter().map(token).collect()
+    }
+}
+
+fn bearer(text: &str) -> String {
+    format!("Bearer {}", *key(text).bearer().unwrap())
+}
+
+/// A server that answers each token with a status of its own.
+async fn server(answers: impl Fn(Option<&str>) -> u16 + Clone + Send + Sync + 'static) -> (SocketAddr, Got) {
+    let got = Got::default();
+    let seen = got.clone();
+    let handler = move |headers: HeaderMap| {
+        let status = answers(headers.get("authorization").map(|token| token.to_str().unwrap()));
+        seen.0.lock().unwrap().push(headers);
+        async move { (StatusCode::from_u16(status).unwrap(), "{}") }
+    };
+    (common::serve(Router::new().fallback(handler)).await, got)
+}
+
+fn config(api: SocketAddr, vars: &[(&str, &str)]) -> Config {
+    let base = format!("http://{api}");
+    let own = [("INNGEST_API_BASE_URL", &*base)];
+    Config::from_vars(own.into_iter().chain(vars.iter().copied())).unwrap()
+}
+
+fn layered(auth: &InngestApiAuth) -> Api {
+    auth.layer(Client::builder(TokioExecutor::new()).build_http())
+}
+
+fn to(uri: String) -> Request<Full<Bytes>> {
+    Request::post(uri).body(Full::from("{}")).unwrap()
+}
+
+type Outcome = Result<Response<Incoming>, ApiAuthError<hyper_util::client::legacy::Error>>;
+
+async fn call(api: &Api, server: SocketAddr) -> Outcome {
+    api.clone().oneshot(to(format!("http://{server}/fn/register"))).await
+}
+
+#[tokio::test]
+async fn the_fallback_is_tried_once_and_only_on_401_and_403() {
+    for current in [200, 401, 403, 500, 404, 429] {
+        for fallback in [200, 401, 403, 500] {
+            for has_fallback in [true, false] {
+                let (known, other) = (bearer(CURRENT), bearer(FALLBACK));
+                let (address, got) = server(move |token| match token {
+                    Some(token) if token == known => current,
+                    Some(token) if token == other => fallback,
+                    _ => 418,
+                })
+                .await;
+                let old = if has_fallback { FALLBACK } else { "" };
+                let vars = [("INNGEST_SIGNING_KEY", CURRENT), ("INNGEST_SIGNING_KEY_FALLBACK", old)];
+                let api = layered(&InngestApiAuth::from_config(&config(address, &vars)));
+                let response = call(&api, address).await.unwrap();
+                let again = has_fallback && [401, 403].contains(&current);
+                let (status, role, tokens) = if again {
+                    (
+                        fallback,
+                        KeyRole::Fallback,
+                        vec![Some(bearer(CURRENT)), Some(bearer(FALLBACK))],
+                    )
+                } else {
+                    (current, KeyRole::Current, vec![Some(bearer(CURRENT))])
+                };
+                assert_eq!(response.status().as_u16(), status, "{current} {fallback}");
+                assert_eq!(response.extensions().get(), Some(&role), "{current} {fallback}");
+                assert_eq!(got.tokens(), tokens, "{current} {fallback}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_is_followed_at_the_next_call() {
+    let (address, got) = server(|_| 200).await;
+    let config = config(address, &[("INNGEST_SIGNING_KEY", CURRENT)]);
+    let (inbound, outbound) = (InngestAuth::from_config(&config), InngestApiAuth::from_config(&config));
+    let api = layered(&outbound);
+    call(&api, address).await.unwrap();
+    inbound.keys().unwrap().rotate(key(FALLBACK));
+    call(&api, address).await.unwrap();
+    assert_eq!(got.tokens(), [Some(bearer(CURRENT)), Some(bearer(FALLBACK))]);
+    assert_eq!(outbound.keys().unwrap().snapshot(), config.keys().unwrap().snapshot());
+}
+
+#[tokio::test]
+async fn the_branch_environment_is_named() {
+    let (address, got) = server(|_| 200).await;
+    let named = |vars: &[(&str, &str)]| layered(&InngestApiAuth::from_config(&config(address, vars)));
+    let key_is = ("INNGEST_SIGNING_KEY", CURRENT);
+    for (vars, expected) in [
+        (&[key_is][..], None),
+        (
+            &[key_is, ("INNGEST_ENV", "feature/x"), ("BRANCH", "other")],
+            Some("feature/x"),
+        ),
+        (&[key_is, ("RAILWAY_GIT_BRANCH", "über")], Some("über")),
+    ] {
+        call(&named(vars), address).await.unwrap();
+        let headers = got.take().pop().unwrap();
+        assert_eq!(
+            headers.get("x-inngest-env").map(HeaderValue::as_bytes),
+            expected.map(str::as_bytes)
+        );
+    }
+    // What the request names itself stays.
+    let mut request = to(format!("http://{address}/"));
+    request.headers_mut().insert("x-inngest-env", "own".parse().unwrap());
+    named(&[key_is, ("INNGEST_ENV", "x")]).oneshot(request).await.unwrap();
+    assert_eq!(got.take()[0]["x-inngest-env"], "own");
+
+    let branch_key = ("INNGEST_SIGNING_KEY", "signkey-branch-11111111");
+    let error = call(&named(&[branch_key]), address).await.unwrap_err();
+    assert!(
+        matches!(error, ApiAuthError::NoEnvironment) && error.to_string().contains("INNGEST_ENV"),
+        "{error}"
+    );
+    assert_eq!(got.take().len(), 0);
+    call(&named(&[branch_key, ("INNGEST_ENV", "x")]), address)
+        .await
+        .unwrap();
+    assert_eq!(got.take()[0]["x-inngest-env"], "x");
+}
+
+#[tokio::test]
+async fn the_token_goes_to_the_api_and_nowhere_else() {
+    let (address, got) = server(|_| 200).await;
+    let (elsewhere, strangers) = server(|_| 200).await;
+    let api = layered(&InngestApiAuth::from_config(&config(
+        address,
+        &[("INNGEST_SIGNING_KEY", CURRENT)],
+    )));
+    for uri in [
+        format!("http://{elsewhere}/fn/register"),
+        format!("https://{address}/fn/register"),
+        format!("http://localhost:{}/fn/register", address.port()),
+        format!("http://{address}@{elsewhere}/fn/register"),
+        format!("http://user@{address}/fn/register"),
+        "/fn/register".to_owned(),
+    ] {
+        let outcome = api.clone().oneshot(to(uri.clone())).await;
+        assert!(matches!(outcome, Err(ApiAuthError::NotTheApi)), "{uri}");
+    }
+    assert_eq!((got.take().len(), strangers.take().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_redirect_takes_no_token_along() {
+    let (elsewhere, strangers) = server(|_| 200).await;
+    let location = format!("http://{elsewhere}/fn/register");
+    for status in [301, 302, 303, 307, 308] {
+        let location = location.clone();
+        let redirects = Router::new()
+            .fallback(move || async move { (StatusCode::from_u16(status).unwrap(), [(header::LOCATION, location)]) });
+        let address = common::serve(redirects).await;
+        let api = layered(&InngestApiAuth::from_config(&config(
+            address,
+            &[("INNGEST_SIGNING_KEY", CURRENT)],
+        )));
+        assert_eq!(call(&api, address).await.unwrap().status().as_u16(), status);
+    }
+    assert_eq!(strangers.take().len(), 0, "requests at the second host");
+}
+
+#[tokio::test]
+async fn dev_mode_sends_no_token() {
+    let (address, got) = server(|_| 401).await;
+    let vars = [("INNGEST_SIGNING_KEY", CURRENT), ("INNGEST_DEV", "1")];
+    let auth = InngestApiAuth::from_config(&config(address, &vars));
+    assert!(auth.keys().is_none());
+    assert_eq!(
+        call(&layered(&auth), address).await.unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+    assert_eq!(got.tokens(), [None]);
+}
+
+#[tokio::test]
+async fn keys_without_a_token_are_skipped_while_there_is_one() {
+    let (address, got) = server(|_| 401).await;
+    let (without, upper) = ("signkey-prod-zz", "signkey-prod-aabbccdd");
+    for (current, fallback, expected) in [
+        (without, FALLBACK, Some(vec![FALLBACK])),
+        (CURRENT, without, Some(vec![CURRENT])),
+        (without, "", None),
+        (without, "signkey-prod-yy", None),
+        // Two HMAC keys, one token.
+        (upper, "signkey-prod-AABBCCDD", Some(vec![upper])),
+    ] {
+        let vars = [
+            ("INNGEST_SIGNING_KEY", current),
+            ("INNGEST_SIGNING_KEY_FALLBACK", fallback),
+        ];
+        let outcome = call(&layered(&InngestApiAuth::from_config(&config(address, &vars))), address).await;
+        let expected: Option<Vec<_>> = expected.map(|keys| keys.into_iter().map(|key| Some(bearer(key))).collect());
+        assert_eq!(outcome.is_ok(), expected.is_some(), "{current} {fallback}");
+        assert!(outcome.is_ok() || matches!(outcome, Err(ApiAuthError::NoToken(BearerError))));
+        assert_eq!(got.tokens(), expected.unwrap_or_default(), "{current} {fallback}");
+    }
+}
+
+#[test]
+fn bearers_are_the_known_answers_current_first_and_sensitive() {
+    let all: Value = serde_json::from_str(include_str!("vectors/known_answers.json")).unwrap();
+    for case in all["bearer_hash"].as_array().unwrap() {
+        let text = |name: &str| case[name].as_str().unwrap();
+        let ring = KeyRing::from(Keys::new(key(text("key")), Some(key(FALLBACK))));
+        let [current, fallback] = ring.bearers().unwrap().try_into().unwrap();
+        assert_eq!(current, format!("Bearer {}{}", text("prefix"), text("sha256")));
+        assert_eq!(fallback, bearer(FALLBACK));
+        assert!(current.is_sensitive() && fallback.is_sensitive());
+        assert_eq!(format!("{current:?}"), "Sensitive");
+    }
+    for case in all["bearer_hash_error"].as_array().unwrap() {
+        let ring = KeyRing::from(key(case["key"].as_str().unwrap()));
+        assert_eq!(ring.bearers().unwrap_err(), BearerError);
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_environment_fails_every_call_and_says_what_to_set() {
+    if std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_")) {
+        return; // Somebody's own environment, which is usable or not as they made it.
+    }
+    let (address, got) = server(|_| 200).await;
+    let error = call(&layered(&InngestApiAuth::from_env()), address).await.unwrap_err();
+    assert!(matches!(error, ApiAuthError::Unconfigured(_)) && error.to_string().contains("INNGEST_SIGNING_KEY"));
+    assert_eq!(got.take().len(), 0);
+    assert!(InngestApiAuth::try_from_env().is_err());
+}

@@ -1,0 +1,222 @@
+//! What the log says, at which level, and what it never says.
+
+mod common;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use axum::http::{HeaderValue, Request};
+use common::{CALL, Seen, ask, inngest, key};
+use inngest_auth::{Config, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::fmt::MakeWriter;
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    /// Everything that this thread says from now on.
+    fn begin() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(log.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_max_level(tracing::Level::TRACE)
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_said_at_their_level_with_what_an_operator_needs() {
+    let it = inngest();
+    let (log, _guard) = Log::begin();
+    let app = Seen::default().app(it.auth());
+    log.take();
+    let fingerprint = key("12345678").fingerprint().unwrap().to_string();
+    let mut malformed = it.call(CALL, "{}");
+    malformed
+        .headers_mut()
+        .insert(SIGNATURE_HEADER, HeaderValue::from_static("lol"));
+    for (request, words) in [
+        (it.unsigned(CALL, "{}"), &["DEBUG", "no X-Inngest-Signature header"][..]),
+        (malformed, &["DEBUG", "name=value"]),
+        (
+            it.stale(CALL, "{}"),
+            &["WARN", "age_seconds: 3601", "compare the clocks"],
+        ),
+        (
+            it.tampered(CALL, "{}"),
+            &["WARN", "age_seconds: 0", "body_bytes: 3", &fingerprint],
+        ),
+    ] {
+        ask(&app, request).await;
+        let said = log.take();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for word in words {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_start_says_mode_keys_and_what_is_off() {
+    let (log, _guard) = Log::begin();
+    let config = |vars: &[(&'static str, &'static str)]| Config::from_vars(vars.iter().copied());
+    let key_is = ("INNGEST_SIGNING_KEY", "signkey-test-12345678");
+    for (vars, words) in [
+        (
+            &[key_is][..],
+            &[
+                "INFO",
+                "mode=\"cloud\"",
+                "b2ed992186a5",
+                "unauthenticated sync, replay guard",
+            ][..],
+        ),
+        (&[("INNGEST_DEV", "1")], &["WARN", "mode=\"dev\"", "verifies NOTHING"]),
+        (
+            &[key_is, ("INNGEST_ENABLE_UNAUTHED_SYNC", "1")],
+            &["WARN", "anybody ask for a sync"],
+        ),
+        (
+            &[key_is, ("INNGEST_SIGNING_KEY_FALLBACK", key_is.1)],
+            &["WARN", "INNGEST_SIGNING_KEY_FALLBACK equals"],
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-zz")],
+            &["WARN", "does not look like a signing key"],
+        ),
+    ] {
+        drop(InngestAuth::from_config(&config(vars).unwrap()));
+        let said = log.take();
+        for word in words {
+            assert!(said.contains(word), "{word} in {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn dev_mode_warns_when_the_cloud_calls_and_a_key_is_set() {
+    let (log, _guard) = Log::begin();
+    let from = |kind: &'static str| {
+        Request::post("/")
+            .header("x-inngest-server-kind", kind)
+            .body("".into())
+            .unwrap()
+    };
+    for (vars, kind, warns) in [
+        (
+            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", "signkey-test-ab")][..],
+            "cloud",
+            true,
+        ),
+        (
+            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", "signkey-test-ab")],
+            "dev",
+            false,
+        ),
+        (&[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", " ")], "cloud", false),
+        (&[("INNGEST_DEV", "1")], "cloud", false),
+    ] {
+        let config = Config::from_vars(vars.iter().copied()).unwrap();
+        let app = Seen::default().app(InngestAuth::from_config(&config));
+        log.take();
+        assert_eq!(ask(&app, from(kind)).await.status, 200);
+        let said = log.take();
+        assert_eq!(
+            said.contains("WARN") && said.contains("unset INNGEST_DEV"),
+            warns,
+            "{vars:?} {kind}: {said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
+    let it = inngest();
+    let (log, _guard) = Log::begin();
+    let auth = it.auth();
+    let ring = auth.keys().unwrap().clone();
+    let app = Seen::default().app(auth);
+    let said = |log: &Log| log.take().matches("signs with the fallback key").count();
+    let shown = |text: &str| key(text).fingerprint().unwrap().to_string();
+    log.take();
+    ask(&app, it.call_with_fallback(CALL, "1")).await;
+    let first = log.take();
+    assert!(
+        first.contains("INFO") && first.contains(&shown("12345678")) && first.contains(&shown("87654321")),
+        "{first}"
+    );
+    ask(&app, it.call_with_fallback(CALL, "2")).await;
+    ask(&app, it.call(CALL, "3")).await;
+    assert_eq!(said(&log), 0);
+    ring.rotate(key("signkey-test-87654321"));
+    assert_eq!(said(&log), 0);
+    ask(&app, it.call(CALL, "4")).await;
+    ask(&app, it.call(CALL, "5")).await;
+    assert_eq!(said(&log), 1);
+}
+
+/// Neither a key, nor a token, nor a MAC, nor a body.
+#[tokio::test]
+async fn no_secret_is_ever_said() {
+    let (log, _guard) = Log::begin();
+    let secret = "5ec2e7005ec2e700";
+    let key = key(&format!("signkey-prod-{secret}"));
+    let ring = KeyRing::from(Keys::new(key.clone(), None));
+    let it = inngest();
+    let auth = InngestAuth::new(ring.clone())
+        .clock(it.clock().clone())
+        .unauthenticated_sync(true);
+    let app = Seen::default().app(auth.clone());
+    let genuine = key.sign(b"body-text", common::NOW).to_string();
+    for (header, body) in [
+        (Some(&*genuine), "body-text"),
+        (Some(&*genuine), "body-texts"),
+        (Some("lol"), ""),
+        (None, ""),
+    ] {
+        let mut request = Request::post("/").body(body.into()).unwrap();
+        if let Some(header) = header {
+            request.headers_mut().insert(SIGNATURE_HEADER, header.parse().unwrap());
+        }
+        let answer = ask(&app, request).await;
+        tracing::info!(extensions = ?answer.extensions, "shown");
+    }
+    ring.rotate(common::key("signkey-prod-5ec2e7015ec2e701"));
+    ring.retire_fallback();
+    let bearers = ring.bearers().unwrap();
+    tracing::info!(?auth, ?ring, ?key, ?bearers, signature = ?key.sign(b"", common::NOW), "shown");
+    let said = log.take();
+    let token = key.bearer().unwrap().trim_start_matches("signkey-prod-").to_owned();
+    let mac = genuine.split_once("&s=").unwrap().1;
+    for never in [secret, "5ec2e701", &token, &token[13..], mac, "body-text"] {
+        assert!(!said.contains(never), "{never} in {said}");
+    }
+    assert!(said.contains(&key.fingerprint().unwrap().to_string()));
+}
