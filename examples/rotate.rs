@@ -46,6 +46,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let app = Router::new().route("/api/inngest", any(which_key).layer(InngestAuth::new(ring.clone())));
     let listener = TcpListener::bind(std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:0".into())).await?;
     let url = format!("http://{}/api/inngest", listener.local_addr()?);
+    if !tour {
+        reload_on_hangup(ring.clone(), path.clone())?;
+    }
     println!("Serving {url}, with the keys of {}", path.display());
     let server = axum::serve(listener, app);
     if tour {
@@ -54,7 +57,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         std::fs::remove_file(&path)?;
         return outcome;
     }
-    tokio::spawn(reload_on_hangup(ring, path));
     Ok(server.await?)
 }
 
@@ -91,19 +93,22 @@ fn reload(ring: &KeyRing, path: &Path) {
 }
 
 #[cfg(unix)]
-async fn reload_on_hangup(ring: KeyRing, path: PathBuf) {
+fn reload_on_hangup(ring: KeyRing, path: PathBuf) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        return;
-    };
-    while hangups.recv().await.is_some() {
-        reload(&ring, &path);
-        println!("  since the keys last changed: {:?}", ring.usage());
-    }
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            println!("  since the keys last changed: {:?}", ring.usage());
+            reload(&ring, &path);
+        }
+    });
+    Ok(())
 }
 
 #[cfg(not(unix))]
-async fn reload_on_hangup(_: KeyRing, _: PathBuf) {}
+fn reload_on_hangup(_: KeyRing, _: PathBuf) -> std::io::Result<()> {
+    Err(std::io::Error::other("no signals on this system: run the tour"))
+}
 
 /// Throw-away keys of the tour. An example may have some; the library never does.
 const OLD: &str = "signkey-demo-0123456789abcdef";

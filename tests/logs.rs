@@ -5,9 +5,10 @@ mod common;
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body;
 use axum::http::{HeaderValue, Request};
 use common::{CALL, Seen, ask, inngest, key};
-use inngest_auth::{Config, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
+use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -180,6 +181,56 @@ async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
     ask(&app, it.call(CALL, "4")).await;
     ask(&app, it.call(CALL, "5")).await;
     assert_eq!(said(&log), 1);
+}
+
+#[tokio::test]
+async fn an_in_band_sync_whose_answer_cannot_be_signed_is_a_warning_with_the_reason() {
+    let it = inngest();
+    let (log, _guard) = Log::begin();
+    let stream = || {
+        let body = http_body_util::BodyExt::map_frame(Body::from("{}"), |frame| frame);
+        Body::from_stream(http_body_util::BodyDataStream::new(body))
+    };
+    let app = axum::Router::new()
+        .fallback(move || async move { stream() })
+        .layer(it.auth());
+    for (kind, warns) in [("in_band", true), ("other", false)] {
+        log.take();
+        let mut request = it.call(CALL, "{}");
+        request
+            .headers_mut()
+            .insert("x-inngest-sync-kind", HeaderValue::from_static(kind));
+        assert_eq!(ask(&app, request).await.header(SIGNATURE_HEADER), None);
+        let said = log.take();
+        assert_eq!(
+            said.contains("WARN") && said.contains("in-band sync") && said.contains("Stream"),
+            warns,
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_token_over_plain_http_to_another_machine_is_a_warning() {
+    let (log, _guard) = Log::begin();
+    for (api, warns) in [
+        ("http://inngest.internal:8288", true),
+        ("https://inngest.internal", false),
+        ("http://localhost:8288", false),
+        ("http://127.0.0.1:8288", false),
+    ] {
+        let vars = [
+            ("INNGEST_SIGNING_KEY", "signkey-test-ab"),
+            ("INNGEST_API_BASE_URL", api),
+        ];
+        drop(InngestApiAuth::from_config(&Config::from_vars(vars).unwrap()));
+        let said = log.take();
+        assert_eq!(
+            said.contains("WARN") && said.contains("plain http"),
+            warns,
+            "{api}: {said}"
+        );
+    }
 }
 
 /// Neither a key, nor a token, nor a MAC, nor a body.
