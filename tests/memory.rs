@@ -134,6 +134,7 @@ fn in_frames(body: &Bytes, size: usize) -> Body {
 async fn memory_follows_the_bytes_that_arrived() {
     a_dribbled_body_costs_little_more_than_itself().await;
     large_frames_are_not_copied().await;
+    a_large_frame_among_small_ones_is_not_copied().await;
     hostile_json_costs_a_bounded_tree().await;
     a_refusal_by_headers_costs_next_to_nothing().await;
     a_body_over_a_socket_pins_no_read_buffers().await;
@@ -168,6 +169,40 @@ async fn large_frames_are_not_copied() {
             .map(|piece| (piece.as_ptr() as usize, piece.len()))
             .collect();
         assert_eq!(*PIECES.lock().unwrap(), expected, "the same frames, where they were");
+    }
+}
+
+/// A stream of what is there already.
+struct Given<T>(std::vec::IntoIter<T>);
+
+impl<T: Unpin> futures_core::Stream for Given<T> {
+    type Item = T;
+
+    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+        std::task::Poll::Ready(self.0.next())
+    }
+}
+
+/// Also not when small ones came before it.
+async fn a_large_frame_among_small_ones_is_not_copied() {
+    let body = Bytes::from(vec![b'x'; 100_000]);
+    let sizes = [10, 10, 64 * 1024, 10, 20_000, 10, 10];
+    let mut rest = body.clone();
+    let frames: Vec<_> = sizes
+        .iter()
+        .map(|&size| Ok::<_, std::convert::Infallible>(rest.split_to(size)))
+        .collect();
+    let signed_bytes = &body[..sizes.iter().sum()];
+    PIECES.lock().unwrap().clear();
+    let stream = Given(frames.into_iter());
+    assert_eq!(
+        status(request(&signed(signed_bytes), Body::from_stream(stream))).await,
+        StatusCode::OK
+    );
+    let pieces = PIECES.lock().unwrap();
+    for (at, size) in [(20, 64 * 1024), (20 + 64 * 1024 + 10, 20_000)] {
+        let piece = (body[at..].as_ptr() as usize, size);
+        assert!(pieces.contains(&piece), "the frame at {at} was copied");
     }
 }
 

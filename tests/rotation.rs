@@ -68,7 +68,8 @@ async fn a_thousand_swaps_under_load_refuse_nothing() {
         // Deploy new and old; calls with the old key go on. Then the sender switches.
         ring.rotate(nth(at));
         let before = calls.load(Ordering::SeqCst);
-        while at % 50 == 0 && calls.load(Ordering::SeqCst) < before + CLIENTS {
+        let stopped = || clients.iter().any(tokio::task::JoinHandle::is_finished);
+        while at % 50 == 0 && calls.load(Ordering::SeqCst) < before + CLIENTS && !stopped() {
             tokio::task::yield_now().await;
         }
         *signs_with.write().await = at;
