@@ -151,7 +151,7 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
 }
 
 /// Never ends: an answer that was read first would never come.
-struct Endless;
+struct Endless(Option<u64>);
 
 impl http_body::Body for Endless {
     type Data = Bytes;
@@ -159,12 +159,16 @@ impl http_body::Body for Endless {
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(Some(Ok(Frame::data("tick".into()))))
     }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
 }
 
 #[tokio::test]
 async fn a_stream_stays_a_stream_and_unsigned() {
     let it = inngest();
-    let app = answering(it.auth(), || Response::new(Body::new(Endless)));
+    let app = answering(it.auth(), || Response::new(Body::new(Endless(None))));
     let mut response = app.oneshot(it.call(CALL, "{}")).await.unwrap();
     assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     assert_eq!(
@@ -207,6 +211,8 @@ async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
         assert_eq!(answer.body, r#"{"message":"Internal Server Error"}"#);
         assert_eq!(answer.header(SIGNATURE_HEADER), None);
     }
+    let endless = answered(&it, || Response::new(Body::new(Endless(Some(2))))).await;
+    assert_eq!(endless.status, StatusCode::INTERNAL_SERVER_ERROR, "not read for ever");
 }
 
 #[tokio::test]
