@@ -146,6 +146,8 @@ mod env;
 mod key;
 mod keyring;
 #[cfg(feature = "layer")]
+pub mod replay;
+#[cfg(feature = "layer")]
 mod serve;
 mod signature;
 pub mod testing;

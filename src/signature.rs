@@ -82,6 +82,11 @@ impl Signature {
         })
     }
 
+    #[cfg(feature = "layer")]
+    pub(crate) fn mac(&self) -> &[u8; 32] {
+        &self.mac
+    }
+
     /// The header's value: `t` is ten digits, so its length is always the same.
     pub(crate) fn encode(&self) -> [u8; 79] {
         let mut header = [0; 79];

@@ -14,10 +14,10 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 
 use super::body::PiecesBody;
+use super::layer::Guard;
 use super::respond;
-use crate::clock::Clock;
 use crate::key::{Keys, SigningKey};
-use crate::signature::{Signature, Tolerance, Verified, check_fresh};
+use crate::signature::{Signature, Verified, check_fresh};
 
 /// Longest answer, in bytes, that is read to be signed.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
@@ -43,6 +43,8 @@ enum Unsigned {
     TooLong,
     Trailers,
     TooLate,
+    /// The replay store could not record it.
+    Forgotten,
 }
 
 impl Signer {
@@ -56,7 +58,7 @@ impl Signer {
     }
 
     /// The answer, with its signature where it gets one. What cannot be read cannot be signed: 500.
-    pub(super) async fn sign<R>(&self, response: Response<R>, clock: &dyn Clock, tolerance: Tolerance) -> Response<Body>
+    pub(super) async fn sign<R>(&self, response: Response<R>, guard: &Guard) -> Response<Body>
     where
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
@@ -74,7 +76,11 @@ impl Signer {
         };
         let signed = match pieces {
             Err(why) => Err(why),
-            Ok(pieces) => self.signature(&pieces, clock, tolerance),
+            Ok(pieces) => match self.signature(&pieces, guard) {
+                // It is a valid signature of its bytes: whoever sends them back must not be let in.
+                Ok(signature) if !guard.remember_answer(&signature).await => Err(Unsigned::Forgotten),
+                signed => signed,
+            },
         };
         match signed {
             Ok(signature) => match HeaderValue::from_bytes(&signature.encode()) {
@@ -103,7 +109,7 @@ impl Signer {
     }
 
     /// Over the bytes as the handler made them, less one trailing newline: the server's own check drops it.
-    fn signature(&self, pieces: &[Bytes], clock: &dyn Clock, tolerance: Tolerance) -> Result<Signature, Unsigned> {
+    fn signature(&self, pieces: &[Bytes], guard: &Guard) -> Result<Signature, Unsigned> {
         let signed_at = self.verified.signed_at();
         let key: &SigningKey = self.keys.in_role(self.verified.key());
         let (last, before) = pieces.split_last().ok_or(Unsigned::NoBody)?;
@@ -112,8 +118,8 @@ impl Signer {
             return Err(Unsigned::NoBody);
         }
         let signature = Signature::sign(key, before.iter().map(|piece| &piece[..]).chain([last]), signed_at);
-        let now = clock.now().ok_or(Unsigned::TooLate)?;
-        check_fresh(&signature, now, tolerance).map_err(|_| Unsigned::TooLate)?;
+        let now = guard.clock.now().ok_or(Unsigned::TooLate)?;
+        check_fresh(&signature, now, guard.tolerance).map_err(|_| Unsigned::TooLate)?;
         Ok(signature)
     }
 

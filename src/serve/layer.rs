@@ -14,6 +14,7 @@ use super::service::InngestAuthService;
 use crate::clock::{Clock, SystemClock};
 use crate::env::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
+use crate::replay::{self, ReplayStore};
 use crate::signature::Tolerance;
 
 /// The layer that lets in Inngest and nobody else. See the [crate's front page](crate) for the order of work.
@@ -40,6 +41,10 @@ pub(super) struct Guard {
     pub(super) budget: Arc<Budget>,
     pub(super) unauthenticated_sync: bool,
     pub(super) sign_answers: bool,
+    pub(super) replay: Option<replay::Guard>,
+    /// In seconds.
+    pub(super) replay_skew: u64,
+    pub(super) replay_fails_open: bool,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) on_refusal: Option<Arc<OnRefusal>>,
 }
@@ -121,6 +126,9 @@ impl InngestAuth {
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
             unauthenticated_sync: false,
             sign_answers: true,
+            replay: None,
+            replay_skew: 60,
+            replay_fails_open: false,
             clock: Arc::new(SystemClock),
             on_refusal: None,
         }))
@@ -184,6 +192,24 @@ impl InngestAuth {
         self.set(|guard| guard.sign_answers = sign)
     }
 
+    /// Accepts each signature once, by what `store` remembers. Off unless set. See [`replay`](crate::replay) before
+    /// turning it on.
+    pub fn replay_guard(self, store: impl ReplayStore) -> Self {
+        self.set(|guard| guard.replay = Some(replay::Guard::new(store)))
+    }
+
+    /// For how much longer than the tolerance the replay guard remembers a signature: 60 s unless set, whole seconds. As
+    /// far as the clocks of instances that share a store may differ.
+    pub fn replay_skew(self, skew: Duration) -> Self {
+        self.set(|guard| guard.replay_skew = skew.as_secs())
+    }
+
+    /// Lets calls pass that the replay guard cannot judge, because its store is down or full: **replays too**. Off
+    /// unless set: 503.
+    pub fn insecure_replay_fail_open(self, fail_open: bool) -> Self {
+        self.set(|guard| guard.replay_fails_open = fail_open)
+    }
+
     /// Where the time comes from: the system unless set. For tests.
     pub fn clock(self, clock: impl Clock) -> Self {
         self.set(|guard| guard.clock = Arc::new(clock))
@@ -227,6 +253,7 @@ impl fmt::Debug for Guard {
             .field("body_deadline", &self.body.time)
             .field("unauthenticated_sync", &self.unauthenticated_sync)
             .field("sign_answers", &self.sign_answers)
+            .field("replay_guard", &self.replay.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -166,6 +166,8 @@ pub enum RejectionKind {
     Future,
     /// 401: no key signed this body at that time.
     WrongSignature,
+    /// 401: this very signature was accepted before.
+    Replayed,
     /// 413: the body is longer than the limit.
     BodyTooLarge,
     /// 408: the body did not end before the deadline.
@@ -174,6 +176,8 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
+    /// 503: the replay store is down or full.
+    StoreUnavailable,
     /// 500: the configuration cannot be used; the start-up log says why.
     Unconfigured,
     /// 500: the clock cannot tell the time.
@@ -185,13 +189,17 @@ impl RejectionKind {
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Missing | Self::Doubled | Self::Malformed | Self::Stale | Self::Future | Self::WrongSignature => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::Missing
+            | Self::Doubled
+            | Self::Malformed
+            | Self::Stale
+            | Self::Future
+            | Self::WrongSignature
+            | Self::Replayed => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::OverBudget => StatusCode::SERVICE_UNAVAILABLE,
+            Self::OverBudget | Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unconfigured | Self::NoTime => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -208,6 +216,8 @@ impl RejectionKind {
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the bodies not yet verified have used up their budget",
+            Self::Replayed => "this very signature was accepted before",
+            Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",
         }

@@ -31,7 +31,7 @@ pub(super) fn refuse(rejection: Rejection, close: bool, on_refusal: Option<&OnRe
     response
         .headers_mut()
         .insert(SDK_HANDLED, HeaderValue::from_static("true"));
-    if kind == RejectionKind::OverBudget {
+    if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));

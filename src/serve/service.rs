@@ -22,6 +22,7 @@ use super::layer::{Guard, Stance};
 use super::rejection::{Rejection, RejectionKind};
 use super::respond;
 use crate::key::Keys;
+use crate::replay::Recorded;
 use crate::signature::{Check, Signature, Verified, check_fresh};
 
 const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
@@ -197,6 +198,9 @@ impl Guard {
                 return self.refuse(rejection, false);
             }
         };
+        if let Err(kind) = self.remember(&claim.signature, &parts.method).await {
+            return self.refuse(Rejection::new(kind), false);
+        }
         claim.keys.count(verified.key(), claim.judged_at);
         let caller = Caller::Verified(verified);
         let signer = self
@@ -210,6 +214,32 @@ impl Guard {
             None => (pieces.len(), pieces.into_body()),
         };
         hand_on(Request::from_parts(parts, body), len, caller, signer)
+    }
+
+    /// Step 10.
+    async fn remember(&self, signature: &Signature, method: &Method) -> Result<(), RejectionKind> {
+        let Some(replay) = &self.replay else { return Ok(()) };
+        let now = self.clock.now().ok_or(RejectionKind::NoTime)?;
+        match replay.record(signature, now, self.tolerance, self.replay_skew).await {
+            Ok(Recorded::Fresh) => Ok(()),
+            // Two of these with one body in one second share a signature, rightly.
+            Ok(Recorded::Seen) if matches!(*method, Method::GET | Method::HEAD) => Ok(()),
+            Ok(Recorded::Seen) => Err(RejectionKind::Replayed),
+            Err(error) if self.replay_fails_open => {
+                tracing::warn!(%error, "a call passes that may be a replay");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a call is refused that may be a replay");
+                Err(RejectionKind::StoreUnavailable)
+            }
+        }
+    }
+
+    /// Whether a signed answer may go out: only if what was signed cannot come back as a call.
+    pub(super) async fn remember_answer(&self, signature: &Signature) -> bool {
+        // `GET`: an equal answer that was recorded before is recorded.
+        self.remember(signature, &Method::GET).await.is_ok()
     }
 
     fn pass_dev<B>(&self, request: Request<B>) -> Admission
@@ -236,7 +266,7 @@ impl Guard {
         R::Error: Into<BoxError>,
     {
         let mut response = match signer {
-            Some(signer) => signer.sign(response, &*self.clock, self.tolerance).await,
+            Some(signer) => signer.sign(response, self).await,
             None => response.map(Body::new),
         };
         response.extensions_mut().remove::<Verified>();
