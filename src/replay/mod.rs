@@ -45,8 +45,8 @@
 //!
 //! # What to know before turning it on
 //!
-//! - **Several instances** behind one address need a store that they share: a call replayed at another instance is
-//!   fresh there otherwise.
+//! - **Several instances** behind one address need a store that they share, like `RedisReplayStore` (feature `redis`): a
+//!   call replayed at another instance is fresh there otherwise.
 //! - **A proxy that sends requests again** by itself (after a broken connection, say) makes replays. Its second request
 //!   is refused, though the first may never have been answered; Inngest's own retry then passes. So does a **redirect
 //!   through the layer**: what it let pass once it refuses at the second place, if both share a store.
@@ -57,6 +57,8 @@
 //!   attempts left, and letting replays pass. The default is to refuse.
 
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -65,6 +67,8 @@ use std::sync::Arc;
 use thiserror::Error;
 
 pub use memory::MemoryReplayStore;
+#[cfg(feature = "redis")]
+pub use redis::RedisReplayStore;
 
 use crate::signature::{Signature, Tolerance};
 
