@@ -63,7 +63,7 @@
 //! 8. The MAC is compared in constant time: over the raw bytes, with the current key, then with the fallback.
 //! 9. If neither matches and the body is JSON of at most 64 KiB, the same over its RFC 8785 form. If that matches,
 //!    that form is what the handler gets. A body that has no such form is not verified.
-//! 10. Here a replay guard takes its turn, where one is set.
+//! 10. A [replay guard](replay), where one is set, refuses a signature that was accepted before.
 //! 11. A verified trust probe (`POST ?probe=trust`) is answered: 200 and `{}`.
 //! 12. Only now does the inner service exist for this request. Until here a stranger held nothing of it: no permit,
 //!     no readiness. The request carries [`Caller::Verified`] in its extensions, a `Content-Length` that is right,
@@ -77,7 +77,8 @@
 //! # What the signature does not cover
 //!
 //! Inngest signs the body and the time. It does not sign the method, the path, the query or any header: do not
-//! decide by those who may do what. Within the tolerance a captured call can be sent again.
+//! decide by those who may do what. Within the tolerance a captured call can be sent again, unless a
+//! [replay guard](replay) is set.
 //!
 //! # Recommended stack
 //!
@@ -133,6 +134,8 @@
 //! | feature | default | what it adds |
 //! |---|---|---|
 //! | `layer` | yes | [`InngestAuth`] and all that speaks HTTP. Without it: keys, signatures and [`verify`] alone |
+//! | `redis` | no | `replay::RedisReplayStore`, a replay store that several machines share |
+//! | `redis-tls` | no | the same over TLS (`rediss://`) |
 //!
 //! Features add; none changes what is accepted. The crate builds with Rust 1.88.
 #![forbid(unsafe_code)]

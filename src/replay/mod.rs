@@ -83,6 +83,13 @@ pub trait ReplayStore: Send + Sync + 'static {
     fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
+/// One store for several layers of a process.
+impl<S: ReplayStore> ReplayStore for Arc<S> {
+    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+        (**self).record(sighting)
+    }
+}
+
 /// A verified signature, and for how long it must be remembered. Times are Unix seconds.
 #[derive(Clone, Copy)]
 pub struct Sighting {
