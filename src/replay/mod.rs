@@ -40,6 +40,7 @@
 //! A refused call costs one attempt. Inngest signs the next one anew, so it passes; a function that has no retries left
 //! fails.
 //!
+//! Measured (`cargo bench --bench replay`): a third of a microsecond a call in memory, 50 µs with Redis on the same machine.
 //! [`MemoryReplayStore`] keeps 32 bytes a call, in hash tables: a million entries take 69 MB, and at most twice the
 //! window's calls are held at a time. For 50 calls a second and the tolerance of 300 s a capacity of 100,000 is ample.
 //!
