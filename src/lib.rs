@@ -162,7 +162,7 @@ pub use env::{Config, ConfigError};
 pub use key::{BearerError, Fingerprint, KeyError, KeyUsage, Keys, SigningKey};
 pub use keyring::KeyRing;
 #[cfg(feature = "layer")]
-pub use serve::{Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind};
+pub use serve::{Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture};
 pub use signature::{
     Authentic, Form, KeyRole, SIGNATURE_HEADER, Signature, SignatureError, Tolerance, Verified, VerifyError, verify,
 };

@@ -63,14 +63,19 @@ impl Signature {
     /// [`SignatureError`] names the first rule of the grammar that is broken.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
         let (mut signed_at, mut mac) = (None, None);
-        for param in header.split(|&byte| byte == b'&') {
-            let twice = match param {
-                [b't', b'=', digits @ ..] => signed_at.replace(parse_time(digits)?).is_some(),
-                [b's', b'=', digits @ ..] => mac.replace(parse_mac(digits)?).is_some(),
-                other => {
-                    parse_unknown(other)?;
-                    false
+        let mut rest = Some(header);
+        while let Some(param) = rest {
+            let twice;
+            (twice, rest) = match param {
+                [b't', b'=', value @ ..] => {
+                    let (digits, rest) = whole_value(value).ok_or(SignatureError::BadTime)?;
+                    (signed_at.replace(parse_time(digits)?).is_some(), rest)
                 }
+                [b's', b'=', value @ ..] => {
+                    let (digits, rest) = whole_value(value).ok_or(SignatureError::BadMac)?;
+                    (mac.replace(parse_mac(digits)?).is_some(), rest)
+                }
+                other => (false, skip_unknown(other)?),
             };
             if twice {
                 return Err(SignatureError::Repeated);
@@ -114,9 +119,18 @@ impl Signature {
 const MIN_TIME: u64 = 1_000_000_000;
 const MAX_TIME: u64 = 9_999_999_999;
 
-fn parse_time(digits: &[u8]) -> Result<u64, SignatureError> {
+/// A value of exactly `N` bytes, and the parameters behind it: `None` where it is the last.
+fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)> {
+    match text.split_first_chunk()? {
+        (value, []) => Some((value, None)),
+        (value, [b'&', rest @ ..]) => Some((value, Some(rest))),
+        _ => None,
+    }
+}
+
+fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
     match digits {
-        [b'1'..=b'9', ..] if digits.len() == 10 && digits.iter().all(u8::is_ascii_digit) => {
+        [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => {
             Ok(digits.iter().fold(0, |time, digit| time * 10 + u64::from(digit - b'0')))
         }
         _ => Err(SignatureError::BadTime),
@@ -125,8 +139,7 @@ fn parse_time(digits: &[u8]) -> Result<u64, SignatureError> {
 
 /// By hand, for a twentieth of the whole check: every digit is looked up, and one look at the end tells whether
 /// all of them were digits.
-fn parse_mac(digits: &[u8]) -> Result<[u8; 32], SignatureError> {
-    let digits: &[u8; 64] = digits.try_into().map_err(|_| SignatureError::BadMac)?;
+fn parse_mac(digits: &[u8; 64]) -> Result<[u8; 32], SignatureError> {
     let mut mac = [0; 32];
     let mut seen = 0;
     for (byte, pair) in mac.iter_mut().zip(digits.as_chunks::<2>().0) {
@@ -154,10 +167,15 @@ const HEX: [u8; 256] = {
     values
 };
 
-fn parse_unknown(param: &[u8]) -> Result<(), SignatureError> {
+fn skip_unknown(params: &[u8]) -> Result<Option<&[u8]>, SignatureError> {
+    let end = params.iter().position(|&byte| byte == b'&');
+    let (param, rest) = match end {
+        Some(end) => (&params[..end], Some(&params[end + 1..])),
+        None => (params, None),
+    };
     let named = param.iter().position(|&byte| byte == b'=').is_some_and(|at| at > 0);
     if named && param.iter().all(u8::is_ascii_graphic) {
-        Ok(())
+        Ok(rest)
     } else {
         Err(SignatureError::BadParameter)
     }
@@ -395,9 +413,9 @@ pub fn verify<'body>(
     tolerance: Tolerance,
 ) -> Result<Authentic<'body>, VerifyError> {
     check_fresh(signature, now, tolerance)?;
-    let mut check = Check::new(*signature, keys);
-    check.update(body);
-    let (verified, canonical) = check.finish(keys, [body])?;
+    let mut running = keys.current().mac();
+    running.update(body);
+    let (verified, canonical) = judge(running, signature, keys, [body])?;
     Ok(Authentic {
         verified,
         bytes: canonical.map_or(Cow::Borrowed(body), Cow::Owned),
@@ -414,53 +432,38 @@ pub(crate) fn check_fresh(signature: &Signature, now: u64, tolerance: Tolerance)
     }
 }
 
-/// A check under way: the current key's MAC, running along as the body arrives.
-pub(crate) struct Check {
-    signature: Signature,
+/// Whether one of `keys` made the signature: `running` is the current key's MAC and has seen `body`, which is given
+/// again, in pieces. With the answer comes the canonical form, where that is what was signed.
+pub(crate) fn judge<'a, I>(
     running: Mac,
-}
-
-impl Check {
-    pub(crate) fn new(signature: Signature, keys: &Keys) -> Self {
-        Self {
-            signature,
-            running: keys.current().mac(),
-        }
+    signature: &Signature,
+    keys: &Keys,
+    body: I,
+) -> Result<(Verified, Option<Vec<u8>>), VerifyError>
+where
+    I: IntoIterator<Item = &'a [u8]> + Clone,
+{
+    let verified = |key, form| Verified {
+        key,
+        signed_at: signature.signed_at,
+        form,
+    };
+    let raw = finish(running, signature.signed_at);
+    if raw.ct_eq(&signature.mac).into() {
+        return Ok((verified(KeyRole::Current, Form::Raw), None));
     }
-
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.running.update(bytes);
+    if signed_by(keys.fallback(), signature, body.clone()) {
+        return Ok((verified(KeyRole::Fallback, Form::Raw), None));
     }
-
-    /// `body` are the very bytes that `update` saw, in pieces. The second value is the canonical form, where
-    /// that is what was signed.
-    pub(crate) fn finish<'a, I>(self, keys: &Keys, body: I) -> Result<(Verified, Option<Vec<u8>>), VerifyError>
-    where
-        I: IntoIterator<Item = &'a [u8]> + Clone,
-    {
-        let Self { signature, running } = self;
-        let verified = |key, form| Verified {
-            key,
-            signed_at: signature.signed_at,
-            form,
-        };
-        let raw = finish(running, signature.signed_at);
-        if raw.ct_eq(&signature.mac).into() {
-            return Ok((verified(KeyRole::Current, Form::Raw), None));
-        }
-        if signed_by(keys.fallback(), &signature, body.clone()) {
-            return Ok((verified(KeyRole::Fallback, Form::Raw), None));
-        }
-        let canonical = canonical_form(body).ok_or(VerifyError::Mismatch)?;
-        let key = if signed_by(Some(keys.current()), &signature, [&*canonical]) {
-            KeyRole::Current
-        } else if signed_by(keys.fallback(), &signature, [&*canonical]) {
-            KeyRole::Fallback
-        } else {
-            return Err(VerifyError::Mismatch);
-        };
-        Ok((verified(key, Form::Canonical), Some(canonical)))
-    }
+    let canonical = canonical_form(body).ok_or(VerifyError::Mismatch)?;
+    let key = if signed_by(Some(keys.current()), signature, [&*canonical]) {
+        KeyRole::Current
+    } else if signed_by(keys.fallback(), signature, [&*canonical]) {
+        KeyRole::Fallback
+    } else {
+        return Err(VerifyError::Mismatch);
+    };
+    Ok((verified(key, Form::Canonical), Some(canonical)))
 }
 
 fn signed_by<'a>(key: Option<&SigningKey>, signature: &Signature, body: impl IntoIterator<Item = &'a [u8]>) -> bool {

@@ -1,6 +1,6 @@
 //! The bounded read: bytes, time, and memory whatever the frames.
 
-use std::future::poll_fn;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::{Full, LengthLimitError};
+use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::rejection::RejectionKind;
@@ -34,68 +35,24 @@ pub(super) struct Limits {
     pub(super) time: Duration,
 }
 
-/// Reads `body` to its end; `seen` is shown every byte as it arrives. Trailers are dropped: nobody signed them.
-///
-/// With the error comes how many bytes had arrived.
-pub(super) async fn read<B>(
-    body: Pin<&mut B>,
-    limits: Limits,
-    budget: &Arc<Budget>,
-    mut seen: impl FnMut(&[u8]),
-) -> Result<(Pieces, Reservation), (RejectionKind, usize)>
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let mut pieces = Pieces::default();
-    let mut held = Reservation::new(budget);
-    let mut frames = Frames::new(body, limits.time);
-    while let Some(frame) = poll_fn(|cx| frames.poll_next(cx)).await {
-        let frame = frame.map_err(|kind| (kind, pieces.len))?;
-        if frame.len() > limits.len - pieces.len {
-            return Err((RejectionKind::BodyTooLarge, pieces.len + frame.len()));
-        }
-        if !held.grow_to(pieces.held_with(frame.len())) {
-            return Err((RejectionKind::OverBudget, pieces.len + frame.len()));
-        }
-        seen(&frame);
-        pieces.push(frame);
-    }
-    Ok((pieces, held))
-}
-
-/// Reads and forgets, until the body ends, breaks, or a limit is met: so that a sender who is still writing
-/// gets to see the answer.
-pub(super) async fn discard<B>(body: Pin<&mut B>, limits: Limits)
-where
-    B: http_body::Body<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let mut left = limits.len;
-    let mut frames = Frames::new(body, limits.time);
-    while let Some(Ok(frame)) = poll_fn(|cx| frames.poll_next(cx)).await {
-        match left.checked_sub(frame.len()) {
-            Some(rest) => left = rest,
-            None => break,
-        }
+pin_project! {
+    /// The data frames of a body, until a deadline. Trailers are dropped: nobody signed them.
+    pub(super) struct Frames<B> {
+        #[pin]
+        body: B,
+        time: Duration,
+        // Made only when the body keeps us waiting: most are there at once, and a timer costs.
+        deadline: Option<Pin<Box<Sleep>>>,
+        this_turn: u32,
     }
 }
 
-/// The data frames of a body, until a deadline.
-struct Frames<'b, B> {
-    body: Pin<&'b mut B>,
-    time: Duration,
-    /// Made only when the body keeps us waiting: most are there at once, and a timer costs.
-    deadline: Option<Pin<Box<Sleep>>>,
-    this_turn: u32,
-}
-
-impl<'b, B> Frames<'b, B>
+impl<B> Frames<B>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    fn new(body: Pin<&'b mut B>, time: Duration) -> Self {
+    pub(super) fn new(body: B, time: Duration) -> Self {
         Self {
             body,
             time,
@@ -104,33 +61,92 @@ where
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
-        while self.this_turn < FRAMES_A_TURN {
-            match self.body.as_mut().poll_frame(cx) {
+    /// Another deadline, from now.
+    pub(super) fn within(self: Pin<&mut Self>, time: Duration) {
+        let this = self.project();
+        (*this.time, *this.deadline) = (time, None);
+    }
+
+    pub(super) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        let mut this = self.project();
+        while *this.this_turn < FRAMES_A_TURN {
+            match this.body.as_mut().poll_frame(cx) {
                 Poll::Ready(None) => return Poll::Ready(None),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(kind_of(&*error.into())))),
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.this_turn += 1;
+                    *this.this_turn += 1;
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Pending => return self.poll_deadline(cx),
+                Poll::Pending => {
+                    *this.this_turn = 0;
+                    return poll_deadline(*this.time, this.deadline, cx);
+                }
             }
         }
         // Others get their turn, and the deadline is looked at.
+        *this.this_turn = 0;
         cx.waker().wake_by_ref();
-        self.poll_deadline(cx)
+        poll_deadline(*this.time, this.deadline, cx)
+    }
+}
+
+fn poll_deadline<T>(
+    time: Duration,
+    deadline: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<T, RejectionKind>>> {
+    let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+    deadline
+        .as_mut()
+        .poll(cx)
+        .map(|()| Some(Err(RejectionKind::BodyTooSlow)))
+}
+
+/// A body that is kept as it arrives, within its limit and the budget of all.
+pub(super) struct Kept {
+    pieces: Pieces,
+    limit: usize,
+    /// Given back once the body is judged.
+    held: Reservation,
+}
+
+impl Kept {
+    pub(super) fn new(limit: usize, budget: &Arc<Budget>) -> Self {
+        Self {
+            pieces: Pieces::default(),
+            limit,
+            held: Reservation::new(budget),
+        }
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
-        self.this_turn = 0;
-        let time = self.time;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Some(Err(RejectionKind::BodyTooSlow)))
+    /// Bytes that the body may still have.
+    pub(super) fn left(&self) -> usize {
+        self.limit - self.pieces.len
+    }
+
+    /// Reserves what the frame will take.
+    pub(super) fn room_for(&mut self, frame: &[u8]) -> Result<(), RejectionKind> {
+        if frame.len() > self.left() {
+            Err(RejectionKind::BodyTooLarge)
+        } else if self.held.grow_to(self.pieces.held_with(frame.len())) {
+            Ok(())
+        } else {
+            Err(RejectionKind::OverBudget)
+        }
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes) {
+        self.pieces.push(frame);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.pieces.iter()
+    }
+
+    pub(super) fn into_pieces(self) -> Pieces {
+        self.pieces
     }
 }
 
@@ -174,7 +190,7 @@ impl Pieces {
         self.len
     }
 
-    fn push(&mut self, frame: Bytes) {
+    pub(super) fn push(&mut self, frame: Bytes) {
         self.len += frame.len();
         match &mut self.last {
             _ if frame.is_empty() => {}
@@ -245,15 +261,15 @@ impl Pieces {
         self.full.iter().map(|piece| &piece[..]).chain(std::iter::once(last))
     }
 
-    pub(super) fn into_body(mut self) -> Body {
-        if self.full.is_empty() {
+    pub(super) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
+        if self.full.is_empty() && trailers.is_none() {
             return match self.last {
                 Last::Kept(bytes) => Body::new(Full::new(bytes)),
                 Last::Filling(piece) => Body::new(Full::new(piece.freeze())),
             };
         }
         self.seal(Last::default());
-        Body::new(PiecesBody::new(self.full, None))
+        Body::new(PiecesBody::new(self.full, trailers))
     }
 }
 
@@ -273,14 +289,14 @@ fn piece_for(need: usize, held: usize) -> usize {
 }
 
 /// Pieces, and trailers where there are any, as a body of exactly known size.
-pub(super) struct PiecesBody {
+struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
 }
 
 impl PiecesBody {
-    pub(super) fn new(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
+    fn new(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
         Self {
             left: pieces.iter().map(|piece| piece.len() as u64).sum(),
             pieces: pieces.into_iter(),

@@ -3,12 +3,14 @@
 mod answer;
 mod body;
 mod extract;
+mod future;
 mod layer;
 mod rejection;
 mod respond;
 mod service;
 
 pub use extract::{Caller, CallerRejection};
+pub use future::ResponseFuture;
 pub use layer::InngestAuth;
 pub use rejection::{Rejection, RejectionKind};
 pub use service::InngestAuthService;

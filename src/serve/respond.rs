@@ -1,11 +1,10 @@
 //! The answers that the layer gives itself.
 
-use std::borrow::Cow;
-
 use axum_core::body::Body;
 use axum_core::response::Response;
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{Extensions, HeaderName, HeaderValue, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
 use crate::signature::{SIGNATURE_HEADER, Verified};
@@ -76,7 +75,7 @@ pub(super) fn message(status: StatusCode) -> Response {
     refusal(status, body)
 }
 
-fn refusal(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Response {
+fn refusal(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = json(status, body);
     response
         .headers_mut()
@@ -84,15 +83,25 @@ fn refusal(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Response {
     response
 }
 
+/// In place of an answer whose body broke while it was read to be signed.
+pub(super) fn unreadable(outcome: Extensions, error: &(dyn std::error::Error + Send + Sync)) -> Response {
+    tracing::error!("an answer could not be read to be signed: {error}");
+    let mut response = message(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.extensions_mut() = outcome;
+    response
+}
+
+pub(super) const TRUSTED: Bytes = Bytes::from_static(b"{}");
+
 /// The answer to Inngest's question whether this endpoint holds its key.
 pub(super) fn trust_probe() -> Response {
-    let mut response = json(StatusCode::OK, "{}");
+    let mut response = json(StatusCode::OK, TRUSTED);
     response.headers_mut().insert(SDK, HeaderValue::from_static(crate::SDK));
     response
 }
 
-fn json(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Response {
-    let mut response = Response::new(Body::from(body.into()));
+fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response
         .headers_mut()

@@ -1,7 +1,5 @@
 //! What a request meets, in order.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -11,19 +9,20 @@ use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
-use tower::ServiceExt;
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, response};
 use tower_service::Service;
 
-use super::answer::Signer;
-use super::body::{self, Limits};
+use super::answer::{Reading, Signer, Unsigned};
+use super::body::{Kept, Limits};
 use super::extract::Caller;
+use super::future::{Next, ResponseFuture};
 use super::layer::{Guard, Stance};
 use super::rejection::{Rejection, RejectionKind};
 use super::respond;
-use crate::key::Keys;
+use crate::key::{Keys, Mac};
 use crate::replay::Recorded;
-use crate::signature::{Check, Signature, Verified, check_fresh};
+use crate::signature::{self, Signature, Verified, check_fresh};
 
 const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
 /// Headers about a body as it was sent, which is not always how it is handed on. (RFC 9530, and what it replaced.)
@@ -53,8 +52,7 @@ impl<S> InngestAuthService<S> {
 
 impl<S, B, R> Service<Request<B>> for InngestAuthService<S>
 where
-    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Body>, Response = Response<R>> + Clone,
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
     R: http_body::Body<Data = Bytes> + Send + 'static,
@@ -62,81 +60,81 @@ where
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+    type Future = ResponseFuture<S, B, R>;
 
     /// Always ready: strangers wait for nothing of the inner service, and hold nothing of it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let inner = self.inner.clone();
-        let guard = Arc::clone(&self.guard);
-        Box::pin(async move {
-            match guard.admit(request).await {
-                Admission::Pass(request, caller, signer) => {
-                    let response = inner.oneshot(request).await?;
-                    Ok(guard.finish(response, caller, signer).await)
-                }
-                Admission::Answer(response) => Ok(response),
-            }
-        })
+    fn call(&mut self, request: Request<B>) -> ResponseFuture<S, B, R> {
+        ResponseFuture::new(self.inner.clone(), Arc::clone(&self.guard), request)
     }
 }
 
-/// What becomes of a request.
-enum Admission {
-    /// On to the inner service, which exists for this request only from now on.
-    Pass(Request<Body>, Caller, Option<Signer>),
-    /// Answered here.
-    Answer(Response<Body>),
-}
-
 /// What the headers alone decide.
-enum Heads {
+pub(super) enum Heads {
     Dev,
     UnsignedSync,
     Signed(Claim),
 }
 
 /// A fresh signature, and what it is held against.
-struct Claim {
+pub(super) struct Claim {
     signature: Signature,
     keys: Arc<Keys>,
     /// In Unix seconds.
     judged_at: u64,
 }
 
-impl Guard {
-    async fn admit<B>(&self, request: Request<B>) -> Admission
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        match self.judge_heads(&request) {
-            Ok(Heads::Dev) => self.pass_dev(request),
-            Ok(Heads::UnsignedSync) => {
-                let (parts, body) = request.into_parts();
-                body::discard(pin!(body), self.discard_limits()).await;
-                let mut request = Request::from_parts(parts, Body::empty());
-                request.headers_mut().remove(respond::SYNC_KIND);
-                request.headers_mut().remove(CONTENT_ENCODING);
-                hand_on(request, 0, Caller::UnsignedSync, None)
-            }
-            Ok(Heads::Signed(claim)) => self.check_body(request, &claim).await,
-            Err(rejection) => {
-                let close = self.let_answer_arrive(request).await;
-                self.refuse(rejection, close)
-            }
+/// Step 7: a body on its way in, and the current key's MAC running along.
+pub(super) struct Checking {
+    claim: Claim,
+    running: Mac,
+    body: Kept,
+}
+
+impl Checking {
+    pub(super) fn new(claim: Claim, guard: &Guard) -> Self {
+        Self {
+            running: claim.keys.current().mac(),
+            body: Kept::new(guard.body.len, &guard.budget),
+            claim,
         }
     }
 
+    pub(super) fn take(&mut self, frame: Bytes) -> Result<(), RejectionKind> {
+        self.body.room_for(&frame)?;
+        self.running.update(&frame);
+        self.body.push(frame);
+        Ok(())
+    }
+
+    /// Bytes that the body may still have.
+    pub(super) fn left(&self) -> usize {
+        self.body.left()
+    }
+}
+
+/// What is known of a request that is let pass.
+pub(super) struct Pass {
+    pub(super) caller: Caller,
+    pub(super) signer: Option<Signer>,
+}
+
+impl Pass {
+    fn unsigned(caller: Caller) -> Self {
+        Self { caller, signer: None }
+    }
+}
+
+impl Guard {
     /// Steps 1 to 6: no body is needed.
     #[expect(
         clippy::result_large_err,
         reason = "a box would be one more allocation that strangers cause"
     )]
-    fn judge_heads<B>(&self, request: &Request<B>) -> Result<Heads, Rejection> {
+    pub(super) fn judge_heads<B>(&self, request: &Request<B>) -> Result<Heads, Rejection> {
         let ring = match &self.stance {
             Stance::Verify(ring) => ring,
             Stance::Dev { .. } => return Ok(Heads::Dev),
@@ -164,59 +162,62 @@ impl Guard {
         }))
     }
 
-    /// Steps 7 to 11.
-    async fn check_body<B>(&self, request: Request<B>, claim: &Claim) -> Admission
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let (parts, body) = request.into_parts();
-        let mut body = pin!(body);
-        let mut check = Check::new(claim.signature, &claim.keys);
-        let read = body::read(body.as_mut(), self.body, &self.budget, |bytes| check.update(bytes)).await;
-        let (pieces, held) = match read {
-            Ok(read) => read,
-            Err((kind, arrived)) => {
-                let http1 = parts.version < Version::HTTP_2;
-                if http1 && kind == RejectionKind::OverBudget {
-                    let mut limits = self.discard_limits();
-                    limits.len -= arrived.min(limits.len);
-                    body::discard(body, limits).await;
-                }
-                return self.refuse(Rejection::new(kind), http1);
+    /// Steps 8 and 9, for a body that was read to its end.
+    pub(super) fn judge_body(self: &Arc<Self>, parts: Parts, checking: Checking) -> Next {
+        let Checking { claim, running, body } = checking;
+        let verified = signature::judge(running, &claim.signature, &claim.keys, body.iter());
+        let pieces = body.into_pieces();
+        match verified {
+            Ok((verified, canonical)) => {
+                let (len, body) = match canonical {
+                    Some(bytes) => (bytes.len(), Body::from(bytes)),
+                    None => (pieces.len(), pieces.into_body(None)),
+                };
+                let request = Request::from_parts(parts, body);
+                self.check_replay(request, len, claim, verified)
             }
-        };
-        let verified = check.finish(&claim.keys, pieces.iter());
-        drop(held);
-        let (verified, canonical) = match verified {
-            Ok(verified) => verified,
             Err(error) => {
                 let mut rejection = Rejection::unverified(error).tried(&claim.keys);
                 rejection.age = Some(claim.judged_at.cast_signed() - claim.signature.signed_at().cast_signed());
                 rejection.body_len = Some(pieces.len() as u64);
                 rejection.content_encoding = parts.headers.get(CONTENT_ENCODING).cloned();
-                return self.refuse(rejection, false);
+                Next::Answer(self.refuse(rejection, false))
             }
-        };
-        if let Err(kind) = self.remember(&claim.signature, &parts.method).await {
-            return self.refuse(Rejection::new(kind), false);
         }
+    }
+
+    /// Step 10.
+    fn check_replay(self: &Arc<Self>, request: Request<Body>, len: usize, claim: Claim, verified: Verified) -> Next {
+        if self.replay.is_none() {
+            return self.admit(request, len, claim, verified);
+        }
+        let guard = Arc::clone(self);
+        Next::Wait(Box::pin(async move {
+            match guard.remember(&claim.signature, request.method()).await {
+                Ok(()) => guard.admit(request, len, claim, verified),
+                Err(kind) => Next::Answer(guard.refuse(Rejection::new(kind), false)),
+            }
+        }))
+    }
+
+    /// Step 11, and all that the handler is to find.
+    fn admit(self: &Arc<Self>, request: Request<Body>, len: usize, claim: Claim, verified: Verified) -> Next {
         claim.keys.count(verified.key(), claim.judged_at);
         let caller = Caller::Verified(verified);
         let signer = self
             .sign_answers
-            .then(|| Signer::new(Arc::clone(&claim.keys), verified, &parts.method, &parts.headers));
-        if is_trust_probe(&parts.method, &parts.uri) {
-            return Admission::Answer(self.finish(respond::trust_probe(), caller, signer).await);
+            .then(|| Signer::new(claim.keys, verified, request.method(), request.headers()));
+        if !is_trust_probe(request.method(), request.uri()) {
+            return hand_on(request, len, Pass { caller, signer });
         }
-        let (len, body) = match canonical {
-            Some(bytes) => (bytes.len(), Body::from(bytes)),
-            None => (pieces.len(), pieces.into_body()),
-        };
-        hand_on(Request::from_parts(parts, body), len, caller, signer)
+        let mut response = respond::trust_probe();
+        tell(response.extensions_mut(), caller);
+        match signer {
+            Some(signer) => self.sign(response.into_parts().0, Reading::of(respond::TRUSTED), signer),
+            None => Next::Answer(response),
+        }
     }
 
-    /// Step 10.
     async fn remember(&self, signature: &Signature, method: &Method) -> Result<(), RejectionKind> {
         let Some(replay) = &self.replay else { return Ok(()) };
         let now = self.clock.now().ok_or(RejectionKind::NoTime)?;
@@ -236,13 +237,7 @@ impl Guard {
         }
     }
 
-    /// Whether a signed answer may go out: only if what was signed cannot come back as a call.
-    pub(super) async fn remember_answer(&self, signature: &Signature) -> bool {
-        // `GET`: an equal answer that was recorded before is recorded.
-        self.remember(signature, &Method::GET).await.is_ok()
-    }
-
-    fn pass_dev<B>(&self, request: Request<B>) -> Admission
+    pub(super) fn pass_dev<B>(&self, request: Request<B>) -> Next
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -256,53 +251,47 @@ impl Guard {
         let mut request = request.map(Body::new);
         DefaultBodyLimit::max(self.body.len).apply(&mut request);
         mark(&mut request, Caller::Dev);
-        Admission::Pass(request, Caller::Dev, None)
+        Next::Pass(request, Pass::unsigned(Caller::Dev))
     }
 
-    /// Step 13, and the outcome for whoever stands outside: any outer layer can count by extensions.
-    async fn finish<R>(&self, response: Response<R>, caller: Caller, signer: Option<Signer>) -> Response<Body>
-    where
-        R: http_body::Body<Data = Bytes> + Send + 'static,
-        R::Error: Into<BoxError>,
-    {
-        let mut response = match signer {
-            Some(signer) => signer.sign(response, self).await,
-            None => response.map(Body::new),
+    /// Step 13, once the answer has been read.
+    pub(super) fn sign(self: &Arc<Self>, head: response::Parts, read: Reading, signer: Signer) -> Next {
+        let signature = match signer.sign(&read, self) {
+            Ok(signature) => signature,
+            Err(why) => {
+                signer.warn_unsigned(why);
+                return Next::Answer(read.into_response(head, None));
+            }
         };
-        response.extensions_mut().remove::<Verified>();
-        // One outcome: what a layer inside refused was refused.
-        if let (Caller::Verified(verified), None) = (caller, response.extensions().get::<Rejection>()) {
-            response.extensions_mut().insert(verified);
+        if self.replay.is_none() {
+            return Next::Answer(read.into_response(head, Some(&signature)));
         }
-        response
+        // It is a valid signature of its bytes: whoever sends them back must not be let in.
+        let guard = Arc::clone(self);
+        Next::Wait(Box::pin(async move {
+            // `GET`: an equal answer that was recorded before is recorded.
+            let recorded = guard.remember(&signature, &Method::GET).await.is_ok();
+            if !recorded {
+                signer.warn_unsigned(Unsigned::Forgotten);
+            }
+            Next::Answer(read.into_response(head, Some(&signature).filter(|_| recorded)))
+        }))
     }
 
-    fn refuse(&self, rejection: Rejection, close: bool) -> Admission {
-        Admission::Answer(respond::refuse(rejection, close, self.on_refusal.as_deref()))
+    pub(super) fn refuse(&self, rejection: Rejection, close: bool) -> Response<Body> {
+        respond::refuse(rejection, close, self.on_refusal.as_deref())
     }
 
-    /// Before a refusal that the headers decided. A sender that is still writing when an HTTP/1 connection
-    /// closes may see a reset in place of the answer. Returns whether the connection must close.
-    async fn let_answer_arrive<B>(&self, request: Request<B>) -> bool
-    where
-        B: http_body::Body<Data = Bytes>,
-        B::Error: Into<BoxError>,
-    {
-        let (parts, body) = request.into_parts();
-        if body.is_end_stream() || parts.version >= Version::HTTP_2 {
-            return false;
-        }
-        let headers = &parts.headers;
+    /// Whether this body is not worth waiting for: its sender waits to be told to send it, or it is over the limit.
+    pub(super) fn never_arrives<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
         let waits = headers
             .get(EXPECT)
             .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        if !waits && !announces_more_than(headers, self.body.len) {
-            body::discard(pin!(body), self.discard_limits()).await;
-        }
-        true
+        waits || announces_more_than(headers, self.body.len)
     }
 
-    fn discard_limits(&self) -> Limits {
+    pub(super) fn discard_limits(&self) -> Limits {
         Limits {
             len: self.body.len,
             time: DISCARD_TIME.min(self.body.time),
@@ -310,8 +299,25 @@ impl Guard {
     }
 }
 
+/// Puts the outcome where layers outside find it: any of them can count by extensions.
+pub(super) fn tell(extensions: &mut Extensions, caller: Caller) {
+    extensions.remove::<Verified>();
+    // One outcome: what a layer inside refused was refused.
+    if let (Caller::Verified(verified), None) = (caller, extensions.get::<Rejection>()) {
+        extensions.insert(verified);
+    }
+}
+
+/// A sync without its body, and without what it says about it. In-band needs a signature.
+pub(super) fn pass_unsigned_sync(parts: Parts) -> Next {
+    let mut request = Request::from_parts(parts, Body::empty());
+    request.headers_mut().remove(respond::SYNC_KIND);
+    request.headers_mut().remove(CONTENT_ENCODING);
+    hand_on(request, 0, Pass::unsigned(Caller::UnsignedSync))
+}
+
 /// Makes what is handed on agree with itself: `len` bytes, said once, and nothing about how they were sent.
-fn hand_on(mut request: Request<Body>, len: usize, caller: Caller, signer: Option<Signer>) -> Admission {
+fn hand_on(mut request: Request<Body>, len: usize, pass: Pass) -> Next {
     let headers = request.headers_mut();
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
     let right = (said.next().and_then(number), said.next().is_none()) == (Some(len as u64), true);
@@ -323,8 +329,8 @@ fn hand_on(mut request: Request<Body>, len: usize, caller: Caller, signer: Optio
     }
     // Axum's extractors stop at 2 MB unless told: these bytes are bounded already.
     DefaultBodyLimit::max(len).apply(&mut request);
-    mark(&mut request, caller);
-    Admission::Pass(request, caller, signer)
+    mark(&mut request, pass.caller);
+    Next::Pass(request, pass)
 }
 
 /// What an outer layer left behind must not speak for this request.
