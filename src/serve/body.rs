@@ -145,8 +145,10 @@ impl Kept {
         self.pieces.iter()
     }
 
-    pub(super) fn into_pieces(self) -> Pieces {
-        self.pieces
+    /// The body, for which the budget is needed no more.
+    pub(super) fn take(&mut self) -> Pieces {
+        self.held.give_back();
+        std::mem::take(&mut self.pieces)
     }
 }
 
@@ -369,10 +371,17 @@ impl Reservation {
         }
         grown
     }
+
+    fn give_back(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        if held > 0 {
+            self.budget.used.fetch_sub(held, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
+        self.give_back();
     }
 }

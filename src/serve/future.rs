@@ -40,7 +40,7 @@ pin_project! {
     #[project_replace = StepWas]
     enum Step<F, B, R> {
         /// The request's body arrives.
-        Body { parts: Parts, #[pin] frames: Frames<B>, purpose: Purpose },
+        Body { parts: Option<Parts>, #[pin] frames: Frames<B>, purpose: Purpose },
         /// Nothing is waited for but, perhaps, the inner service's readiness.
         Decided { next: Next },
         /// A replay store.
@@ -55,12 +55,8 @@ pin_project! {
 /// What a body is read for.
 enum Purpose {
     Check(Checking),
-    /// So that a sender who is still writing gets to see the answer.
-    Forget {
-        /// At most this many bytes more.
-        left: usize,
-        then: Then,
-    },
+    /// Nothing, for at most so many bytes more: a sender who is still writing is to see the answer.
+    Forget(usize, Then),
 }
 
 enum Then {
@@ -103,10 +99,7 @@ where
                 return Self::Decided { next };
             }
             Ok(Heads::Signed(claim)) => (guard.body.time, Purpose::Check(Checking::new(claim, guard))),
-            Ok(Heads::UnsignedSync) => {
-                let (left, then) = (discard.len, Then::PassUnsignedSync);
-                (discard.time, Purpose::Forget { left, then })
-            }
+            Ok(Heads::UnsignedSync) => (discard.time, Purpose::Forget(discard.len, Then::PassUnsignedSync)),
             Err(rejection) => {
                 // On HTTP/1 a body that was not read closes the connection, and a sender that is still writing then
                 // may see a reset in place of the answer.
@@ -115,13 +108,16 @@ where
                     let next = Next::Answer(guard.refuse(rejection, in_the_way));
                     return Self::Decided { next };
                 }
-                let (left, then) = (discard.len, Then::Refuse(rejection));
-                (discard.time, Purpose::Forget { left, then })
+                (discard.time, Purpose::Forget(discard.len, Then::Refuse(rejection)))
             }
         };
         let (parts, body) = request.into_parts();
         let frames = Frames::new(body, time);
-        Self::Body { parts, frames, purpose }
+        Self::Body {
+            parts: Some(parts),
+            frames,
+            purpose,
+        }
     }
 }
 
@@ -134,27 +130,11 @@ impl Purpose {
         while let Some(frame) = ready!(frames.as_mut().poll_next(cx)) {
             match (&mut *self, frame) {
                 (Self::Check(checking), frame) => checking.take(frame?)?,
-                (Self::Forget { left, .. }, Ok(frame)) if frame.len() <= *left => *left -= frame.len(),
-                (Self::Forget { .. }, _) => break,
+                (Self::Forget(left, _), Ok(frame)) if frame.len() <= *left => *left -= frame.len(),
+                (Self::Forget(..), _) => break,
             }
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Purpose {
-    fn fulfil(self, parts: Parts, guard: &Arc<Guard>) -> Next {
-        match self {
-            Self::Check(checking) => guard.judge_body(parts, checking),
-            Self::Forget {
-                then: Then::PassUnsignedSync,
-                ..
-            } => pass_unsigned_sync(parts),
-            Self::Forget {
-                then: Then::Refuse(rejection),
-                ..
-            } => Next::Answer(guard.refuse(rejection, true)),
-        }
     }
 }
 
@@ -179,19 +159,25 @@ where
                     purpose,
                 } => {
                     let read = ready!(purpose.poll(frames.as_mut(), cx));
-                    let http1 = parts.version < Version::HTTP_2;
-                    match (read, &*purpose) {
-                        (Err(kind), Purpose::Check(checking)) if kind == RejectionKind::OverBudget && http1 => {
-                            let (left, then) = (checking.left(), Then::Refuse(Rejection::new(kind)));
-                            *purpose = Purpose::Forget { left, then };
-                            frames.within(guard.discard_limits().time);
-                            continue;
-                        }
+                    let http1 = parts.as_ref().is_some_and(|parts| parts.version < Version::HTTP_2);
+                    if let (Err(kind @ RejectionKind::OverBudget), Purpose::Check(checking), true) =
+                        (read, &*purpose, http1)
+                    {
+                        *purpose = Purpose::Forget(checking.left(), Then::Refuse(Rejection::new(kind)));
+                        frames.within(guard.discard_limits().time);
+                        continue;
+                    }
+                    // Taken where it stands: a step that is replaced whole is copied whole.
+                    let Some(parts) = parts.take() else {
+                        return Poll::Pending;
+                    };
+                    match (read, purpose) {
                         (Err(kind), _) => Next::Answer(guard.refuse(Rejection::new(kind), http1)),
-                        (Ok(()), _) => match this.step.as_mut().project_replace(Step::Done) {
-                            StepWas::Body { parts, purpose, .. } => purpose.fulfil(parts, guard),
-                            _ => return Poll::Pending,
-                        },
+                        (Ok(()), Purpose::Check(checking)) => guard.judge_body(parts, checking),
+                        (Ok(()), Purpose::Forget(_, Then::PassUnsignedSync)) => pass_unsigned_sync(parts),
+                        (Ok(()), Purpose::Forget(_, Then::Refuse(rejection))) => {
+                            Next::Answer(guard.refuse(rejection.clone(), true))
+                        }
                     }
                 }
                 StepNow::Wait { next } => ready!(next.as_mut().poll(cx)),

@@ -80,6 +80,7 @@ pub(super) enum Heads {
 }
 
 /// A fresh signature, and what it is held against.
+#[derive(Clone)]
 pub(super) struct Claim {
     signature: Signature,
     keys: Arc<Keys>,
@@ -163,10 +164,10 @@ impl Guard {
     }
 
     /// Steps 8 and 9, for a body that was read to its end.
-    pub(super) fn judge_body(self: &Arc<Self>, parts: Parts, checking: Checking) -> Next {
+    pub(super) fn judge_body(self: &Arc<Self>, parts: Parts, checking: &mut Checking) -> Next {
         let Checking { claim, running, body } = checking;
-        let verified = signature::judge(running, &claim.signature, &claim.keys, body.iter());
-        let pieces = body.into_pieces();
+        let verified = signature::judge(running.clone(), &claim.signature, &claim.keys, body.iter());
+        let pieces = body.take();
         match verified {
             Ok((verified, canonical)) => {
                 let (len, body) = match canonical {
@@ -187,26 +188,26 @@ impl Guard {
     }
 
     /// Step 10.
-    fn check_replay(self: &Arc<Self>, request: Request<Body>, len: usize, claim: Claim, verified: Verified) -> Next {
+    fn check_replay(self: &Arc<Self>, request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
         if self.replay.is_none() {
             return self.admit(request, len, claim, verified);
         }
-        let guard = Arc::clone(self);
+        let (guard, claim) = (Arc::clone(self), claim.clone());
         Next::Wait(Box::pin(async move {
             match guard.remember(&claim.signature, request.method()).await {
-                Ok(()) => guard.admit(request, len, claim, verified),
+                Ok(()) => guard.admit(request, len, &claim, verified),
                 Err(kind) => Next::Answer(guard.refuse(Rejection::new(kind), false)),
             }
         }))
     }
 
     /// Step 11, and all that the handler is to find.
-    fn admit(self: &Arc<Self>, request: Request<Body>, len: usize, claim: Claim, verified: Verified) -> Next {
+    fn admit(self: &Arc<Self>, request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
         claim.keys.count(verified.key(), claim.judged_at);
         let caller = Caller::Verified(verified);
         let signer = self
             .sign_answers
-            .then(|| Signer::new(claim.keys, verified, request.method(), request.headers()));
+            .then(|| Signer::new(Arc::clone(&claim.keys), verified, request.method(), request.headers()));
         if !is_trust_probe(request.method(), request.uri()) {
             return hand_on(request, len, Pass { caller, signer });
         }
@@ -324,8 +325,11 @@ fn hand_on(mut request: Request<Body>, len: usize, pass: Pass) -> Next {
     if !right {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }
-    for header in ABOUT_THE_BODY {
-        headers.remove(header);
+    // Names are cheaper to compare than to look up one by one.
+    if headers.keys().any(|name| ABOUT_THE_BODY.contains(name)) {
+        for header in ABOUT_THE_BODY {
+            headers.remove(header);
+        }
     }
     // Axum's extractors stop at 2 MB unless told: these bytes are bounded already.
     DefaultBodyLimit::max(len).apply(&mut request);
