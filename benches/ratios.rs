@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response};
@@ -113,10 +113,14 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// The fastest of many rounds of each, in nanoseconds an operation. `make` prepares a round, untimed.
-fn fastest<T, const N: usize>(rounds: usize, batch: usize, mut ways: [Way<'_, T>; N]) -> [f64; N] {
+/// How long a row's ways take turns: long enough that on a busy machine, too, some rounds go undisturbed.
+const A_ROW: Duration = Duration::from_secs(2);
+
+/// The fastest of all rounds of each, in nanoseconds an operation. `make` prepares a round, untimed.
+fn fastest<T, const N: usize>(time: Duration, batch: usize, mut ways: [Way<'_, T>; N]) -> [f64; N] {
     let mut best = [f64::INFINITY; N];
-    for _ in 0..rounds {
+    let began = Instant::now();
+    while began.elapsed() < time {
         for (way, best) in ways.iter_mut().zip(&mut best) {
             let prepared: Vec<T> = (0..batch).map(|_| (way.make)()).collect();
             let began = Instant::now();
@@ -248,13 +252,13 @@ fn ready_hmac() -> Hmac<Sha256> {
 }
 
 /// HMAC of the body, the bare service, and the layer before it, in nanoseconds.
-fn layered(body: &Bytes, frame: usize, header: &str, rounds: usize, batch: usize) -> [f64; 3] {
+fn layered(body: &Bytes, frame: usize, header: &str, batch: usize) -> [f64; 3] {
     let ready = ready_hmac();
     let mut guarded = auth().layer(Bare(Bytes::new()));
     let mut bare = Bare(Bytes::new());
     let make = || request(header, in_frames(body, frame));
     fastest(
-        rounds,
+        A_ROW,
         batch,
         [
             way(make, |it| {
@@ -308,7 +312,7 @@ fn main() -> ExitCode {
     }
     let body = call_1k();
     let ready = ready_hmac();
-    let [hmac_1k] = fastest(2000, 64, [way(|| (), |()| bare_hmac(&ready, &body))]);
+    let [hmac_1k] = fastest(A_ROW, 64, [way(|| (), |()| bare_hmac(&ready, &body))]);
     let judged = hashes_in_hardware();
     println!("bare HMAC of {} bytes: {hmac_1k:.0} ns", body.len());
     println!(
@@ -332,7 +336,7 @@ fn times(report: &mut Report, body: &Bytes) {
     let ready = ready_hmac();
     let keys = Keys::new(key(CURRENT), Some(key(FALLBACK)));
     let [hmac, verified] = fastest(
-        2000,
+        A_ROW,
         64,
         [
             way(|| (), |()| bare_hmac(&ready, body)),
@@ -347,12 +351,12 @@ fn times(report: &mut Report, body: &Bytes) {
     );
     report.row("verify_1k", verified / hmac, 1.25);
 
-    let [hmac, bare, guarded] = layered(body, usize::MAX, &header, 3000, 32);
+    let [hmac, bare, guarded] = layered(body, usize::MAX, &header, 32);
     report.row("layer_1k", (guarded - bare) / hmac, 2.0);
-    for (name, len, rounds) in [("layer_200k", 200_000, 300), ("layer_4m", 4_000_000, 40)] {
+    for (name, len) in [("layer_200k", 200_000), ("layer_4m", 4_000_000)] {
         let body = filled(len);
         let header = key(CURRENT).sign(&body, NOW).to_string();
-        let [hmac, bare, guarded] = layered(&body, FRAME, &header, rounds, 1);
+        let [hmac, bare, guarded] = layered(&body, FRAME, &header, 1);
         report.row(name, (guarded - bare) / hmac, 1.05);
     }
 
@@ -363,31 +367,29 @@ fn times(report: &mut Report, body: &Bytes) {
         let mut guarded = auth().layer(Bare(Bytes::new()));
         move || drop(black_box(run(guarded.call(request(&header, in_frames(&large, FRAME))))))
     });
-    let [with_current, with_fallback] = fastest(40, 1, [way(|| (), |()| current()), way(|| (), |()| fallback())]);
+    let [with_current, with_fallback] = fastest(A_ROW, 1, [way(|| (), |()| current()), way(|| (), |()| fallback())]);
     report.row("fallback_4m", with_fallback / with_current, 2.05);
 
-    let header = key(CURRENT).sign(&large, NOW).to_string();
+    // The last frame is as large as the others.
+    let whole = large.slice(..large.len() - large.len() % FRAME);
+    let header = key(CURRENT).sign(&whole, NOW).to_string();
     let mut guarded = auth().layer(Bare(Bytes::new()));
-    let mut last = f64::INFINITY;
-    let mut frame = f64::INFINITY;
-    let rest = large.len() % FRAME;
-    for _ in 0..60 {
-        // The last frame is as large as the others.
+    let (mut last, mut frame) = (f64::INFINITY, f64::INFINITY);
+    let row = Instant::now();
+    while row.elapsed() < A_ROW {
         let body = Cut {
-            rest: large.slice(..large.len() - rest),
+            rest: whole.clone(),
             size: FRAME,
             timed: true,
         };
-        let header = key(CURRENT).sign(&large[..large.len() - rest], NOW).to_string();
         drop(run(guarded.call(request(&header, Body::new(body)))));
         if let Some((began, Some(called))) = LAST_FRAME.lock().expect("one thread").take() {
             last = last.min((called - began).as_nanos() as f64);
         }
         let began = Instant::now();
-        bare_hmac(&ready, &large[..FRAME]);
+        bare_hmac(&ready, &whole[..FRAME]);
         frame = frame.min(began.elapsed().as_nanos() as f64);
     }
-    drop(header);
     report.row("last_frame_4m", last / frame, 1.25);
 
     let answer = body.clone();
@@ -396,7 +398,7 @@ fn times(report: &mut Report, body: &Bytes) {
     let mut signed = auth().sign_answers(true).layer(Bare(answer));
     let make = || request(&header, Body::empty());
     let [hmac, unsigned, signed] = fastest(
-        3000,
+        A_ROW,
         32,
         [
             way(make, |it| {
@@ -450,7 +452,7 @@ fn refusals(report: &mut Report, body: &Bytes) {
     let stale = key(CURRENT).sign(body, NOW - 301).to_string();
     let make = || request(&stale, Body::empty());
     let [hmac, refused] = fastest(
-        2000,
+        A_ROW,
         32,
         [
             way(make, |it| {
@@ -468,7 +470,7 @@ fn refusals(report: &mut Report, body: &Bytes) {
     for json in hostile() {
         let make = || request(&forged, Body::from(json.clone()));
         let [directly, refused] = fastest(
-            30,
+            A_ROW / 2,
             1,
             [
                 way(make, |it| {
@@ -525,8 +527,7 @@ fn by_size() {
     for exponent in 6..=22 {
         let body = filled(1 << exponent);
         let header = key(CURRENT).sign(&body, NOW).to_string();
-        let rounds = (1 << 28 >> exponent).clamp(30, 2000);
-        let [hmac, bare, guarded] = layered(&body, FRAME, &header, rounds, if exponent < 14 { 16 } else { 1 });
+        let [hmac, bare, guarded] = layered(&body, FRAME, &header, if exponent < 14 { 16 } else { 1 });
         println!("{},{hmac:.0},{:.0}", body.len(), guarded - bare);
     }
 }

@@ -223,7 +223,7 @@ impl fmt::Debug for Signature {
 /// Told in constant time.
 impl PartialEq for Signature {
     fn eq(&self, other: &Self) -> bool {
-        self.signed_at == other.signed_at && bool::from(self.mac.ct_eq(&other.mac))
+        self.signed_at == other.signed_at && equal(&self.mac, &other.mac)
     }
 }
 
@@ -448,8 +448,7 @@ where
         signed_at: signature.signed_at,
         form,
     };
-    let raw = finish(running, signature.signed_at);
-    if raw.ct_eq(&signature.mac).into() {
+    if equal(&finish(running, signature.signed_at), &signature.mac) {
         return Ok((verified(KeyRole::Current, Form::Raw), None));
     }
     if signed_by(keys.fallback(), signature, body.clone()) {
@@ -466,10 +465,19 @@ where
     Ok((verified(key, Form::Canonical), Some(canonical)))
 }
 
+/// Told in constant time, by words: by bytes it takes a twentieth of the whole check.
+fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
+    let words = |mac: &[u8; 32]| -> [u64; 4] {
+        let chunks = mac.as_chunks().0;
+        std::array::from_fn(|at| u64::from_ne_bytes(chunks[at]))
+    };
+    words(a).ct_eq(&words(b)).into()
+}
+
 fn signed_by<'a>(key: Option<&SigningKey>, signature: &Signature, body: impl IntoIterator<Item = &'a [u8]>) -> bool {
     key.is_some_and(|key| {
         let expected = Signature::sign(key, body, signature.signed_at);
-        expected.mac.ct_eq(&signature.mac).into()
+        equal(&expected.mac, &signature.mac)
     })
 }
 
