@@ -17,6 +17,7 @@ use inngest_auth::{
     ApiAuthError, BearerError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys,
 };
 use serde_json::Value;
+use tower::limit::ConcurrencyLimit;
 use tower::{Layer, ServiceExt};
 
 const CURRENT: &str = "signkey-prod-11111111";
@@ -236,6 +237,22 @@ async fn keys_without_a_token_are_skipped_while_there_is_one() {
         assert!(outcome.is_ok() || matches!(outcome, Err(ApiAuthError::NoToken(BearerError))));
         assert_eq!(got.tokens(), expected.unwrap_or_default(), "{current} {fallback}");
     }
+}
+
+#[tokio::test]
+async fn the_client_is_called_only_when_it_is_ready() {
+    let (address, got) = server(|token| if token == Some(&bearer(CURRENT)) { 401 } else { 200 }).await;
+    let vars = [
+        ("INNGEST_SIGNING_KEY", CURRENT),
+        ("INNGEST_SIGNING_KEY_FALLBACK", FALLBACK),
+    ];
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    // Panics where it is called before it said that it is ready.
+    let one_at_a_time = ConcurrencyLimit::new(client, 1);
+    let api = InngestApiAuth::from_config(&config(address, &vars)).layer(one_at_a_time);
+    let uri = format!("http://{address}/fn/register");
+    assert_eq!(api.oneshot(to(uri)).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(got.tokens(), [Some(bearer(CURRENT)), Some(bearer(FALLBACK))]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One call to the API: with the current key, and once more with the fallback.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use thiserror::Error;
-use tower::ServiceExt;
 use tower_service::Service;
 
 use super::bearers;
@@ -105,22 +104,29 @@ where
     while let Some((role, token)) = tokens.next() {
         request.headers_mut().insert(AUTHORIZATION, token);
         if tokens.peek().is_none() {
-            let mut response = inner.oneshot(request).await.map_err(ApiAuthError::Client)?;
+            let mut response = ask(inner, request).await?;
             response.extensions_mut().insert(role);
             return Ok(response);
         }
-        let mut response = inner
-            .clone()
-            .oneshot(request.clone())
-            .await
-            .map_err(ApiAuthError::Client)?;
+        let mut response = ask(inner.clone(), request.clone()).await?;
         if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
             response.extensions_mut().insert(role);
             return Ok(response);
         }
         tracing::info!(status = %response.status(), "the API refused the current key: once more, with the fallback");
     }
-    inner.oneshot(request).await.map_err(ApiAuthError::Client)
+    ask(inner, request).await
+}
+
+/// Once, when the client is ready for it.
+async fn ask<S, B>(mut client: S, request: Request<B>) -> Result<S::Response, ApiAuthError<S::Error>>
+where
+    S: Service<Request<B>>,
+{
+    poll_fn(|cx| client.poll_ready(cx))
+        .await
+        .map_err(ApiAuthError::Client)?;
+    client.call(request).await.map_err(ApiAuthError::Client)
 }
 
 /// Why a call to the API did not come to an answer. `E` is the client's own error.
