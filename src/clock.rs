@@ -26,3 +26,24 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
         (**self).now()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_clock_counts_seconds_since_1970() {
+        let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let before = since_1970();
+        let now = SystemClock.now().unwrap();
+        assert!((before..=since_1970()).contains(&now), "{now}");
+    }
+
+    #[test]
+    fn a_shared_clock_shows_the_same_time() {
+        let clock = Arc::new(crate::testing::TestClock::at(7));
+        assert_eq!(Clock::now(&clock), Some(7));
+        clock.set(None);
+        assert_eq!(Clock::now(&clock), None);
+    }
+}

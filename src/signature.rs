@@ -492,3 +492,22 @@ fn canonical_form<'a>(body: impl IntoIterator<Item = &'a [u8]>) -> Option<Vec<u8
     }
     canonicalize(&text).filter(|canonical| *canonical != text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_canonical_form_is_of_all_pieces_together() {
+        // Two pieces, each far over one byte, together as long as is allowed.
+        let text = format!(" \"{}\"", "x".repeat(crate::canonical::MAX_LEN - 3));
+        let (first, second) = text.as_bytes().split_at(text.len() / 2);
+        assert_eq!(canonical_form([first, second]).unwrap(), &text.as_bytes()[1..]);
+        assert_eq!(canonical_form([first, second, b" "]), None);
+        assert_eq!(
+            canonical_form([&text.as_bytes()[1..]]),
+            None,
+            "it is its canonical form"
+        );
+    }
+}

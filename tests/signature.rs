@@ -1,6 +1,8 @@
-//! The header's grammar, rule by rule; the lower floor, without HTTP.
+//! The header's grammar and the check of bytes against it, rule by rule; the lower floor, without HTTP.
 
-use inngest_auth::{Signature, SignatureError};
+use std::time::Duration;
+
+use inngest_auth::{Form, KeyRole, Keys, Signature, SignatureError, SigningKey, Tolerance, VerifyError, verify};
 
 const TIME: &str = "t=1700000000";
 const MAC: &str = "s=67a82077baa52522b1f612a154a25275c00a0338efc32be5ee396bd2391ba5e0";
@@ -56,5 +58,102 @@ fn every_byte_that_is_no_hex_digit_is_refused_in_the_mac() {
         *header.last_mut().unwrap() = byte;
         let digit = byte.is_ascii_hexdigit();
         assert_eq!(Signature::parse(&header).is_ok(), digit, "{byte:#x}");
+    }
+}
+
+#[test]
+fn signatures_are_equal_in_time_and_mac_and_show_only_their_time() {
+    let signature = |header: String| header.parse::<Signature>().unwrap();
+    let one = signature(format!("{TIME}&{MAC}"));
+    assert_eq!(one, signature(format!("{MAC}&{TIME}")));
+    assert_ne!(one, signature(format!("t=1700000001&{MAC}")));
+    assert_ne!(one, signature(format!("{TIME}&s={}", "0".repeat(64))));
+    assert_eq!(format!("{one:?}"), "Signature { signed_at: 1700000000, .. }");
+}
+
+#[test]
+fn the_window_is_closed_on_both_sides() {
+    let key: SigningKey = "12345678".parse().unwrap();
+    let keys = Keys::from(key.clone());
+    let now = 1_700_000_000;
+    let stale = |age| Err(VerifyError::Stale { age });
+    let future = |ahead| Err(VerifyError::Future { ahead });
+    for (tolerance, at, verdict) in [
+        (300, now - 300, Ok(())),
+        (300, now, Ok(())),
+        (300, now + 300, Ok(())),
+        (300, now - 301, stale(301)),
+        (300, now + 301, future(301)),
+        (300, 1_000_000_000, stale(700_000_000)),
+        (1, now - 1, Ok(())),
+        (1, now - 2, stale(2)),
+        (1, now + 2, future(2)),
+    ] {
+        let signature = key.sign(b"{}", at);
+        let judged = verify(b"{}", &signature, &keys, now, Tolerance::from_secs(tolerance));
+        assert_eq!(judged.map(|_| ()), verdict, "{tolerance} {at}");
+    }
+}
+
+#[test]
+fn a_tolerance_is_a_second_to_an_hour() {
+    for (asked, given) in [
+        (0, 1),
+        (1, 1),
+        (2, 2),
+        (3599, 3599),
+        (3600, 3600),
+        (3601, 3600),
+        (u64::MAX, 3600),
+    ] {
+        assert_eq!(Tolerance::from_secs(asked).as_secs(), given, "{asked}");
+        assert_eq!(Tolerance::from(Duration::from_secs(asked)).as_secs(), given, "{asked}");
+    }
+    assert_eq!(Tolerance::from(Duration::from_millis(2999)).as_secs(), 2);
+    assert_eq!(Tolerance::default().as_secs(), 300);
+}
+
+#[test]
+fn every_key_and_form_is_tried_and_what_was_signed_is_given_back() {
+    let key = |text: &str| text.parse::<SigningKey>().unwrap();
+    let keys = Keys::new(key("aa"), Some(key("bb")));
+    let (now, sent, canonical) = (1_700_000_000, &b"{ }"[..], &b"{}"[..]);
+    for (signer, signed, expected) in [
+        ("aa", sent, Some((KeyRole::Current, Form::Raw))),
+        ("bb", sent, Some((KeyRole::Fallback, Form::Raw))),
+        ("aa", canonical, Some((KeyRole::Current, Form::Canonical))),
+        ("bb", canonical, Some((KeyRole::Fallback, Form::Canonical))),
+        ("cc", sent, None),
+        ("cc", canonical, None),
+        ("aa", b"{", None),
+    ] {
+        let signature = key(signer).sign(signed, now - 7);
+        let Ok(authentic) = verify(sent, &signature, &keys, now, Tolerance::default()) else {
+            assert_eq!(expected, None, "{signer}");
+            continue;
+        };
+        let verified = authentic.verified();
+        assert_eq!(Some((verified.key(), verified.form())), expected, "{signer}");
+        assert_eq!(verified.signed_at(), now - 7);
+        assert_eq!(&*authentic.into_bytes(), signed, "{signer}");
+    }
+}
+
+#[test]
+fn a_canonical_form_is_worked_out_for_64_kib_and_no_more() {
+    let key: SigningKey = "12345678".parse().unwrap();
+    let now = 1_700_000_000;
+    for (len, accepted) in [(64 * 1024, true), (64 * 1024 + 1, false)] {
+        let body = format!(" \"{}\"", "x".repeat(len - 3));
+        assert_eq!(body.len(), len);
+        let signature = key.sign(body.trim().as_bytes(), now);
+        let judged = verify(
+            body.as_bytes(),
+            &signature,
+            &key.clone().into(),
+            now,
+            Tolerance::default(),
+        );
+        assert_eq!(judged.is_ok(), accepted, "{len}");
     }
 }

@@ -1,92 +1,17 @@
-//! Known answers, and requests as a real server sent them, judged as `tests/vectors/README.md` says.
+//! Requests as a real server sent them, headers and times, judged as `tests/vectors/README.md` says.
 
 mod common;
+#[path = "vectors/cases.rs"]
+mod vectors;
 
 use axum::http::{Request, StatusCode};
 use common::{NOW, Seen, key, send, serve};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{
-    Caller, Form, InngestAuth, KeyError, KeyRole, Keys, SIGNATURE_HEADER, Signature, SigningKey, Tolerance, Verified,
-    verify,
-};
+use inngest_auth::{Caller, Form, InngestAuth, KeyRole, SIGNATURE_HEADER};
 use serde_json::Value;
-
-/// The cases of a kind: there must be as many as when this was written.
-fn cases(kind: &str, count: usize) -> Vec<Value> {
-    let all: Value = serde_json::from_str(include_str!("vectors/known_answers.json")).unwrap();
-    let cases = all[kind].as_array().unwrap().clone();
-    assert_eq!(cases.len(), count, "cases of {kind}");
-    cases
-}
-
-fn text<'a>(case: &'a Value, name: &str) -> &'a str {
-    case[name].as_str().unwrap_or_else(|| panic!("{name} of {case}"))
-}
-
-/// The verdict at `now = t`, with the keys of the case.
-fn judged(case: &Value, keys: &[SigningKey]) -> Option<(Verified, Vec<u8>)> {
-    let (current, fallback) = keys.split_first()?;
-    let keys = Keys::new(current.clone(), fallback.first().cloned());
-    let signature: Signature = text(case, "header").parse().ok()?;
-    let now = case["t"].as_u64().unwrap();
-    let authentic = verify(
-        text(case, "body").as_bytes(),
-        &signature,
-        &keys,
-        now,
-        Tolerance::default(),
-    )
-    .ok()?;
-    Some((authentic.verified(), authentic.into_bytes().into_owned()))
-}
-
-fn keys(case: &Value) -> Vec<SigningKey> {
-    match case["keys"].as_array() {
-        Some(keys) => keys.iter().filter_map(|key| key.as_str()?.parse().ok()).collect(),
-        None => vec![key(text(case, "key"))],
-    }
-}
-
-#[test]
-fn signed_requests_verify() {
-    for case in cases("request_signature", 27) {
-        let (verified, bytes) = judged(&case, &keys(&case)).unwrap_or_else(|| panic!("{case}"));
-        let expected = match case["accepted_key_index"].as_u64() {
-            Some(1) => KeyRole::Fallback,
-            _ => KeyRole::Current,
-        };
-        assert_eq!(verified.key(), expected, "{case}");
-        if let Some(canonical) = case["canonical"].as_str() {
-            assert_eq!(bytes, canonical.as_bytes(), "{case}");
-            let form = if text(&case, "body") == canonical {
-                Form::Raw
-            } else {
-                Form::Canonical
-            };
-            assert_eq!(verified.form(), form, "{case}");
-        }
-        if case["canonicalize"] == false {
-            assert_eq!(verified.form(), Form::Raw, "{case}");
-        }
-    }
-}
-
-#[test]
-fn wrongly_signed_requests_do_not() {
-    for case in cases("request_signature_reject", 3) {
-        assert!(judged(&case, &keys(&case)).is_none(), "{case}");
-    }
-}
-
-#[test]
-fn answers_are_signed_as_sdks_sign_them() {
-    for case in cases("response_signature", 4) {
-        let signature = key(text(&case, "key")).sign(text(&case, "body").as_bytes(), case["t"].as_u64().unwrap());
-        assert_eq!(signature.to_string(), text(&case, "header"), "{case}");
-    }
-}
+use vectors::{cases, text};
 
 #[tokio::test]
 async fn an_answer_is_signed_less_one_trailing_newline() {
@@ -97,57 +22,6 @@ async fn an_answer_is_signed_less_one_trailing_newline() {
         assert_eq!(answer.body, text(&case, "body_sent"));
         let expected = key("signkey-test-12345678").sign(text(&case, "body_signed").as_bytes(), NOW);
         assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected.to_string()));
-    }
-}
-
-#[test]
-fn bearers_are_the_prefix_and_the_hash() {
-    for case in cases("bearer_hash", 14) {
-        let expected = format!("{}{}", text(&case, "prefix"), text(&case, "sha256"));
-        let key = key(text(&case, "key"));
-        assert_eq!(*key.bearer().unwrap(), expected, "{case}");
-        assert_eq!(
-            key.fingerprint().unwrap().to_string(),
-            text(&case, "sha256")[..12],
-            "{case}"
-        );
-    }
-    for case in cases("fingerprint", 2) {
-        let fingerprint = key(text(&case, "key")).fingerprint().unwrap();
-        assert_eq!(fingerprint.to_string(), text(&case, "fingerprint"), "{case}");
-    }
-}
-
-#[test]
-fn a_key_without_a_bearer_verifies_all_the_same() {
-    for case in cases("bearer_hash_error", 10) {
-        let key = key(text(&case, "key"));
-        assert!(key.bearer().is_err() && key.fingerprint().is_none(), "{case}");
-        let signature = key.sign(b"{}", NOW);
-        assert!(
-            verify(b"{}", &signature, &key.into(), NOW, Tolerance::default()).is_ok(),
-            "{case}"
-        );
-    }
-}
-
-#[test]
-fn keys_are_normalized_once() {
-    for case in cases("normalize_key", 19) {
-        let parsed = text(&case, "key").parse::<SigningKey>();
-        match case["normalized"].as_str() {
-            // A bare key is its own normal form, unless it looks like one with a prefix.
-            Some(normal) if !normal.starts_with("signkey-prod-") => {
-                assert_eq!(parsed.unwrap().sign(b"{}", NOW), key(normal).sign(b"{}", NOW), "{case}");
-            }
-            Some(normal) => {
-                let again = key(&format!("signkey-other-{normal}"));
-                assert_eq!(parsed.unwrap().sign(b"{}", NOW), again.sign(b"{}", NOW), "{case}");
-            }
-            None => {
-                assert!(matches!(parsed, Err(KeyError::Blank | KeyError::OnlyPrefix)), "{case}");
-            }
-        }
     }
 }
 
