@@ -358,6 +358,7 @@ mod tests {
             ("https://dev.example/", true),
             ("localhost:8288", true),
             ("[::1]:8288", true),
+            ("[::1]", true),
             ("http://[::1]:8288", true),
             ("", false),
             (" ", false),

@@ -424,11 +424,14 @@ pub fn verify<'body>(
 
 /// Whether the signature lies inside the window, both ends included.
 pub(crate) fn check_fresh(signature: &Signature, now: u64, tolerance: Tolerance) -> Result<(), VerifyError> {
-    let distance = now.abs_diff(signature.signed_at);
-    match distance > tolerance.0 {
-        false => Ok(()),
-        true if signature.signed_at < now => Err(VerifyError::Stale { age: distance }),
-        true => Err(VerifyError::Future { ahead: distance }),
+    let age = now.saturating_sub(signature.signed_at);
+    let ahead = signature.signed_at.saturating_sub(now);
+    if age > tolerance.0 {
+        Err(VerifyError::Stale { age })
+    } else if ahead > tolerance.0 {
+        Err(VerifyError::Future { ahead })
+    } else {
+        Ok(())
     }
 }
 

@@ -156,6 +156,11 @@ async fn the_branch_environment_is_named() {
         "{error}"
     );
     assert_eq!(got.take().len(), 0);
+    // Or in the request.
+    let mut request = to(format!("http://{address}/"));
+    request.headers_mut().insert("x-inngest-env", "own".parse().unwrap());
+    named(&[branch_key]).oneshot(request).await.unwrap();
+    assert_eq!(got.take()[0]["x-inngest-env"], "own");
     call(&named(&[branch_key, ("INNGEST_ENV", "x")]), address)
         .await
         .unwrap();

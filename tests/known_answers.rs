@@ -186,3 +186,15 @@ fn a_key_signs_at_a_time_of_ten_digits() {
         assert!(signature.to_string().starts_with(&format!("t={signed_at}&s=")), "{at}");
     }
 }
+
+#[test]
+fn what_is_no_key_says_why() {
+    for (text, error) in [
+        ("", KeyError::Blank),
+        (" \n", KeyError::Blank),
+        ("signkey-test-", KeyError::OnlyPrefix),
+        (" signkey-test-\n", KeyError::OnlyPrefix),
+    ] {
+        assert_eq!(text.parse::<SigningKey>().unwrap_err(), error, "{text:?}");
+    }
+}

@@ -250,7 +250,9 @@ async fn a_million_macs_are_all_remembered_and_then_all_given_back() {
 #[tokio::test]
 async fn the_last_second_of_a_window_is_still_inside() {
     let store = store(10);
+    assert!(store.is_empty());
     assert!(fresh(&store, sighting(1, NOW, NOW + 360)).await);
+    assert!(!store.is_empty());
     for now in [NOW, NOW + 360] {
         let again = Sighting {
             now,

@@ -37,6 +37,7 @@ fn each_rule_has_its_error() {
         (mac_with("00"), Error::BadMac),
         (mac_with("g"), Error::BadMac),
         (format!("{TIME}&s=0x{}", &MAC[4..]), Error::BadMac),
+        (format!("{TIME}&s=gg{}", &MAC[4..]), Error::BadMac),
         (String::new(), Error::BadParameter),
         (format!("{both}&"), Error::BadParameter),
         (format!("{both}&&"), Error::BadParameter),

@@ -128,3 +128,19 @@ impl Hasher for FirstBytes {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn a_mac_is_its_own_hash() {
+        let hash = |mac: [u8; 32]| BuildHasherDefault::<FirstBytes>::default().hash_one(mac);
+        let mut mac = [7; 32];
+        assert_eq!(hash(mac), 0x0707_0707_0707_0707);
+        mac[0] = 1;
+        assert_eq!(hash(mac), 0x0707_0707_0707_0701);
+    }
+}
