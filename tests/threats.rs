@@ -367,6 +367,17 @@ async fn many_bodies_at_once_share_one_budget() {
     );
 }
 
+#[tokio::test]
+async fn an_empty_frame_takes_nothing_of_the_budget() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth().body_budget(100));
+    let body = "x".repeat(100);
+    let mut frames = [body.clone().into(), Bytes::new()].into_iter();
+    let (_, in_two) = asked(move |_, _| Poll::Ready(frames.next()));
+    let request = it.call(CALL, body).map(|_| in_two);
+    assert_eq!(ask(&app, request).await.status, StatusCode::OK);
+}
+
 /// One frame of a verified body is not held against the budget while its handler runs.
 #[tokio::test]
 async fn verified_bodies_are_not_counted() {

@@ -244,6 +244,8 @@ impl Pieces {
     fn held_with(&self, more: usize) -> usize {
         let len = self.len + more;
         let new = match &self.last {
+            // How HTTP/2 often ends a body.
+            _ if more == 0 => 0,
             _ if more >= KEEP => more,
             Last::Filling(_) => match more.saturating_sub(self.room()) {
                 0 => 0,
