@@ -1,0 +1,290 @@
+//! What the layer costs a server, over keep-alive connections on loopback: `cargo bench --bench http`.
+//!
+//! One thread serves, another calls. Judged is the CPU time of the server's thread: what the layer adds to a call of
+//! 1 KB, its answer signed, as a ratio to the bare HMAC of its body, made in the same place: what a handler that makes
+//! eight of them costs more. Requests a second and latencies hang on the machine and its load: they are shown, not
+//! judged. Servers take turns in short slices and the cheapest slice of each counts, so that a busy machine changes
+//! little; the bare server takes part twice, to show how little. Exit status 1 if the row is over.
+#![allow(clippy::cast_precision_loss, reason = "nanoseconds and counts, for people")]
+
+use std::hint::black_box;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use axum::http::{HeaderName, HeaderValue, Request, StatusCode};
+use axum::routing::any;
+use hmac::{Hmac, KeyInit, Mac};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use inngest_auth::testing::TestClock;
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SigningKey};
+use rustix::time::{ClockId, clock_gettime};
+use sha2::Sha256;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+const NOW: u64 = 1_700_000_000;
+const LIMIT: f64 = 4.0;
+const CONNECTIONS: usize = 8;
+/// What the server does more, where the cost of one is told from that of none.
+const HMACS: usize = 8;
+
+fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime")
+}
+
+/// A thread that serves apps, each on a port of its own, and tells what CPU time it took so far.
+struct Server(mpsc::UnboundedSender<oneshot::Sender<Duration>>);
+
+impl Server {
+    fn start<const N: usize>(apps: [Router; N]) -> (Self, [SocketAddr; N]) {
+        let bound = apps.map(|app| (TcpListener::bind("127.0.0.1:0").expect("a port"), app));
+        let addresses = bound
+            .each_ref()
+            .map(|(listener, _)| listener.local_addr().expect("bound"));
+        let (asks, mut asked) = mpsc::unbounded_channel::<oneshot::Sender<_>>();
+        thread::spawn(move || {
+            runtime().block_on(async {
+                for (listener, app) in bound {
+                    listener.set_nonblocking(true).expect("a socket");
+                    let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+                    tokio::spawn(async { axum::serve(listener, app).await });
+                }
+                while let Some(answer) = asked.recv().await {
+                    answer.send(cpu_time()).expect("it is waited for");
+                }
+            });
+        });
+        (Self(asks), addresses)
+    }
+
+    async fn cpu_time(&self) -> Duration {
+        let (answer, told) = oneshot::channel();
+        self.0.send(answer).expect("the server runs");
+        told.await.expect("the server runs")
+    }
+}
+
+/// CPU time of this thread, in the kernel too.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.try_into().expect("not negative")
+}
+
+/// The same answer to every call, once its body is there and `hmacs` of the answer are made.
+fn app(answer: &Bytes, hmacs: usize) -> Router {
+    let answer = answer.clone();
+    let ready = Hmac::<Sha256>::new_from_slice(b"12345678").expect("any key");
+    let handler = move |body: Bytes| async move {
+        drop(body);
+        for _ in 0..hmacs {
+            bare_hmac(&ready, &answer);
+        }
+        ([(CONTENT_TYPE, "application/json")], answer)
+    };
+    Router::new().route("/api/inngest", any(handler))
+}
+
+fn bare_hmac(ready: &Hmac<Sha256>, body: &[u8]) {
+    let mut mac = ready.clone();
+    mac.update(black_box(body));
+    mac.update(b"1700000000");
+    black_box(mac.finalize().into_bytes());
+}
+
+/// One app under calls, and what was seen of it.
+struct Run {
+    name: &'static str,
+    signed: bool,
+    clients: Vec<SendRequest<Full<Bytes>>>,
+    latencies: Vec<Duration>,
+    rates: Vec<f64>,
+    /// Nanoseconds a call, in the cheapest slice.
+    cpu: f64,
+}
+
+impl Run {
+    async fn connect(name: &'static str, signed: bool, server: SocketAddr) -> Self {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let socket = tokio::net::TcpStream::connect(server).await.expect("a server");
+            socket.set_nodelay(true).expect("a socket");
+            let (client, connection) = handshake(TokioIo::new(socket)).await.expect("a connection");
+            tokio::spawn(connection);
+            clients.push(client);
+        }
+        Self {
+            name,
+            signed,
+            clients,
+            latencies: Vec::new(),
+            rates: Vec::new(),
+            cpu: f64::INFINITY,
+        }
+    }
+
+    /// `calls` on each connection.
+    async fn slice(&mut self, server: &Server, request: &Request<Full<Bytes>>, calls: usize) {
+        let all = (calls * CONNECTIONS) as f64;
+        let cpu_before = server.cpu_time().await;
+        let began = Instant::now();
+        let mut tasks = JoinSet::new();
+        for client in self.clients.drain(..) {
+            tasks.spawn(drive(client, request.clone(), calls, self.signed));
+        }
+        while let Some(done) = tasks.join_next().await {
+            let (client, latencies) = done.expect("no panic");
+            self.clients.push(client);
+            self.latencies.extend(latencies);
+        }
+        self.rates.push(all / began.elapsed().as_secs_f64());
+        let cpu = server.cpu_time().await - cpu_before;
+        self.cpu = self.cpu.min(cpu.as_nanos() as f64 / all);
+    }
+
+    fn print(&mut self, call: &str) {
+        self.latencies.sort_unstable();
+        self.rates.sort_unstable_by(f64::total_cmp);
+        let latency = |percent: usize| self.latencies[self.latencies.len() * percent / 100].as_micros();
+        let (p50, p99) = (latency(50), latency(99));
+        let rate = self.rates[self.rates.len() / 2];
+        let cpu = self.cpu / 1000.0;
+        println!("{call:<6} {:<14} {rate:>12.0} {p50:>8} {p99:>8} {cpu:>8.1}", self.name);
+    }
+}
+
+async fn drive(
+    mut client: SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    calls: usize,
+    signed: bool,
+) -> (SendRequest<Full<Bytes>>, Vec<Duration>) {
+    let mut latencies = Vec::with_capacity(calls);
+    for _ in 0..calls {
+        let began = Instant::now();
+        let response = client.send_request(request.clone()).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers().contains_key(SIGNATURE_HEADER), signed);
+        response.into_body().collect().await.expect("a body");
+        latencies.push(began.elapsed());
+    }
+    (client, latencies)
+}
+
+/// A real call, without its body's signature.
+fn call() -> (Request<()>, Bytes) {
+    let line = include_str!("../tests/vectors/server_requests.jsonl")
+        .lines()
+        .find(|line| line.contains("\"calls_old-9\""));
+    let call: serde_json::Value = serde_json::from_str(line.expect("the request")).expect("JSON");
+    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
+    let mut request = Request::post(text(&call["target"])).body(()).expect("a request");
+    let headers = request.headers_mut();
+    for header in call["headers"].as_array().expect("headers") {
+        let name: HeaderName = text(&header[0]).parse().expect("a name");
+        headers.insert(name, text(&header[1]).parse().expect("a value"));
+    }
+    for changes in [CONNECTION, CONTENT_LENGTH, HeaderName::from_static(SIGNATURE_HEADER)] {
+        headers.remove(changes);
+    }
+    headers.insert(HOST, HeaderValue::from_static("localhost"));
+    (request, Bytes::from(text(&call["body"])))
+}
+
+fn hashes_in_hardware() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("sha");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("sha2");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return false;
+}
+
+fn main() -> ExitCode {
+    runtime().block_on(bench())
+}
+
+async fn bench() -> ExitCode {
+    let (head, small) = call();
+    let key: SigningKey = "signkey-test-12345678".parse().expect("a key");
+    let auth = || InngestAuth::new(key.clone()).clock(TestClock::at(NOW));
+    // Answers are as large as the small call.
+    let app = |hmacs| app(&small, hmacs);
+    let (server, [bare, again, layer, signed, hmacs]) = Server::start([
+        app(0),
+        app(0),
+        app(0).layer(auth().sign_answers(false)),
+        app(0).layer(auth()),
+        app(HMACS),
+    ]);
+    let servers = [
+        ("bare", false, bare),
+        ("bare, again", false, again),
+        ("layer", false, layer),
+        ("layer, signed", true, signed),
+        ("bare, 8 HMACs", false, hmacs),
+    ];
+    let large: Bytes = small.iter().copied().cycle().take(200_000).collect();
+    let request = |body: &Bytes| {
+        let mut request = head.clone().map(|()| Full::new(body.clone()));
+        let signature = key.sign(body, NOW).to_string().parse().expect("a value");
+        request.headers_mut().insert(SIGNATURE_HEADER, signature);
+        request
+    };
+
+    println!("call   server           requests/s   p50 us   p99 us   CPU us");
+    let (seconds, calls) = (Duration::from_secs(30), 8);
+    let [bare, again, _, signed, hmacs] = measure("1k", seconds, calls, &request(&small), &server, servers).await;
+    let (seconds, calls) = (Duration::from_secs(10), 2);
+    measure("200k", seconds, calls, &request(&large), &server, servers).await;
+
+    let bare = bare.min(again);
+    let hmac = (hmacs - bare) / HMACS as f64;
+    let ratio = (signed - bare) / hmac;
+    let judged = hashes_in_hardware();
+    let over = judged && ratio > LIMIT;
+    println!("\nbare HMAC of {} bytes: {hmac:.0} ns", small.len());
+    println!(
+        "SHA-256 in hardware: {}",
+        if judged { "yes" } else { "no: nothing is judged" }
+    );
+    println!("\n{:<22} {:>8} {:>8}", "row", "ratio", "limit");
+    println!(
+        "{:<22} {ratio:>8.2} {LIMIT:>8.2} {}",
+        "http_cpu_1k",
+        if over { "over" } else { "ok" }
+    );
+    ExitCode::from(u8::from(over))
+}
+
+/// Rounds until `time` is over. CPU nanoseconds a call, of each server.
+async fn measure<const N: usize>(
+    call: &str,
+    time: Duration,
+    calls: usize,
+    request: &Request<Full<Bytes>>,
+    server: &Server,
+    servers: [(&'static str, bool, SocketAddr); N],
+) -> [f64; N] {
+    let mut runs = Vec::new();
+    for (name, signed, address) in servers {
+        runs.push(Run::connect(name, signed, address).await);
+    }
+    let began = Instant::now();
+    while began.elapsed() < time {
+        for run in &mut runs {
+            run.slice(server, request, calls).await;
+        }
+    }
+    for run in &mut runs {
+        run.print(call);
+    }
+    std::array::from_fn(|at| runs[at].cpu)
+}
