@@ -237,7 +237,10 @@ impl Vars {
             (None, Some(_)) => Err(ConfigError::FallbackAlone),
             (Some(current), fallback) => {
                 if fallback.as_ref() == Some(&current) {
-                    tracing::warn!("{SIGNING_KEY_FALLBACK} equals {SIGNING_KEY}: there is no fallback");
+                    tracing::warn!(
+                        "{SIGNING_KEY_FALLBACK} equals {SIGNING_KEY}: there is no fallback; unset it, or set it to the \
+                         rotation's other key"
+                    );
                 }
                 Ok(Keys::new(current, fallback))
             }
@@ -252,7 +255,10 @@ impl Vars {
             .parse()
             .map_err(|source| ConfigError::BadKey { variable, source })?;
         if let Err(why) = key.bearer() {
-            tracing::warn!("{variable} does not look like a signing key ({why}): it can verify, but not call the API");
+            tracing::warn!(
+                "{variable} does not look like a signing key ({why}): it can verify, but not call the API; copy the whole \
+                 key again, in one line"
+            );
         }
         Ok(Some(key))
     }
@@ -290,7 +296,7 @@ fn is_host(text: &str) -> bool {
 pub enum ConfigError {
     /// Cloud mode, and no key.
     #[error(
-        "INNGEST_SIGNING_KEY is not set: set it to your environment's signing key, or set INNGEST_DEV=1 to develop without one"
+        "INNGEST_SIGNING_KEY is not set, or blank: set it to your environment's signing key, or set INNGEST_DEV=1 to develop without one"
     )]
     NoKey,
     /// A fallback, and no current key.

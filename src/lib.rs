@@ -146,6 +146,8 @@ pub mod api;
 mod canonical;
 mod clock;
 mod env;
+#[cfg(all(any(doc, doctest), feature = "layer"))]
+pub mod guide;
 mod key;
 mod keyring;
 #[cfg(feature = "layer")]

@@ -75,7 +75,8 @@ impl Tour {
             lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
         }
         lines.push(
-            "\nA refused sender learns no more than that; the log says why (of unsigned calls, at DEBUG).\n".into(),
+            "\nA refused sender learns no more than that; the log says why (of unsigned calls, with RUST_LOG=debug).\n"
+                .into(),
         );
         Ok(lines.join("\n"))
     }
@@ -118,7 +119,7 @@ fn now() -> u64 {
 }
 
 /// An address to connect to: "any" is one to listen on only.
-fn reachable(mut server: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut server: SocketAddr) -> SocketAddr {
     if server.ip().is_unspecified() {
         server.set_ip(match server.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -4,6 +4,7 @@
 //! cargo run --example serve                                   # a tour, with keys made up for this run
 //! INNGEST_SIGNING_KEY=signkey-… cargo run --example serve     # as in production
 //! INNGEST_DEV=1 cargo run --example serve                     # as beside the dev server: nothing is verified
+//! RUST_LOG=debug cargo run --example serve                    # the log has the refusals that any scanner makes, too
 //! ```
 
 mod app;
@@ -12,16 +13,20 @@ mod register;
 
 use std::error::Error;
 use std::io::{ErrorKind, IsTerminal};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use inngest_auth::{Config, InngestAuth};
+use inngest_auth::{Config, ConfigError, InngestAuth};
 use tokio::net::TcpListener;
+use tracing_subscriber::filter::LevelFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .init();
     match serve().await {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,20 +42,46 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     // One configuration for both directions: what rotates the keys of one rotates those of the other.
     let config = match &tour {
         Some(tour) => tour.config()?,
-        None => Config::from_env()?,
+        None => Config::from_env().map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(error)))?,
     };
     let listener = listen().await?;
     let address = listener.local_addr()?;
-    println!("Serving http://{address}/api/inngest (for Inngest) and http://{address}/healthz (for anybody).");
-    if let Some(tour) = tour {
-        tokio::spawn(tour.show(address));
-    }
     let origin = std::env::var("SERVE_ORIGIN").unwrap_or_else(|_| format!("http://{address}"));
     let registry = register::Registry::new(&config, &origin);
-    axum::serve(listener, app::app(InngestAuth::from_config(&config), registry))
+    let app = app::app(InngestAuth::from_config(&config), registry);
+    println!("Serving http://{address}/api/inngest (for Inngest) and http://{address}/healthz (for anybody).");
+    match tour {
+        Some(tour) => drop(tokio::spawn(tour.show(address))),
+        None => println!("{}", what_to_try(&config, address)),
+    }
+    axum::serve(listener, app)
         .with_graceful_shutdown(asked_to_stop())
         .await?;
     Ok(())
+}
+
+/// A command that starts, for whoever stands before one that did not.
+fn what_to_type(error: ConfigError) -> String {
+    let set = match error.variable() {
+        "INNGEST_DEV" => "INNGEST_DEV=1".to_owned(),
+        "INNGEST_SIGNING_KEY" => "INNGEST_SIGNING_KEY=signkey-test-12345678".to_owned(),
+        other => format!("{other}="),
+    };
+    format!("  {set} cargo run --example serve")
+}
+
+fn what_to_try(config: &Config, address: SocketAddr) -> String {
+    let url = format!("http://{}/api/inngest?fnId=demo&stepId=step", demo::reachable(address));
+    if config.is_dev() {
+        return format!(
+            "Dev mode: anybody gets in. Try:\n\n  curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
+        );
+    }
+    format!(
+        "Only what is signed gets in. In another terminal, with the same INNGEST_SIGNING_KEY:\n\n  \
+         cargo run --example sign -- --url '{url}' '{{\"hello\":\"world\"}}'\n\n\
+         Run the curl line that it prints. RUST_LOG=debug shows every refusal. Ctrl-C stops."
+    )
 }
 
 async fn listen() -> Result<TcpListener, String> {

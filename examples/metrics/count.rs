@@ -1,0 +1,163 @@
+//! What to count, and where it stands: in the extensions of responses, and in the key ring. Copy this file.
+//!
+//! It knows one metrics library, [`Registry`] and its like, and nothing of how the layer works inside.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{self, Extensions};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use inngest_auth::{Clock, KeyRing, KeyRole, Rejection, SystemClock, Verified};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// A handle: clones count together.
+#[derive(Clone)]
+pub(crate) struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    refusals: Family<Refusal, Counter>,
+    age: Histogram,
+    fallback_last_used: Gauge,
+    api_calls: Family<Token, Counter>,
+    /// `None` where nothing is verified.
+    keys: Option<KeyRing>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+    key: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refusal {
+    kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Token {
+    key: &'static str,
+    status: u16,
+}
+
+/// In seconds; 300 is the tolerance, unless set.
+const AGES: [f64; 8] = [1.0, 2.0, 5.0, 15.0, 60.0, 150.0, 300.0, 3600.0];
+
+impl Metrics {
+    /// `keys`: the ring of the layer, or of the configuration.
+    pub(crate) fn new(keys: Option<KeyRing>) -> Self {
+        let mut registry = Registry::with_prefix("inngest");
+        let requests = Family::default();
+        registry.register("requests", "Requests to the guarded route", requests.clone());
+        let refusals = Family::default();
+        registry.register("refusals", "Refused requests by RejectionKind", refusals.clone());
+        let age = Histogram::new(AGES);
+        let help = "How far a signature's time lay from ours, either way";
+        registry.register_with_unit("signature_age", help, Unit::Seconds, age.clone());
+        let fallback_last_used = Gauge::default();
+        let help = "When the fallback last verified a request; 0: not since the keys last changed";
+        registry.register_with_unit(
+            "fallback_last_used_timestamp",
+            help,
+            Unit::Seconds,
+            fallback_last_used.clone(),
+        );
+        let api_calls = Family::default();
+        registry.register(
+            "api_calls",
+            "Calls to Inngest's API by the token sent last",
+            api_calls.clone(),
+        );
+        Self(Arc::new(Inner {
+            registry,
+            requests,
+            refusals,
+            age,
+            fallback_last_used,
+            api_calls,
+            keys,
+        }))
+    }
+
+    /// Stands outside of the guarded route, so that it sees what the layer answers itself.
+    pub(crate) fn watch(&self, guarded: MethodRouter) -> MethodRouter {
+        guarded.layer(from_fn_with_state(self.clone(), watch))
+    }
+
+    /// `GET /metrics`, for Prometheus. Nobody signs that: keep it off the public side.
+    pub(crate) fn router(&self) -> Router {
+        Router::new().route("/metrics", get(scrape)).with_state(self.clone())
+    }
+
+    /// Counts what came back from Inngest's API: for `ServiceBuilder::map_response`, outside of `InngestApiAuth`.
+    pub(crate) fn count_api_call<B>(&self, response: http::Response<B>) -> http::Response<B> {
+        let (key, status) = (name(response.extensions().get()), response.status().as_u16());
+        self.0.api_calls.get_or_create(&Token { key, status }).inc();
+        response
+    }
+
+    /// `arrived` in Unix seconds, before the handler took its time.
+    fn count(&self, found: &Extensions, arrived: Option<u64>) {
+        let (verified, rejection) = (found.get::<Verified>(), found.get::<Rejection>());
+        let outcome = match (verified, rejection) {
+            (_, Some(_)) => "refused",
+            (Some(_), None) => "verified",
+            // Dev mode, or an unsigned sync.
+            (None, None) => "unverified",
+        };
+        let key = name(verified.map(Verified::key).as_ref());
+        self.0.requests.get_or_create(&Outcome { outcome, key }).inc();
+        if let Some(rejection) = rejection {
+            let kind = format!("{:?}", rejection.kind());
+            self.0.refusals.get_or_create(&Refusal { kind }).inc();
+        }
+        let age = match (verified, rejection) {
+            (Some(verified), _) => arrived.map(|now| now.abs_diff(verified.signed_at())),
+            (_, rejection) => rejection.and_then(Rejection::age).map(i64::unsigned_abs),
+        };
+        if let Some(age) = age.and_then(|age| u32::try_from(age).ok()) {
+            self.0.age.observe(age.into());
+        }
+    }
+}
+
+async fn watch(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let arrived = SystemClock.now();
+    let response = next.run(request).await;
+    metrics.count(response.extensions(), arrived);
+    response
+}
+
+async fn scrape(State(Metrics(metrics)): State<Metrics>) -> Response {
+    let last = metrics.keys.as_ref().and_then(|keys| keys.usage().fallback_last_used);
+    metrics
+        .fallback_last_used
+        .set(last.and_then(|at| at.try_into().ok()).unwrap_or(0));
+    let mut text = String::new();
+    match encode(&mut text, &metrics.registry) {
+        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(_) => http::StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+fn name(role: Option<&KeyRole>) -> &'static str {
+    match role {
+        Some(KeyRole::Current) => "current",
+        Some(KeyRole::Fallback) => "fallback",
+        None => "none",
+    }
+}

@@ -1,0 +1,203 @@
+//! What the example `serve` says to somebody who starts it for the first time, and starts it wrongly.
+//!
+//! It is the built example that runs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+struct Run {
+    /// `None` where it served, until it was stopped.
+    failed_with: Option<i32>,
+    out: String,
+    log: String,
+}
+
+/// `cargo test` builds it; `cargo test --test first_run` does not.
+fn example() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let built = || {
+        let test = std::env::current_exe().unwrap();
+        let built = test.ancestors().nth(2).unwrap().join("examples/serve");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let sources = newest(&root.join("src")).max(newest(&root.join("examples/serve")));
+        if built
+            .metadata()
+            .and_then(|built| built.modified())
+            .is_ok_and(|built| built > sources)
+        {
+            return built;
+        }
+        let cargo = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--example", "serve"])
+            .status();
+        assert!(cargo.unwrap().success());
+        built
+    };
+    BUILT.get_or_init(built).clone()
+}
+
+fn newest(path: &Path) -> SystemTime {
+    if path.is_dir() {
+        let inside = path.read_dir().unwrap().map(|entry| newest(&entry.unwrap().path()));
+        return inside.max().unwrap();
+    }
+    path.metadata().unwrap().modified().unwrap()
+}
+
+/// Runs it with this environment and nothing else of ours, until it has said all it says at start, or has ended.
+fn run(vars: &BTreeMap<&str, &str>) -> Run {
+    let mut serve = Command::new(example())
+        .env_clear()
+        .envs(vars)
+        .env("LISTEN_ADDR", "127.0.0.1:0")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, mut err) = (serve.stdout.take().unwrap(), serve.stderr.take().unwrap());
+    let (started, has_started) = channel();
+    let out = thread::spawn(move || {
+        let mut said = String::new();
+        for line in BufReader::new(out).lines() {
+            said = said + &line.unwrap() + "\n";
+            if said.ends_with("Ctrl-C stops.\n") {
+                started.send(()).unwrap();
+            }
+        }
+        said
+    });
+    let log = thread::spawn(move || {
+        let mut said = String::new();
+        err.read_to_string(&mut said).unwrap();
+        said
+    });
+    let started = has_started.recv_timeout(Duration::from_secs(60));
+    let ended = (started == Err(RecvTimeoutError::Disconnected)).then(|| serve.wait().unwrap());
+    if ended.is_none() {
+        serve.kill().unwrap();
+        serve.wait().unwrap();
+    }
+    let (out, log) = (out.join().unwrap(), log.join().unwrap());
+    assert_ne!(started, Err(RecvTimeoutError::Timeout), "{vars:?}: {out}{log}");
+    Run {
+        failed_with: ended.and_then(|status| status.code()),
+        out,
+        log,
+    }
+}
+
+const KEY: &str = "signkey-test-12345678";
+
+#[test]
+fn what_serves_says_what_to_try_next() {
+    for (vars, out, log) in [
+        // A secret that ends in a newline is as good as one without.
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
+            &["cargo run --example sign -- --url 'http://127.0.0.1:", "RUST_LOG=debug"][..],
+            &["INFO", "fingerprint b2ed992186a5"][..],
+        ),
+        // One in the middle of it is not.
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
+            &["cargo run --example sign"],
+            &["WARN", "copy the whole key again, in one line"],
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
+            &["cargo run --example sign"],
+            &[
+                "WARN",
+                "there is no fallback; unset it, or set it to the rotation's other key",
+            ],
+        ),
+        (
+            &[("INNGEST_DEV", "1")],
+            &["anybody gets in", "curl -i 'http://127.0.0.1:"],
+            &["WARN", "verifies NOTHING"],
+        ),
+        (
+            &[],
+            &[
+                "genuine",
+                "curl -i 'http://127.0.0.1:",
+                "INNGEST_DEV=1 instead of a key",
+            ],
+            &["INFO"],
+        ),
+    ] {
+        let run = run(&vars.iter().copied().collect());
+        assert_eq!(run.failed_with, None, "{vars:?}: {}", run.log);
+        for word in out {
+            assert!(run.out.contains(word), "{word} in {}", run.out);
+        }
+        for word in log {
+            assert!(run.log.contains(word), "{word} in {}", run.log);
+        }
+        let warns = log.contains(&"WARN");
+        assert_eq!(run.log.contains("WARN"), warns || vars.is_empty(), "{}", run.log);
+        // Colour is for terminals.
+        assert!(!(run.out + &run.log).contains('\u{1b}'), "{vars:?}");
+    }
+}
+
+#[test]
+fn what_does_not_serve_says_what_to_type_and_that_works() {
+    for (vars, words) in [
+        (
+            &[("INNGEST_SIGNING_KEY", "")][..],
+            "INNGEST_SIGNING_KEY is not set, or blank: set it to your environment's signing key",
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", " \n")],
+            "INNGEST_SIGNING_KEY is not set, or blank",
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-")],
+            "copy the whole key, like signkey-prod-0123…",
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
+            "put the key into INNGEST_SIGNING_KEY",
+        ),
+        (
+            &[
+                ("INNGEST_SIGNING_KEY", KEY),
+                ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-"),
+            ],
+            "INNGEST_SIGNING_KEY_FALLBACK: the signing key has nothing after its prefix",
+        ),
+        (
+            &[("INNGEST_DEV", "yes")],
+            "INNGEST_DEV has a value that means nothing: write `1`, `true`",
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_ENABLE_UNAUTHED_SYNC", "yes")],
+            "INNGEST_ENABLE_UNAUTHED_SYNC has a value that means nothing: write `1` or `true`",
+        ),
+    ] {
+        let mut vars: BTreeMap<_, _> = vars.iter().copied().collect();
+        let failed = run(&vars);
+        assert_eq!(failed.failed_with, Some(1), "{vars:?}: {}", failed.log);
+        assert_eq!(failed.out, "", "{vars:?}");
+        assert!(
+            failed.log.contains(words) && !failed.log.contains('\u{1b}'),
+            "{}",
+            failed.log
+        );
+        let typed = failed
+            .log
+            .lines()
+            .find_map(|line| line.strip_suffix(" cargo run --example serve"));
+        let (name, value) = typed.unwrap().trim().split_once('=').unwrap();
+        vars.insert(name, value);
+        let again = run(&vars);
+        assert_eq!(again.failed_with, None, "{vars:?}: {}", again.log);
+    }
+}

@@ -1,0 +1,129 @@
+//! The guide's pages keep up with the code: what the crate says can be found on the page that explains it.
+
+/// One line, without code marks: the words as somebody searches for them.
+fn words(text: &str) -> String {
+    text.replace('`', "").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn troubleshooting() -> String {
+    words(include_str!("../src/guide/troubleshooting.md"))
+}
+
+/// What stands in `source` from `begin` to the first `end` behind it.
+fn between<'a>(source: &'a str, begin: &str, end: &str) -> &'a str {
+    let (_, rest) = source.split_once(begin).unwrap_or_else(|| panic!("no {begin:?}"));
+    rest.split_once(end).unwrap().0
+}
+
+/// The names of an enum's variants, without what they hold.
+fn variants(source: &str, name: &str) -> Vec<String> {
+    let body = between(source, &format!("pub enum {name} {{\n"), "\n}\n");
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let named = lines.filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()));
+    named
+        .map(|line| {
+            line.split(|c: char| !c.is_ascii_alphanumeric())
+                .next()
+                .unwrap()
+                .to_owned()
+        })
+        .collect()
+}
+
+/// The literals behind `before`, cut where a value is put in.
+fn literals(source: &str, before: &str) -> Vec<String> {
+    let found = source.split(before).skip(1).filter_map(|rest| {
+        let rest = rest.trim_start().strip_prefix('"')?;
+        Some(rest.split_once('"').unwrap().0)
+    });
+    found
+        .flat_map(|text| {
+            text.split('{')
+                .map(|part| part.split_once('}').map_or(part, |(_, part)| part))
+        })
+        .map(words)
+        .filter(|part| part.len() > 4)
+        .collect()
+}
+
+#[test]
+fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
+    let (page, source) = (troubleshooting(), include_str!("../src/serve/rejection.rs"));
+    let kinds = variants(source, "RejectionKind");
+    let said = literals(between(source, "fn what(self)", "\n    }\n"), " => ");
+    assert!(kinds.len() == said.len() && kinds.len() >= 14, "{kinds:?} {said:?}");
+    for kind in kinds {
+        assert!(page.contains(&format!("| {kind} ")), "{kind}");
+    }
+    for text in said {
+        assert!(page.contains(&text), "{text}");
+    }
+}
+
+#[test]
+fn every_error_can_be_looked_up_by_its_words() {
+    let page = troubleshooting();
+    for (source, name, least) in [
+        (include_str!("../src/env.rs"), "ConfigError", 5),
+        (include_str!("../src/key.rs"), "KeyError", 2),
+        (include_str!("../src/signature.rs"), "SignatureError", 6),
+        (include_str!("../src/serve/extract.rs"), "CallerRejection", 2),
+        (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
+    ] {
+        let said = literals(between(source, &format!("pub enum {name} {{\n"), "\n}\n"), "#[error(");
+        assert!(said.len() >= least, "{name}: {said:?}");
+        for text in said {
+            assert!(page.contains(&text), "{name}: {text}");
+        }
+    }
+    for kind in variants(include_str!("../src/env.rs"), "ConfigError") {
+        assert!(page.contains(&format!("| {kind} |")), "{kind}");
+    }
+}
+
+#[test]
+fn what_inngest_says_can_be_looked_up_as_it_says_it() {
+    let page = troubleshooting();
+    for message in [
+        "Signature verification failed. Is your app using the correct signing key?",
+        "SDK response was not signed. Is it in dev mode?",
+        "Response did not come from an Inngest SDK",
+        "signing key is for the wrong account",
+        "You are using a branch environment",
+        "Not in Cloud mode",
+        "Your server returned HTTP 401 before the SDK responded",
+    ] {
+        assert!(page.contains(message), "{message}");
+    }
+}
+
+/// A page whose example is not run, or shows one side only, would teach what nobody checked.
+#[test]
+fn every_page_has_one_example_that_runs_and_shows_both_sides() {
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let declared = include_str!("../src/guide/mod.rs");
+    let mut count = 0;
+    for entry in std::fs::read_dir(pages).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let (name, text) = (
+            path.file_name().unwrap().to_str().unwrap(),
+            std::fs::read_to_string(&path).unwrap(),
+        );
+        let fences: Vec<_> = text.lines().filter(|line| line.starts_with("```")).collect();
+        let opened: Vec<_> = fences.iter().step_by(2).filter(|fence| **fence != "```yaml").collect();
+        assert_eq!(opened, [&"```"], "{name}");
+        let refuses = ["UNAUTHORIZED", "401", "refused"]
+            .iter()
+            .any(|word| between(&text, "\n```\n", "\n```\n").contains(word));
+        assert!(refuses, "{name} shows no refusal");
+        assert!(
+            declared.contains(&format!("include_str!(\"{name}\")")),
+            "{name} is no page"
+        );
+        count += 1;
+    }
+    assert_eq!(count, declared.matches("include_str!").count());
+}

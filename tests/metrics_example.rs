@@ -1,0 +1,157 @@
+//! The metrics example, scraped over a real socket: every outcome is counted once, where it belongs.
+
+mod common;
+#[path = "../examples/metrics/count.rs"]
+mod count;
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use axum::routing::any;
+use common::{CALL, key, send, serve};
+use count::Metrics;
+use http_body_util::Full;
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use inngest_auth::{
+    Clock, Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey, SystemClock,
+};
+use tower::{ServiceBuilder, ServiceExt};
+
+const NEW: &str = "signkey-test-22222222";
+const OLD: &str = "signkey-test-11111111";
+
+async fn started(auth: InngestAuth) -> SocketAddr {
+    let metrics = Metrics::new(auth.keys().cloned());
+    let app = Router::new().route("/api/inngest", metrics.watch(any(|| async { "ran" }).layer(auth)));
+    serve(app.merge(metrics.router())).await
+}
+
+async fn call(server: SocketAddr, signature: Option<String>) -> StatusCode {
+    let mut request = Request::post(CALL);
+    if let Some(signature) = signature {
+        request = request.header(SIGNATURE_HEADER, signature);
+    }
+    send(server, request.body(Full::from("{}")).unwrap()).await.status
+}
+
+async fn scraped(server: SocketAddr) -> String {
+    let answer = send(server, Request::get("/metrics").body(Full::default()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    String::from_utf8(answer.body.to_vec()).unwrap()
+}
+
+/// The value of the sample with exactly this name and these labels.
+fn sample<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+#[tokio::test]
+async fn each_outcome_is_counted_once_by_key_and_by_kind() {
+    let (new, old) = (key(NEW), key(OLD));
+    let ring = KeyRing::from(Keys::new(new.clone(), Some(old.clone())));
+    let server = started(InngestAuth::new(ring.clone())).await;
+    let text = scraped(server).await;
+    assert_eq!(sample(&text, "inngest_fallback_last_used_timestamp_seconds"), Some("0"));
+
+    let now = SystemClock.now().unwrap();
+    let signed = |key: &SigningKey, at| Some(key.sign(b"{}", at).to_string());
+    for (signature, status) in [
+        (signed(&new, now), 200),
+        (signed(&new, now - 40), 200),
+        // By a clock ahead of ours.
+        (signed(&new, now + 40), 200),
+        (signed(&old, now), 200),
+        (signed(&new, now - 600), 401),
+        (signed(&key("signkey-test-00"), now), 401),
+        (signed(&key("signkey-test-00"), now), 401),
+        (None, 401),
+    ] {
+        assert_eq!(call(server, signature).await, status);
+    }
+    let text = scraped(server).await;
+    for (name, value) in [
+        (r#"inngest_requests_total{outcome="verified",key="current"}"#, "3"),
+        (r#"inngest_requests_total{outcome="verified",key="fallback"}"#, "1"),
+        (r#"inngest_requests_total{outcome="refused",key="none"}"#, "4"),
+        (r#"inngest_refusals_total{kind="WrongSignature"}"#, "2"),
+        (r#"inngest_refusals_total{kind="Stale"}"#, "1"),
+        (r#"inngest_refusals_total{kind="Missing"}"#, "1"),
+        // All but the unsigned one have an age, the older and the younger of the 40 s alike.
+        ("inngest_signature_age_seconds_count", "7"),
+        (r#"inngest_signature_age_seconds_bucket{le="15.0"}"#, "4"),
+        (r#"inngest_signature_age_seconds_bucket{le="60.0"}"#, "6"),
+        (r#"inngest_signature_age_seconds_bucket{le="300.0"}"#, "6"),
+        (r#"inngest_signature_age_seconds_bucket{le="3600.0"}"#, "7"),
+    ] {
+        assert_eq!(sample(&text, name), Some(value), "{name} in\n{text}");
+    }
+    let last = sample(&text, "inngest_fallback_last_used_timestamp_seconds").unwrap();
+    let last: u64 = last.parse().unwrap();
+    assert!((now..now + 100).contains(&last), "{last}");
+
+    // A rotation's end: the question starts anew.
+    ring.retire_fallback();
+    let text = scraped(server).await;
+    assert_eq!(sample(&text, "inngest_fallback_last_used_timestamp_seconds"), Some("0"));
+}
+
+#[tokio::test]
+async fn what_dev_mode_lets_pass_is_not_counted_as_verified() {
+    let server = started(InngestAuth::unverified_dev()).await;
+    assert_eq!(call(server, None).await, StatusCode::OK);
+    let text = scraped(server).await;
+    assert_eq!(
+        sample(&text, r#"inngest_requests_total{outcome="unverified",key="none"}"#),
+        Some("1")
+    );
+    assert!(!text.contains("verified\",key=\"current\"}"), "{text}");
+}
+
+#[tokio::test]
+async fn a_call_to_the_api_that_needed_the_fallback_is_counted_as_that() {
+    let known = format!("Bearer {}", *key(OLD).bearer().unwrap());
+    let api = Router::new().fallback(move |headers: HeaderMap| async move {
+        if headers[AUTHORIZATION] == *known {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        }
+    });
+    let address = format!("http://{}", serve(api).await);
+    for (current, fallback, expected) in [
+        (NEW, OLD, r#"{key="fallback",status="200"}"#),
+        (OLD, NEW, r#"{key="current",status="200"}"#),
+        (NEW, "signkey-test-33", r#"{key="fallback",status="401"}"#),
+    ] {
+        let config = Config::from_vars([
+            ("INNGEST_SIGNING_KEY", current),
+            ("INNGEST_SIGNING_KEY_FALLBACK", fallback),
+            ("INNGEST_API_BASE_URL", &address),
+        ]);
+        let config = config.unwrap();
+        let metrics = Metrics::new(None);
+        let counting = metrics.clone();
+        let client = ServiceBuilder::new()
+            .map_response(move |response| counting.count_api_call(response))
+            .layer(InngestApiAuth::from_config(&config))
+            .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+        let request = Request::get(format!("{}/v1/events", config.api_base())).body(Full::default());
+        client.oneshot(request.unwrap()).await.unwrap();
+        let text = scraped(serve(metrics.router()).await).await;
+        assert_eq!(
+            sample(&text, &format!("inngest_api_calls_total{expected}")),
+            Some("1"),
+            "{text}"
+        );
+    }
+}
