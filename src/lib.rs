@@ -43,7 +43,15 @@
 //! ```
 //!
 //! [`Config`] has the environment's variables, [`InngestAuth`] the setters, [`RejectionKind`] every refusal with its
-//! status. `cargo run --example serve` shows all of it at work.
+//! status. In a clone, `cargo run --example serve` shows all of it at work.
+//!
+//! # Guide
+//!
+//! - To begin: [in front of an existing app](guide::adoption), [what a handler can rely on](guide::handlers),
+//!   [where the layer must not stand](guide::placement), [testing your own handlers](guide::tests).
+//! - To run it: [dev mode and self-hosting](guide::dev_mode), [rotation](guide::rotation),
+//!   [metrics and alerts](guide::metrics), and [troubleshooting](guide::troubleshooting), by the words that you see.
+//! - Beside other things: [outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
 //!
 //! # The order of work
 //!

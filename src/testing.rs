@@ -1,6 +1,7 @@
 //! For the tests of your own service: requests as Inngest signs them, and a clock that the test sets.
 //!
-//! Give your application its layer (`fn app(auth: InngestAuth) -> Router`), and a test can be Inngest:
+//! Give your application its layer (`fn app(auth: InngestAuth) -> Router`), and a test can be Inngest. `oneshot` is of
+//! `tower`, feature `util`. The guide's page on [tests](mod@crate::guide::tests) has more.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]

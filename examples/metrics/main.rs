@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     if let (true, Some(keys)) = (tour, config.keys()) {
         println!(
-            "Seven calls to this app, one of it to an API that knows the old key only, and what Prometheus sees:\n"
+            "Seven calls to this app, one of its own to an API that knows the old key only, and what Prometheus sees:\n"
         );
         call_in(&app, keys).await?;
         call_out(&config, &metrics).await?;
