@@ -201,6 +201,17 @@ mod tests {
     }
 
     #[test]
+    fn white_space_goes_and_what_is_empty_stays() {
+        for (input, expected) in [
+            (" [ ] ", "[]"),
+            (" { } ", "{}"),
+            (r#"[ [ ] , { "a" : [ 1 , null ] } ]"#, r#"[[],{"a":[1,null]}]"#),
+        ] {
+            assert_eq!(canonical(input).as_deref(), Some(expected), "{input}");
+        }
+    }
+
+    #[test]
     fn the_last_of_equal_keys_counts() {
         assert_eq!(
             canonical(r#"{"a":1,"b":0,"a":2,"\u0061":3}"#).as_deref(),

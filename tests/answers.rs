@@ -111,6 +111,31 @@ async fn several_frames_are_signed_as_one_body() {
         (&answer.body[..], answer.header(SIGNATURE_HEADER)),
         (&b"abc\n"[..], Some(&*signature("abc")))
     );
+    // Large ones are not copied together; the newline is the last one's, or all of it.
+    let large = "x".repeat(16 * 1024);
+    for last in ["y\n", "\n"] {
+        let (frame, says) = (Bytes::from(large.clone()), large.len() + last.len());
+        let make = move || {
+            let frames = vec![Ok(Frame::data(frame.clone())), data(last)];
+            let says = Some(says as u64);
+            Response::new(Body::new(Odd { frames, says }))
+        };
+        let signed = format!("{large}{}", last.trim_end());
+        let answer = answered(&it, make).await;
+        assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*signature(&signed)), "{last:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_says_it_is_empty_is_not_read() {
+    let make = || {
+        let frames = vec![Err("broken")];
+        Response::new(Body::new(Odd { frames, says: Some(0) }))
+    };
+    let it = inngest();
+    let response = answering(it.auth(), make).oneshot(it.call(CALL, "{}")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(response.into_body().collect().await.is_err());
 }
 
 #[tokio::test]
@@ -140,12 +165,15 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
         .unwrap();
     let app = answering(it.auth(), || Response::new("{}".into()));
     assert_eq!(ask(&app, head).await.header(SIGNATURE_HEADER), None);
-    let long = "x".repeat(8 * 1024 * 1024 + 1);
-    let answer = answered(&it, move || Response::new(long.clone().into())).await;
-    assert_eq!(
-        (answer.body.len(), answer.header(SIGNATURE_HEADER)),
-        (8 * 1024 * 1024 + 1, None)
-    );
+    let (longest, too_long) = (8 * 1024 * 1024, 8 * 1024 * 1024 + 1);
+    for (len, signed) in [(longest, true), (too_long, false)] {
+        let text = Bytes::from(vec![b'x'; len]);
+        let answer = answered(&it, move || Response::new(text.clone().into())).await;
+        assert_eq!(
+            (answer.body.len(), answer.headers.contains_key(SIGNATURE_HEADER)),
+            (len, signed)
+        );
+    }
     let app = answering(it.auth().sign_answers(false), || Response::new("{}".into()));
     assert_eq!(ask(&app, it.call(CALL, "{}")).await.header(SIGNATURE_HEADER), None);
 }

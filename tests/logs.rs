@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use axum::body::Body;
 use axum::http::{HeaderValue, Request};
 use common::{CALL, Seen, ask, inngest, key};
+use inngest_auth::replay::MemoryReplayStore;
 use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
@@ -207,6 +208,54 @@ async fn an_in_band_sync_whose_answer_cannot_be_signed_is_a_warning_with_the_rea
             warns,
             "{said}"
         );
+    }
+}
+
+#[tokio::test]
+async fn an_in_band_sync_whose_answer_could_not_be_recorded_is_a_warning() {
+    let it = inngest();
+    let (log, _guard) = Log::begin();
+    // Room for the request; and for its answer too.
+    for (capacity, warns) in [(1, true), (2, false)] {
+        let store = MemoryReplayStore::new(capacity, it.clock());
+        let app = axum::Router::new()
+            .fallback(|| async { "an answer" })
+            .layer(it.auth().replay_guard(store));
+        let mut request = it.call(CALL, "{}");
+        request
+            .headers_mut()
+            .insert("x-inngest-sync-kind", HeaderValue::from_static("in_band"));
+        log.take();
+        let signed = ask(&app, request).await.headers.contains_key(SIGNATURE_HEADER);
+        let said = log.take();
+        assert_eq!(
+            said.contains("in-band sync") && said.contains("Forgotten"),
+            warns,
+            "{said}"
+        );
+        assert_eq!(signed, !warns);
+    }
+}
+
+#[test]
+fn a_layer_shows_what_it_does() {
+    let it = inngest();
+    for (auth, words) in [
+        (
+            it.auth(),
+            &[
+                "b2ed992186a5",
+                "tolerance: Tolerance(300)",
+                "body_limit: 8388608",
+                "replay_guard: false",
+            ][..],
+        ),
+        (InngestAuth::unverified_dev(), &["dev: true"]),
+    ] {
+        let shown = format!("{auth:?}");
+        for word in words {
+            assert!(shown.contains(word), "{word} in {shown}");
+        }
     }
 }
 

@@ -219,6 +219,50 @@ async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
     assert_eq!(began.elapsed().as_secs(), 3);
 }
 
+/// So that its sender, who is still writing, sees the refusal.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth().body_limit(100).body_budget(500));
+    let refused = |kind, body| match kind {
+        RejectionKind::Missing => it.unsigned(CALL, "").map(|_| body),
+        _ => forged(body),
+    };
+    for (kind, frames) in [
+        // Ten are within the limit, and one more is seen.
+        (RejectionKind::Missing, 11),
+        // One is kept. With the second it begins to be copied, for which the budget has no room. Nine more are within the
+        // limit, and one more is seen.
+        (RejectionKind::OverBudget, 12),
+    ] {
+        let (count, body) = asked(|_, _| Poll::Ready(Some(Bytes::from_static(b"0123456789"))));
+        let mut request = refused(kind, body);
+        request.headers_mut().remove("content-length");
+        let answer = ask(&app, request).await;
+        assert_eq!(
+            (kind_of(&answer), answer.header("connection")),
+            (Some(kind), Some("close"))
+        );
+        assert_eq!(count.load(Ordering::SeqCst), frames, "{kind:?}");
+
+        let began = tokio::time::Instant::now();
+        let (_, slow) = asked(|asked, _| match asked {
+            0 | 1 => Poll::Ready(Some(Bytes::from_static(b"0123456789"))),
+            _ => Poll::Pending,
+        });
+        let mut request = refused(kind, slow);
+        request.headers_mut().remove("content-length");
+        assert_eq!(kind_of(&ask(&app, request).await), Some(kind));
+        assert_eq!(began.elapsed().as_secs(), 3, "{kind:?}");
+    }
+    // There is no connection in the way on HTTP/2: nothing is read.
+    let (count, body) = asked(|_, _| Poll::Pending);
+    let mut request = it.unsigned(CALL, "").map(|_| body);
+    *request.version_mut() = Version::HTTP_2;
+    assert_eq!(kind_of(&ask(&app, request).await), Some(RejectionKind::Missing));
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_trickle_does_not_extend_the_deadline() {
     let it = inngest();
@@ -293,6 +337,14 @@ async fn more_bytes_than_the_limit_are_refused_whatever_was_announced() {
         );
         assert_eq!(answer.header("connection"), Some("close"));
     }
+    // HTTP/2 ends a stream, and keeps its connection.
+    let mut request = forged(asked(|_, _| Poll::Ready(Some("x".into()))).1);
+    *request.version_mut() = Version::HTTP_2;
+    let answer = ask(&app, request).await;
+    assert_eq!(
+        (kind_of(&answer), answer.header("connection")),
+        (Some(RejectionKind::BodyTooLarge), None)
+    );
     // The limit itself is within it.
     let body = "x".repeat(100);
     assert_eq!(ask(&app, it.call(CALL, body)).await.status, StatusCode::OK);

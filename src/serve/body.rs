@@ -387,3 +387,158 @@ impl Drop for Reservation {
         self.give_back();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Body as _;
+
+    use super::*;
+
+    /// Frames of these many bytes, then nothing.
+    struct Given(std::vec::IntoIter<usize>);
+
+    impl http_body::Body for Given {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.0.next().map(|len| Ok(Frame::data(vec![b'x'; len].into()))))
+        }
+    }
+
+    /// The bytes of memory that the pieces take.
+    fn held(pieces: &Pieces) -> usize {
+        pieces.full_held + pieces.last.held()
+    }
+
+    #[test]
+    fn small_frames_are_copied_together_and_large_ones_kept() {
+        let growing = [16_383; 12];
+        for (frames, lens, memory) in [
+            (&[][..], &[0][..], 0),
+            (&[5], &[5], 5),
+            (&[5, 0], &[5], 5),
+            (&[0, 5, 7], &[12], 1024),
+            (&[5, 7, 0, 1012], &[1024], 1024),
+            // What has no room goes on in a piece as large as what is there.
+            (&[5, 7, 1013], &[1024, 1], 1024 + 1025),
+            (&[5, 7, 1013, 1024, 3], &[1024, 1025, 3], 1024 + 1025 + 2052),
+            // More than that, if it is more.
+            (&[1, 1, 16_383], &[1024, 15_361], 1024 + 16_385),
+            (&[16_383, 16_383], &[32_766], 32_766),
+            (&[16_384], &[16_384], 16_384),
+            (&[16_384, 5], &[16_384, 5], 16_389),
+            (&[5, 16_384], &[5, 16_384], 16_389),
+            (&[16_384, 16_384, 5], &[16_384, 16_384, 5], 32_773),
+            (&[16_384, 5, 6], &[16_384, 11], 16_384 + 16_395),
+            (&[5, 6, 16_384, 7], &[11, 16_384, 7], 1024 + 16_384 + 7),
+            // And never more than 64 KiB.
+            (
+                &growing,
+                &[32_766, 49_149, 65_536, 49_145],
+                32_766 + 49_149 + 2 * 65_536,
+            ),
+        ] {
+            let mut pieces = Pieces::default();
+            for (at, &len) in frames.iter().enumerate() {
+                let was = match &pieces.last {
+                    Last::Kept(kept) => kept.len(),
+                    Last::Filling(_) => 0,
+                };
+                let expected = pieces.held_with(len);
+                pieces.push(vec![u8::try_from(at).unwrap(); len].into());
+                // A small frame is there twice while it is copied.
+                let copied = matches!(pieces.last, Last::Filling(_))
+                    .then_some(was)
+                    .unwrap_or_default();
+                if len > 0 {
+                    assert_eq!(expected, held(&pieces) + copied, "{frames:?}, frame {at}");
+                }
+            }
+            let sent: Vec<u8> = frames
+                .iter()
+                .enumerate()
+                .flat_map(|(at, &len)| vec![u8::try_from(at).unwrap(); len])
+                .collect();
+            assert_eq!(pieces.len(), sent.len(), "{frames:?}");
+            assert_eq!(pieces.iter().map(<[u8]>::len).collect::<Vec<_>>(), lens, "{frames:?}");
+            assert_eq!(pieces.iter().collect::<Vec<_>>().concat(), sent, "{frames:?}");
+            assert_eq!(held(&pieces), memory, "{frames:?}");
+        }
+    }
+
+    #[test]
+    fn pieces_are_a_body_that_knows_its_size_to_the_end() {
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
+        for trailers in [None, Some(trailers)] {
+            let mut pieces = Pieces::default();
+            for len in [16_384, 7] {
+                pieces.push(vec![b'x'; len].into());
+            }
+            let mut body = pieces.into_body(trailers.clone());
+            let mut next = |left| {
+                assert_eq!(body.size_hint().exact(), Some(left));
+                let ended = body.is_end_stream();
+                let frame = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+                let Poll::Ready(frame) = frame else { panic!("it waits") };
+                let frame = frame.map(Result::unwrap);
+                assert_eq!(ended, frame.is_none(), "{left} bytes left");
+                frame
+            };
+            assert_eq!(next(16_391).unwrap().into_data().unwrap().len(), 16_384);
+            assert_eq!(next(7).unwrap().into_data().unwrap().len(), 7);
+            if let Some(trailers) = trailers {
+                assert_eq!(next(0).unwrap().into_trailers().unwrap(), trailers);
+            }
+            assert!(next(0).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_have_their_turn_after_64_frames() {
+        let mut frames = std::pin::pin!(Frames::new(Given(vec![1; 200].into_iter()), Duration::from_secs(1)));
+        let mut cx = Context::from_waker(Waker::noop());
+        for turn in [64, 64, 64] {
+            for frame in 0..turn {
+                assert!(frames.as_mut().poll_next(&mut cx).is_ready(), "{frame}");
+            }
+            assert!(frames.as_mut().poll_next(&mut cx).is_pending());
+        }
+        for _ in 0..8 {
+            assert!(matches!(frames.as_mut().poll_next(&mut cx), Poll::Ready(Some(Ok(_)))));
+        }
+        assert!(matches!(frames.as_mut().poll_next(&mut cx), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_body_has_its_limit_and_all_have_one_budget() {
+        let budget = Arc::new(Budget::new(100));
+        let mut first = Kept::new(60, &budget);
+        assert_eq!(
+            (first.left(), first.room_for(&[0; 61])),
+            (60, Err(RejectionKind::BodyTooLarge))
+        );
+        assert_eq!(first.room_for(&[0; 40]), Ok(()));
+        first.push(vec![0; 40].into());
+        assert_eq!(
+            (first.left(), first.room_for(&[0; 21])),
+            (20, Err(RejectionKind::BodyTooLarge))
+        );
+        let mut second = Kept::new(usize::MAX, &budget);
+        assert_eq!(second.room_for(&[0; 61]), Err(RejectionKind::OverBudget));
+        assert_eq!(second.room_for(&[0; 60]), Ok(()));
+        let used = || budget.used.load(Ordering::Relaxed);
+        assert_eq!(used(), 100);
+        // What is reserved already is not reserved again.
+        assert_eq!(second.room_for(&[0; 60]), Ok(()));
+        drop(second);
+        assert_eq!(used(), 40);
+        drop(first);
+        assert_eq!(used(), 0);
+    }
+}
