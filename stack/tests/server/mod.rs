@@ -25,13 +25,11 @@ use tower::{Service, ServiceExt};
 use crate::common::NOW;
 
 /// Ends a test that would hang. Far longer than anything takes.
-const TOO_LONG: Duration = Duration::from_secs(120);
+const TOO_LONG: Duration = Duration::from_secs(100);
 
 pub(crate) async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(TOO_LONG, work).await {
-        Ok(done) => done,
-        Err(_) => panic!("{what}: not within {TOO_LONG:?}"),
-    }
+    let done = tokio::time::timeout(TOO_LONG, work).await;
+    done.unwrap_or_else(|_| panic!("{what}: not within {TOO_LONG:?}"))
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,10 +106,8 @@ impl Server {
     pub(crate) async fn until(&self, what: &str, mut reached: impl FnMut(&Count) -> bool) -> Count {
         let mut count = self.count.subscribe();
         let waited = tokio::time::timeout(TOO_LONG, count.wait_for(|count| reached(count))).await;
-        match waited {
-            Ok(count) => *count.unwrap(),
-            Err(_) => panic!("{what}: not within {TOO_LONG:?}, but {:?}", self.now()),
-        }
+        let count = waited.unwrap_or_else(|_| panic!("{what}: not within {TOO_LONG:?}, but {:?}", self.now()));
+        *count.unwrap()
     }
 
     /// The status of a genuine call that needs every byte of a budget of `len`: head and body go in one write, so
