@@ -155,6 +155,7 @@ mod canonical;
 mod clock;
 mod env;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
+#[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
 mod key;
 mod keyring;
