@@ -132,6 +132,7 @@ fn in_frames(body: &Bytes, size: usize) -> Body {
 
 #[tokio::test]
 async fn memory_follows_the_bytes_that_arrived() {
+    small_frames_among_large_ones_hold_little().await;
     a_dribbled_body_costs_little_more_than_itself().await;
     large_frames_are_not_copied().await;
     a_large_frame_among_small_ones_is_not_copied().await;
@@ -204,6 +205,23 @@ async fn a_large_frame_among_small_ones_is_not_copied() {
         let piece = (body[at..].as_ptr() as usize, size);
         assert!(pieces.contains(&piece), "the frame at {at} was copied");
     }
+}
+
+async fn small_frames_among_large_ones_hold_little() {
+    let body = Bytes::from(vec![b'x'; 4 * 1024 * 1024]);
+    let header = signed(&body);
+    // Two small ones begin a piece to be filled, and a large one ends it.
+    let sizes = [1, 1, 16 * 1024].into_iter().cycle();
+    let mut rest = body.clone();
+    let frames: Vec<_> = sizes
+        .map_while(|size| Some(rest.split_to(size.min(rest.len()))).filter(|frame| !frame.is_empty()))
+        .map(Ok::<_, std::convert::Infallible>)
+        .collect();
+    let request = request(&header, Body::from_stream(Given(frames.into_iter())));
+    let (status, cost) = cost(status(request)).await;
+    assert_eq!(status, StatusCode::OK);
+    // The large ones are the body's own memory.
+    assert!(cost.peak < body.len() / 4, "{cost:?}");
 }
 
 async fn hostile_json_costs_a_bounded_tree() {

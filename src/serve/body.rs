@@ -226,11 +226,17 @@ impl Pieces {
     }
 
     fn seal(&mut self, next: Last) {
-        self.full_held += self.last.held();
-        match std::mem::replace(&mut self.last, next) {
-            Last::Kept(bytes) => self.full.extend(Some(bytes).filter(|bytes| !bytes.is_empty())),
-            Last::Filling(piece) => self.full.extend(Some(piece.freeze()).filter(|bytes| !bytes.is_empty())),
-        }
+        let bytes = match std::mem::replace(&mut self.last, next) {
+            Last::Kept(bytes) => bytes,
+            // A large frame came before it was half full: what little it holds must not keep all of it.
+            Last::Filling(piece) if piece.len() < piece.capacity() / 2 => Bytes::copy_from_slice(&piece),
+            Last::Filling(piece) => {
+                self.full_held += piece.capacity() - piece.len();
+                piece.freeze()
+            }
+        };
+        self.full_held += bytes.len();
+        self.full.extend(Some(bytes).filter(|bytes| !bytes.is_empty()));
     }
 
     fn room(&self) -> usize {
