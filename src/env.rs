@@ -5,8 +5,8 @@ use std::ffi::OsString;
 
 use thiserror::Error;
 
-use crate::key::{KeyError, Keys, SigningKey};
-use crate::keyring::KeyRing;
+use crate::key::{KeyError, SigningKey};
+use crate::keyring::{KeyRing, Keys};
 
 const SIGNING_KEY: &str = "INNGEST_SIGNING_KEY";
 const SIGNING_KEY_FALLBACK: &str = "INNGEST_SIGNING_KEY_FALLBACK";

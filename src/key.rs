@@ -2,17 +2,12 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
-
-#[cfg(feature = "layer")]
-use crate::signature::KeyRole;
-use crate::signature::Signature;
 
 // `Hmac` carries its key as two SHA-256 states, and wipes them only if SHA-256 itself does.
 const _: () = {
@@ -46,15 +41,6 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Signs `body` as sent at `unix_seconds`: `hex(HMAC-SHA256(key, body ‖ decimal(t)))`.
-    ///
-    /// A time that is not ten digits long (before 2001 or after 2286) becomes the nearest that is:
-    /// the format has no other, and no verifier with a working clock takes either.
-    #[must_use]
-    pub fn sign(&self, body: &[u8], unix_seconds: u64) -> Signature {
-        Signature::sign(self, [body], unix_seconds)
-    }
-
     /// The bearer token for Inngest's API: the prefix and the hex SHA-256 of the hex-decoded remainder.
     ///
     /// # Errors
@@ -161,113 +147,6 @@ impl fmt::Display for Fingerprint {
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-/// The current key and, during a rotation, the fallback: what one request is judged by. Never changes; a
-/// [`KeyRing`](crate::KeyRing) changes which of these it holds.
-#[derive(Debug)]
-pub struct Keys {
-    current: SigningKey,
-    fallback: Option<SigningKey>,
-    used: Used,
-}
-
-/// How often each key verified a request, and when the fallback last did (0: never).
-#[derive(Debug, Default)]
-struct Used {
-    current: AtomicU64,
-    fallback: AtomicU64,
-    fallback_at: AtomicU64,
-}
-
-impl Keys {
-    /// A fallback equal to the current key is none.
-    #[must_use]
-    pub fn new(current: SigningKey, fallback: Option<SigningKey>) -> Self {
-        let fallback = fallback.filter(|fallback| *fallback != current);
-        Self {
-            current,
-            fallback,
-            used: Used::default(),
-        }
-    }
-
-    /// The key that is tried first, and that signs what nobody asked for.
-    #[must_use]
-    pub fn current(&self) -> &SigningKey {
-        &self.current
-    }
-
-    /// The key that is tried next.
-    #[must_use]
-    pub fn fallback(&self) -> Option<&SigningKey> {
-        self.fallback.as_ref()
-    }
-
-    /// How often each key verified a request.
-    #[must_use]
-    pub fn usage(&self) -> KeyUsage {
-        let last = self.used.fallback_at.load(Ordering::Relaxed);
-        KeyUsage {
-            current: self.used.current.load(Ordering::Relaxed),
-            fallback: self.used.fallback.load(Ordering::Relaxed),
-            fallback_last_used: Some(last).filter(|&at| at != 0),
-        }
-    }
-
-    /// Counts a verified request, and says once that the fallback is in use.
-    #[cfg(feature = "layer")]
-    pub(crate) fn count(&self, role: KeyRole, now: u64) {
-        let counter = match role {
-            KeyRole::Current => &self.used.current,
-            KeyRole::Fallback => {
-                self.used.fallback_at.fetch_max(now, Ordering::Relaxed);
-                &self.used.fallback
-            }
-        };
-        if counter.fetch_add(1, Ordering::Relaxed) == 0 && role == KeyRole::Fallback {
-            tracing::info!(
-                current = ?self.current,
-                fallback = ?self.fallback,
-                "Inngest signs with the fallback key: a rotation has begun, or its last step is still to do"
-            );
-        }
-    }
-
-    #[cfg(feature = "layer")]
-    pub(crate) fn in_role(&self, role: KeyRole) -> &SigningKey {
-        match (role, &self.fallback) {
-            (KeyRole::Fallback, Some(fallback)) => fallback,
-            _ => &self.current,
-        }
-    }
-}
-
-/// Equal keys in equal roles, however often they were used.
-impl PartialEq for Keys {
-    fn eq(&self, other: &Self) -> bool {
-        self.current == other.current && self.fallback == other.fallback
-    }
-}
-
-impl Eq for Keys {}
-
-/// How often each key verified a request since the ring last changed: what answers "may the old key go?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyUsage {
-    /// Requests that the current key verified.
-    pub current: u64,
-    /// Requests that the fallback verified.
-    pub fallback: u64,
-    /// When the fallback last did, in Unix seconds.
-    pub fallback_last_used: Option<u64>,
-}
-
-impl From<SigningKey> for Keys {
-    fn from(current: SigningKey) -> Self {
-        Self::new(current, None)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The keys that a process holds, shared by everything that signs or verifies, changed while it runs.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::key::{KeyUsage, Keys, SigningKey};
+use crate::key::SigningKey;
 
 /// A handle on the current key and the fallback. Clones share one ring, and cost one reference count.
 ///
@@ -95,6 +96,122 @@ impl From<SigningKey> for KeyRing {
     }
 }
 
+/// Which key a request was signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyRole {
+    /// The current key.
+    Current,
+    /// The fallback: a rotation is under way, or its end was forgotten.
+    Fallback,
+}
+
+/// The current key and, during a rotation, the fallback: what one request is judged by. Never changes; a
+/// [`KeyRing`](crate::KeyRing) changes which of these it holds.
+#[derive(Debug)]
+pub struct Keys {
+    current: SigningKey,
+    fallback: Option<SigningKey>,
+    used: Used,
+}
+
+/// How often each key verified a request, and when the fallback last did (0: never).
+#[derive(Debug, Default)]
+struct Used {
+    current: AtomicU64,
+    fallback: AtomicU64,
+    fallback_at: AtomicU64,
+}
+
+impl Keys {
+    /// A fallback equal to the current key is none.
+    #[must_use]
+    pub fn new(current: SigningKey, fallback: Option<SigningKey>) -> Self {
+        let fallback = fallback.filter(|fallback| *fallback != current);
+        Self {
+            current,
+            fallback,
+            used: Used::default(),
+        }
+    }
+
+    /// The key that is tried first, and that signs what nobody asked for.
+    #[must_use]
+    pub fn current(&self) -> &SigningKey {
+        &self.current
+    }
+
+    /// The key that is tried next.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&SigningKey> {
+        self.fallback.as_ref()
+    }
+
+    /// How often each key verified a request.
+    #[must_use]
+    pub fn usage(&self) -> KeyUsage {
+        let last = self.used.fallback_at.load(Ordering::Relaxed);
+        KeyUsage {
+            current: self.used.current.load(Ordering::Relaxed),
+            fallback: self.used.fallback.load(Ordering::Relaxed),
+            fallback_last_used: Some(last).filter(|&at| at != 0),
+        }
+    }
+
+    /// Counts a verified request, and says once that the fallback is in use.
+    #[cfg(feature = "layer")]
+    pub(crate) fn count(&self, role: KeyRole, now: u64) {
+        let counter = match role {
+            KeyRole::Current => &self.used.current,
+            KeyRole::Fallback => {
+                self.used.fallback_at.fetch_max(now, Ordering::Relaxed);
+                &self.used.fallback
+            }
+        };
+        if counter.fetch_add(1, Ordering::Relaxed) == 0 && role == KeyRole::Fallback {
+            tracing::info!(
+                current = ?self.current,
+                fallback = ?self.fallback,
+                "Inngest signs with the fallback key: a rotation has begun, or its last step is still to do"
+            );
+        }
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn in_role(&self, role: KeyRole) -> &SigningKey {
+        match (role, &self.fallback) {
+            (KeyRole::Fallback, Some(fallback)) => fallback,
+            _ => &self.current,
+        }
+    }
+}
+
+/// Equal keys in equal roles, however often they were used.
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        self.current == other.current && self.fallback == other.fallback
+    }
+}
+
+impl Eq for Keys {}
+
+/// How often each key verified a request since the ring last changed: what answers "may the old key go?".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeyUsage {
+    /// Requests that the current key verified.
+    pub current: u64,
+    /// Requests that the fallback verified.
+    pub fallback: u64,
+    /// When the fallback last did, in Unix seconds.
+    pub fallback_last_used: Option<u64>,
+}
+
+impl From<SigningKey> for Keys {
+    fn from(current: SigningKey) -> Self {
+        Self::new(current, None)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,7 +273,6 @@ mod tests {
     #[cfg(feature = "layer")]
     #[test]
     fn use_is_counted_by_key_and_only_since_the_last_change() {
-        use crate::signature::KeyRole;
         let ring = KeyRing::from(Keys::new(key("bb"), Some(key("aa"))));
         let keys = ring.snapshot();
         for (role, now) in [(KeyRole::Current, 7), (KeyRole::Fallback, 9), (KeyRole::Fallback, 8)] {

@@ -165,18 +165,18 @@ pub mod replay;
 mod serve;
 mod signature;
 pub mod testing;
+mod verify;
 
 #[cfg(feature = "layer")]
 pub use api::{ApiAuthError, InngestApiAuth, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use env::{Config, ConfigError};
-pub use key::{BearerError, Fingerprint, KeyError, KeyUsage, Keys, SigningKey};
-pub use keyring::KeyRing;
+pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
+pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
 pub use serve::{Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture};
-pub use signature::{
-    Authentic, Form, KeyRole, SIGNATURE_HEADER, Signature, SignatureError, Tolerance, Verified, VerifyError, verify,
-};
+pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
+pub use verify::{Authentic, Form, Tolerance, Verified, VerifyError, verify};
 
 /// What this crate answers in `X-Inngest-Sdk`.
 #[cfg(feature = "layer")]

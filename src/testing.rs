@@ -83,9 +83,11 @@ mod inngest {
     use super::TestClock;
     use crate::canonical::canonicalize;
     use crate::clock::Clock;
-    use crate::key::{Keys, SigningKey};
+    use crate::key::SigningKey;
+    use crate::keyring::Keys;
     use crate::serve::InngestAuth;
-    use crate::signature::{SIGNATURE_HEADER, Tolerance};
+    use crate::signature::SIGNATURE_HEADER;
+    use crate::verify::Tolerance;
 
     /// Stands for Inngest: signs whole requests, at the time that its clock shows.
     ///

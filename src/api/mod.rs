@@ -49,9 +49,8 @@ use http::HeaderValue;
 pub use layer::InngestApiAuth;
 pub use service::{ApiAuthError, InngestApiAuthService};
 
-use crate::key::{BearerError, Keys, SigningKey};
-use crate::keyring::KeyRing;
-use crate::signature::KeyRole;
+use crate::key::{BearerError, SigningKey};
+use crate::keyring::{KeyRing, KeyRole, Keys};
 
 impl KeyRing {
     /// The values of `Authorization` to call Inngest's API with, in the order to try them: the current key's,

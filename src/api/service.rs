@@ -15,7 +15,7 @@ use super::layer::{Origin, Outbound, Stance};
 use crate::env::ConfigError;
 use crate::key::BearerError;
 use crate::keyring::KeyRing;
-use crate::signature::KeyRole;
+use crate::keyring::KeyRole;
 
 const ENVIRONMENT: HeaderName = HeaderName::from_static("x-inngest-env");
 /// Prefix of the key that all branch environments of an account share.

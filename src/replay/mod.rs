@@ -71,7 +71,8 @@ pub use memory::MemoryReplayStore;
 #[cfg(feature = "redis")]
 pub use redis::RedisReplayStore;
 
-use crate::signature::{Signature, Tolerance};
+use crate::signature::Signature;
+use crate::verify::Tolerance;
 
 /// Remembers MACs until a time.
 ///

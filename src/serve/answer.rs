@@ -14,11 +14,12 @@ use http::header::CONTENT_ENCODING;
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::body::Pieces;
-use super::layer::Guard;
+use super::guard::Guard;
+use super::pieces::Pieces;
 use super::respond;
-use crate::key::Keys;
-use crate::signature::{Signature, Verified, check_fresh};
+use crate::keyring::Keys;
+use crate::signature::Signature;
+use crate::verify::{Verified, check_fresh};
 
 /// Longest answer, in bytes, that is read to be signed.
 const MAX_LEN: u64 = 8 * 1024 * 1024;

@@ -7,7 +7,7 @@ use http::request::Parts;
 use thiserror::Error;
 
 use super::respond;
-use crate::signature::Verified;
+use crate::verify::Verified;
 
 /// Who is calling. [`InngestAuth`](crate::InngestAuth) puts it into the extensions of every request that it lets pass.
 ///

@@ -15,10 +15,9 @@ use tower_service::Service;
 
 use super::answer::{Reading, Signer};
 use super::body::Frames;
-use super::layer::Guard;
+use super::guard::{Checking, Guard, Heads, Next, Pass, Waiting, pass_unsigned_sync, tell};
 use super::rejection::{Rejection, RejectionKind};
 use super::respond;
-use super::service::{Checking, Heads, Pass, pass_unsigned_sync, tell};
 
 pin_project! {
     /// What [`InngestAuthService`](crate::InngestAuthService) answers with.
@@ -63,16 +62,6 @@ enum Then {
     Refuse(Rejection),
     PassUnsignedSync,
 }
-
-/// What becomes of a request.
-pub(super) enum Next {
-    /// On to the inner service, which exists for this request only from now on.
-    Pass(Request<Body>, Pass),
-    Answer(Response<Body>),
-    Wait(Waiting),
-}
-
-pub(super) type Waiting = Pin<Box<dyn Future<Output = Next> + Send>>;
 
 impl<S, B, R> ResponseFuture<S, B, R>
 where

@@ -8,14 +8,14 @@ use axum_core::response::Response;
 use tower_layer::Layer;
 
 use super::body::{Budget, Limits};
+use super::guard::{Guard, Stance};
 use super::rejection::Rejection;
-use super::respond::OnRefusal;
 use super::service::InngestAuthService;
 use crate::clock::{Clock, SystemClock};
 use crate::env::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 use crate::replay::{self, ReplayStore};
-use crate::signature::Tolerance;
+use crate::verify::Tolerance;
 
 /// The layer that lets in Inngest and nobody else. See the [crate's front page](crate) for the order of work.
 ///
@@ -31,34 +31,6 @@ use crate::signature::Tolerance;
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Guard>);
-
-/// Everything that a request is judged by, but the keys' present state.
-#[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) stance: Stance,
-    pub(super) tolerance: Tolerance,
-    pub(super) body: Limits,
-    pub(super) budget: Arc<Budget>,
-    pub(super) unauthenticated_sync: bool,
-    pub(super) sign_answers: bool,
-    pub(super) replay: Option<replay::Guard>,
-    /// In seconds.
-    pub(super) replay_skew: u64,
-    pub(super) replay_fails_open: bool,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) on_refusal: Option<Arc<OnRefusal>>,
-}
-
-#[derive(Clone)]
-pub(super) enum Stance {
-    Verify(KeyRing),
-    Dev {
-        /// Said at each request that claims to come from the cloud.
-        key_set: bool,
-    },
-    /// The configuration cannot be used: nothing passes.
-    Refuse(ConfigError),
-}
 
 impl InngestAuth {
     /// Configured by the environment ([`Config`] has the variables). Always a layer: where the configuration
@@ -236,24 +208,5 @@ impl<S> Layer<S> for InngestAuth {
 impl fmt::Debug for InngestAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("InngestAuth");
-        match &self.stance {
-            Stance::Verify(keys) => debug.field("keys", &*keys.snapshot()),
-            Stance::Dev { .. } => debug.field("dev", &true),
-            Stance::Refuse(error) => debug.field("refuses_all", error),
-        };
-        debug
-            .field("tolerance", &self.tolerance)
-            .field("body_limit", &self.body.len)
-            .field("body_deadline", &self.body.time)
-            .field("unauthenticated_sync", &self.unauthenticated_sync)
-            .field("sign_answers", &self.sign_answers)
-            .field("replay_guard", &self.replay.is_some())
-            .finish_non_exhaustive()
     }
 }

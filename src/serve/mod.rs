@@ -4,8 +4,11 @@ mod answer;
 mod body;
 mod extract;
 mod future;
+mod guard;
 mod layer;
+mod pieces;
 mod rejection;
+mod request;
 mod respond;
 mod service;
 

@@ -5,8 +5,10 @@ use std::fmt;
 use http::{HeaderValue, StatusCode};
 
 use crate::env::ConfigError;
-use crate::key::{Fingerprint, Keys, SigningKey};
-use crate::signature::{SignatureError, VerifyError};
+use crate::key::{Fingerprint, SigningKey};
+use crate::keyring::Keys;
+use crate::signature::SignatureError;
+use crate::verify::VerifyError;
 
 /// A refused request, as it stands in the extensions of the response that refused it.
 ///

@@ -7,7 +7,8 @@ use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{Extensions, HeaderName, HeaderValue, StatusCode};
 
 use super::rejection::{Rejection, RejectionKind};
-use crate::signature::{SIGNATURE_HEADER, Verified};
+use crate::signature::SIGNATURE_HEADER;
+use crate::verify::Verified;
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
