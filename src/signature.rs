@@ -150,8 +150,9 @@ fn parse_mac(digits: &[u8; 64]) -> Result<[u8; 32], SignatureError> {
     let mut seen = 0;
     for (byte, pair) in mac.iter_mut().zip(digits.as_chunks::<2>().0) {
         let [high, low] = pair.map(|digit| HEX[usize::from(digit)]);
-        seen |= high | low;
-        *byte = high << 4 | low & 0xf;
+        seen |= high;
+        seen |= low;
+        *byte = high << 4 | low;
     }
     if seen == NOT_HEX {
         Err(SignatureError::BadMac)
