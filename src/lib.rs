@@ -43,7 +43,8 @@
 //! ```
 //!
 //! [`Config`] has the environment's variables, [`InngestAuth`] the setters, [`RejectionKind`] every refusal with its
-//! status. In a clone, `cargo run --example serve` shows all of it at work.
+//! status. What is refused, and why, is in the log: that of [`tracing`](https://docs.rs/tracing), so give it a subscriber.
+//! In a clone, `cargo run --example serve` shows all of it at work.
 //!
 //! # Guide
 //!
