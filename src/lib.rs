@@ -8,7 +8,8 @@
 //!
 //! Set `INNGEST_SIGNING_KEY`, put the layer on the route, and take [`Caller`] where you want to know who calls:
 //!
-//! ```
+#![cfg_attr(feature = "layer", doc = "```")]
+#![cfg_attr(not(feature = "layer"), doc = "```text")]
 //! # use axum::{Router, body::{Body, Bytes}, http::{Request, StatusCode}, routing::any};
 //! # use inngest_auth::{Caller, Clock, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock};
 //! # use tower::ServiceExt;
@@ -95,7 +96,8 @@
 //! extractors. Then strangers cannot use up what is meant for Inngest. On the route and not on the router, so that
 //! unknown paths stay 404.
 //!
-//! ```
+#![cfg_attr(feature = "layer", doc = "```")]
+#![cfg_attr(not(feature = "layer"), doc = "```text")]
 //! # use std::time::Duration;
 //! # use axum::{BoxError, Router, body::Body, error_handling::HandleErrorLayer};
 //! # use axum::{http::{Request, StatusCode}, routing::{any, get}};
