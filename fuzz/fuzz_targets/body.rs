@@ -1,0 +1,92 @@
+//! The body as it arrives: however it is cut and delayed, the same verdict, and the handler reads the same bytes.
+#![no_main]
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::sync::LazyLock;
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response, Version};
+use http_body_util::BodyExt;
+use inngest_auth::testing::TestClock;
+use inngest_auth::{InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, Verified};
+use inngest_auth_fuzz::framing::{BUDGET, DEADLINE, Head, LIMIT, Plan};
+use inngest_auth_fuzz::{CURRENT, FALLBACK, NOW, at_once, header, planned};
+use libfuzzer_sys::fuzz_target;
+use tokio::runtime::{Builder, Runtime};
+use tower::{Layer, ServiceExt, service_fn};
+
+/// One for all inputs: what one body took of the budget and did not give back, the next ones lack.
+static AUTH: LazyLock<InngestAuth> = LazyLock::new(|| {
+    let [current, fallback] = [CURRENT, FALLBACK].map(|(text, _)| text.parse().unwrap());
+    InngestAuth::new(Keys::new(current, Some(fallback)))
+        .clock(TestClock::at(NOW))
+        .body_limit(LIMIT)
+        .body_budget(BUDGET)
+        .body_deadline(DEADLINE)
+        .sign_answers(false)
+});
+
+thread_local! {
+    /// Its clock jumps to the next timer when there is nothing to do.
+    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+}
+
+fuzz_target!(|input: &[u8]| {
+    let Some((plan, bytes)) = planned::<Plan>(input) else {
+        return;
+    };
+    let body = plan.body(bytes);
+    let signed = |secret| header::write(NOW, &header::sign(secret, &body, NOW));
+    let (header, verdict) = match plan.head {
+        Head::Current => (Some(signed(CURRENT.1)), Ok(KeyRole::Current)),
+        Head::Fallback => (Some(signed(FALLBACK.1)), Ok(KeyRole::Fallback)),
+        Head::Forged => (Some(signed("")), Err(RejectionKind::WrongSignature)),
+        Head::Malformed => (Some("t=1".into()), Err(RejectionKind::Malformed)),
+        Head::Unsigned => (None, Err(RejectionKind::Missing)),
+    };
+    // What the headers decide, no body changes.
+    let by_head = matches!(plan.head, Head::Malformed | Head::Unsigned);
+    let expected = match plan.refusal(body.len()) {
+        Some(kind) if !by_head => Err(kind),
+        _ => verdict,
+    };
+
+    let mut request =
+        Request::post("/api/inngest").version(if plan.http2 { Version::HTTP_2 } else { Version::HTTP_11 });
+    if plan.announced {
+        request = request.header(CONTENT_LENGTH, body.len());
+    }
+    if let Some(header) = header {
+        request = request.header(SIGNATURE_HEADER, header);
+    }
+    let request = request.body(plan.frames(body.clone())).unwrap();
+
+    let found = RefCell::new(Vec::new());
+    let handler = service_fn(|request: Request<Body>| {
+        assert_eq!(request.headers()[CONTENT_LENGTH], body.len().to_string());
+        assert_eq!(
+            http_body::Body::size_hint(request.body()).exact(),
+            Some(body.len() as u64)
+        );
+        let read = at_once(request.into_body().collect()).unwrap();
+        assert!(read.trailers().is_none(), "nobody signed them");
+        found.borrow_mut().push(read.to_bytes());
+        async { Ok::<_, Infallible>(Response::new(Body::empty())) }
+    });
+    let answer = RUNTIME.with(|runtime| runtime.block_on(AUTH.layer(handler).oneshot(request)));
+    let answer = answer.unwrap();
+
+    let handed_on: &[Bytes] = match expected {
+        Ok(_) => std::slice::from_ref(&body),
+        Err(_) => &[],
+    };
+    assert_eq!(found.take(), handed_on);
+    let outcome = match answer.extensions().get::<Rejection>() {
+        Some(rejection) => Err(rejection.kind()),
+        None => Ok(answer.extensions().get::<Verified>().unwrap().key()),
+    };
+    assert_eq!(outcome, expected);
+});

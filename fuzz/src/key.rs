@@ -1,0 +1,85 @@
+//! Signing keys.
+
+use arbitrary::Arbitrary;
+use sha2::{Digest, Sha256};
+
+/// Which white space stands before a key, and which behind it.
+#[derive(Arbitrary)]
+pub struct Around(u8, u8);
+
+const SPACE: [&str; 8] = [
+    "",
+    "\n",
+    " ",
+    "\t",
+    "\r\n",
+    "\u{a0}",
+    "\u{2003}\u{2028}",
+    "\x0b\x0c\u{85}",
+];
+
+impl Around {
+    #[must_use]
+    pub fn of(&self, text: &str) -> String {
+        let [before, behind] = [self.0, self.1].map(|it| SPACE[usize::from(it) % SPACE.len()]);
+        format!("{before}{text}{behind}")
+    }
+}
+
+/// A key's parts.
+#[derive(Debug)]
+pub struct Key<'a> {
+    /// `signkey-<env>-`, or nothing.
+    pub prefix: &'a str,
+    /// What the HMAC is keyed with.
+    pub secret: &'a str,
+}
+
+/// `None` where the text is no key.
+#[must_use]
+pub fn read(text: &str) -> Option<Key<'_>> {
+    let text = text.trim();
+    let (prefix, secret) = text.split_at(prefix(text).unwrap_or_default());
+    (!secret.is_empty()).then_some(Key { prefix, secret })
+}
+
+/// Length of what `^signkey-\w+-` matches, by the machine that the expression is.
+fn prefix(text: &str) -> Option<usize> {
+    let mut rest = text.strip_prefix("signkey-")?;
+    let mut word = 0;
+    while let Some(tail) = rest.strip_prefix(|it: char| it.is_ascii_alphanumeric() || it == '_') {
+        (rest, word) = (tail, word + 1);
+    }
+    rest = rest.strip_prefix('-')?;
+    (word > 0).then_some(text.len() - rest.len())
+}
+
+impl Key<'_> {
+    /// SHA-256 of the bytes that the secret spells, in hex; `None` where it spells none.
+    #[must_use]
+    pub fn hash(&self) -> Option<String> {
+        Some(hex(&Sha256::digest(unhex(self.secret)?)))
+    }
+}
+
+/// The bytes that hex digits of either case spell.
+#[must_use]
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .chars()
+        .map(|it| it.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .collect::<Option<_>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else {
+        return None;
+    };
+    Some(pairs.iter().map(|[high, low]| high * 16 + low).collect())
+}
+
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte / 16), digit(byte % 16)])
+        .collect()
+}
