@@ -51,7 +51,13 @@ fn main() -> Result<()> {
     ] {
         corpus.body(shape.as_bytes());
     }
+    corpus.edges();
     corpus.write()
+}
+
+/// How `arbitrary` spells a choice: a `u32` that lies in the choice's part of all.
+fn variant(choice: u32, of: u32) -> [u8; 4] {
+    (u32::MAX / of * choice + choice).to_le_bytes()
 }
 
 fn cases<'a>(of: &'a Value, kind: &str) -> &'a [Value] {
@@ -83,14 +89,33 @@ impl Corpus {
     fn body(&mut self, body: &[u8]) {
         let raw = as_planned::<Plan>(body);
         let mut canonical = raw.clone();
-        // `arbitrary` picks the second of five by the second fifth of all `u32`; two choices come before.
-        canonical[8..12].copy_from_slice(&(u32::MAX / 5 + 1).to_le_bytes());
+        canonical[8..12].copy_from_slice(&variant(1, 5));
         let chosen = planned::<Plan>(&canonical).map(|(plan, _)| plan.over);
         assert!(matches!(chosen, Some(Over::CanonicalForm)), "{chosen:?}");
         self.add("verify", raw);
         self.add("verify", canonical);
         self.add("body", as_planned::<framing::Plan>(body));
         self.add("canonical", as_planned::<json::Length>(body));
+    }
+
+    /// Where one more is too much.
+    fn edges(&mut self) {
+        for age in [300_i16, 301, -300, -301] {
+            let mut seed = as_planned::<Plan>(b"{}");
+            seed[12..14].copy_from_slice(&age.to_le_bytes());
+            let chosen = planned::<Plan>(&seed).map(|(plan, _)| plan.age);
+            assert_eq!(chosen, Some(age));
+            self.add("verify", seed);
+        }
+        for more in [0_i8, 1] {
+            let more = more.to_le_bytes();
+            self.add("canonical", [&variant(1, 2)[..], &more, b"[1]"].concat());
+            let mut seed = as_planned::<framing::Plan>(b"{}");
+            seed.splice(4..8, [&variant(1, 3)[..], &more].concat());
+            let length = planned::<framing::Plan>(&seed).map(|(plan, body)| plan.body(body).len());
+            assert_eq!(length, Some(framing::LIMIT + usize::from(more[0])));
+            self.add("body", seed);
+        }
     }
 
     fn write(self) -> Result<()> {
