@@ -40,7 +40,9 @@ def serving(command, env, *args):
     """The address of a server that prints it first."""
     server = subprocess.Popen([*command, *args], env=env, stdout=subprocess.PIPE, text=True)
     try:
-        yield server.stdout.readline().strip()
+        address = server.stdout.readline().strip()
+        assert address, f"did not start: {command}"
+        yield address
     finally:
         server.terminate()
         server.wait()
@@ -82,7 +84,11 @@ def check(env):
             subprocess.Popen([*command, "check", url, file.name], env=env, stdout=subprocess.PIPE, text=True)
             for command in SDKS.values()
         ]
-        told = [process.communicate()[0] for process in running]
+        try:
+            told = [process.communicate(timeout=900)[0] for process in running]
+        finally:
+            for process in running:
+                process.kill()
     for sdk, process, counts in zip(SDKS, running, told):
         assert process.returncode == 0, f"disagreed with the {sdk} SDK"
         counts = json.loads(counts)
