@@ -26,7 +26,6 @@ ctbench_main!(
     matches_nothing_or_nearly_the_fallback,
     nearly_the_current_key_or_nearly_the_fallback,
     matches_nothing_or_nearly_the_canonical_form,
-    digits_zero_or_any,
     self_check_leaks
 );
 
@@ -131,16 +130,6 @@ fn matches_nothing_or_nearly_the_canonical_form(runner: &mut CtRunner, rng: &mut
     let nothing = |rng: &mut BenchRng| parsed(&any_mac(rng));
     let near = |rng: &mut BenchRng| nearly(&CURRENT, CANONICAL, rng);
     compare(runner, rng, nothing, near, |signature| refused(JSON, signature));
-}
-
-/// Parsing `s`: every digit zero, or any.
-fn digits_zero_or_any(runner: &mut CtRunner, rng: &mut BenchRng) {
-    let zero = |rng: &mut BenchRng| {
-        let mut header = any_mac(rng);
-        header[MAC..].fill(b'0');
-        header
-    };
-    compare(runner, rng, zero, any_mac, |header| Signature::parse(header));
 }
 
 /// Must be found out: what `differs_in_first_or_last_byte` times, and behind it a comparison of 32 bytes that ends at
