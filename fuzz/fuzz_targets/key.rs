@@ -43,14 +43,14 @@ fuzz_target!(|input: &[u8]| {
         // A secret may spell what is shown of any key.
         let other = if parsed.bearer().is_ok() { "00" } else { "-" };
         let other = format!("{}{other}", expected.prefix).parse().unwrap();
-        for (debug, harmless) in debugs(parsed).iter().zip(debugs(other)) {
+        for (debug, harmless) in debugs(&parsed).iter().zip(debugs(&other)) {
             let told = debug.contains(expected.secret) && !harmless.contains(expected.secret);
             assert!(!told, "{debug}");
         }
     }
 });
 
-fn debugs(key: SigningKey) -> [String; 3] {
+fn debugs(key: &SigningKey) -> [String; 3] {
     let keys = Keys::new(key.clone(), Some("signkey-test-0000".parse().unwrap()));
     [
         format!("{key:?}"),
