@@ -1,5 +1,5 @@
 //! Whether the time that a refusal takes tells how it came about: for each pair of inputs that differ in what must
-//! stay secret, a million of each kind mixed, and Welch's t-test on how long they took (Reparaz, Balasch and
+//! stay secret, a million of both kinds mixed, and Welch's t-test on how long they took (Reparaz, Balasch and
 //! Verbauwhede, "Dude, is my code constant time?").
 
 use std::hint::black_box;
