@@ -10,6 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -98,7 +99,9 @@ fn service() -> InngestAuthService<tower::util::ServiceFn<Handler>> {
             Ok(Response::default())
         })
     };
-    inngest().auth().sign_answers(false).layer(service_fn(handler))
+    // A busy machine is not what is asked after here.
+    let auth = inngest().auth().body_deadline(Duration::from_secs(600));
+    auth.sign_answers(false).layer(service_fn(handler))
 }
 
 async fn status(request: Request<Body>) -> StatusCode {
