@@ -28,9 +28,6 @@ pub(super) fn refuse(rejection: Rejection, close: bool, on_refusal: Option<&OnRe
         Some(config) => refusal(kind.status(), format!(r#"{{"message":"Set {}"}}"#, config.variable())),
         None => message(kind.status()),
     };
-    response
-        .headers_mut()
-        .insert(SDK_HANDLED, HeaderValue::from_static("true"));
     if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
         response
             .headers_mut()
