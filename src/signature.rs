@@ -147,8 +147,8 @@ fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
 /// and without a branch that depends on a digit.
 fn parse_mac(digits: &[u8; 64]) -> Result<[u8; 32], SignatureError> {
     let all_hex = digits.iter().fold(true, |all, digit| all & digit.is_ascii_hexdigit());
-    // The low half of `0` to `9` is the digit; that of `A` and `a`, which have bit 6, is 1.
-    let value = |digit: u8| (digit & 0xf) + 9 * (digit >> 6 & 1);
+    // The low half of `0` to `9` is the digit; that of `A` and `a`, which begin at 64, is 1.
+    let value = |digit: u8| (digit & 0xf) + 9 * (digit >> 6);
     let mut mac = [0; 32];
     for (byte, [high, low]) in mac.iter_mut().zip(digits.as_chunks().0) {
         *byte = value(*high) << 4 | value(*low);
