@@ -235,7 +235,7 @@ async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() 
         // limit, and one more is seen.
         (RejectionKind::OverBudget, 12),
     ] {
-        let (count, body) = asked(|_, _| Poll::Ready(Some(Bytes::from_static(b"0123456789"))));
+        let (count, body) = asked(|asked, _| Poll::Ready((asked < 100).then_some(Bytes::from_static(b"0123456789"))));
         let mut request = refused(kind, body);
         request.headers_mut().remove("content-length");
         let answer = ask(&app, request).await;
