@@ -116,18 +116,36 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 /// How long a row's ways take turns: long enough that on a busy machine, too, some rounds go undisturbed.
 const A_ROW: Duration = Duration::from_secs(2);
 
+/// Where stack and heap happen to lie can cost a fifth: each round has them elsewhere, so that no process is stuck with
+/// an unlucky place.
+fn at_depth(depth: usize, work: &mut dyn FnMut()) {
+    let frame = black_box([0_u8; 64]);
+    match depth.checked_sub(1) {
+        Some(depth) => at_depth(depth, work),
+        None => work(),
+    }
+    black_box(frame);
+}
+
 /// The fastest of all rounds of each, in nanoseconds an operation. `make` prepares a round, untimed.
 fn fastest<T, const N: usize>(time: Duration, batch: usize, mut ways: [Way<'_, T>; N]) -> [f64; N] {
     let mut best = [f64::INFINITY; N];
     let began = Instant::now();
-    while began.elapsed() < time {
+    for round in 0.. {
+        if began.elapsed() >= time {
+            break;
+        }
         for (way, best) in ways.iter_mut().zip(&mut best) {
-            let prepared: Vec<T> = (0..batch).map(|_| (way.make)()).collect();
-            let began = Instant::now();
-            for it in prepared {
-                (way.work)(it);
-            }
-            *best = best.min(began.elapsed().as_nanos() as f64 / batch as f64);
+            let placement = black_box(Vec::<u8>::with_capacity(round % 61 * 16));
+            let mut prepared: Vec<T> = (0..batch).map(|_| (way.make)()).collect();
+            at_depth(round % 64, &mut || {
+                let began = Instant::now();
+                for it in prepared.drain(..) {
+                    (way.work)(it);
+                }
+                *best = best.min(began.elapsed().as_nanos() as f64 / batch as f64);
+            });
+            drop(placement);
         }
     }
     best
