@@ -116,8 +116,8 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 /// How long a row's ways take turns: long enough that on a busy machine, too, some rounds go undisturbed.
 const A_ROW: Duration = Duration::from_secs(2);
 
-/// Where stack and heap happen to lie can cost a fifth: each round has them elsewhere, so that no process is stuck with
-/// an unlucky place.
+/// Now and then a whole process measured a fifth more, as if by where its stack and heap lay: each round has them
+/// elsewhere.
 fn at_depth(depth: usize, work: &mut dyn FnMut()) {
     let frame = black_box([0_u8; 64]);
     match depth.checked_sub(1) {
