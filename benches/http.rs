@@ -222,7 +222,7 @@ async fn bench() -> ExitCode {
     let (server, [bare, again, layer, signed, hmacs]) = Server::start([
         app(0),
         app(0),
-        app(0).layer(auth().sign_answers(false)),
+        app(0).layer(auth().sign_responses(inngest_auth::SignResponses::Never)),
         app(0).layer(auth()),
         app(HMACS),
     ]);

@@ -219,7 +219,9 @@ fn key(text: &str) -> SigningKey {
 
 fn auth() -> InngestAuth {
     let keys = Keys::new(key(CURRENT), Some(key(FALLBACK)));
-    InngestAuth::new(keys).clock(TestClock::at(NOW)).sign_answers(false)
+    InngestAuth::new(keys)
+        .clock(TestClock::at(NOW))
+        .sign_responses(inngest_auth::SignResponses::Never)
 }
 
 /// As Axum hands a call on: its length said, and something in the extensions already (it always puts some there).
@@ -413,7 +415,9 @@ fn times(report: &mut Report, body: &Bytes) {
     let answer = body.clone();
     let header = key(CURRENT).sign(b"", NOW).to_string();
     let mut unsigned = auth().layer(Bare(answer.clone()));
-    let mut signed = auth().sign_answers(true).layer(Bare(answer));
+    let mut signed = auth()
+        .sign_responses(inngest_auth::SignResponses::All)
+        .layer(Bare(answer));
     let make = || request(&header, Body::empty());
     let [hmac, unsigned, signed] = fastest(
         A_ROW,

@@ -19,7 +19,11 @@ const ROUNDS: usize = 7;
 fn main() {
     let key: SigningKey = "signkey-test-12345678".parse().expect("a key");
     let clock = TestClock::at(NOW);
-    let auth = || InngestAuth::new(key.clone()).clock(clock.clone()).sign_answers(false);
+    let auth = || {
+        InngestAuth::new(key.clone())
+            .clock(clock.clone())
+            .sign_responses(inngest_auth::SignResponses::Never)
+    };
     println!("{:<24} {:>8} {:>12}", "guard", "threads", "ns a call");
     for threads in [1, 2] {
         report("none", threads, 20_000, &key, &|_| auth());

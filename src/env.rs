@@ -53,7 +53,7 @@ const DEV_API: &str = "http://localhost:8288";
 #[derive(Clone, Debug)]
 pub struct Config {
     mode: Mode,
-    unauthenticated_sync: bool,
+    insecure_unsigned_sync: bool,
     api_base: String,
     environment: Option<String>,
 }
@@ -98,7 +98,7 @@ impl Config {
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
         );
-        let unauthenticated_sync = vars.switch(UNAUTHED_SYNC)?;
+        let insecure_unsigned_sync = vars.switch(UNAUTHED_SYNC)?;
         let dev_server = vars.dev()?;
         let mode = if dev_server.is_some() {
             let key_set = vars
@@ -111,7 +111,7 @@ impl Config {
         };
         Ok(Self {
             mode,
-            unauthenticated_sync,
+            insecure_unsigned_sync,
             api_base: vars.api_base(dev_server.as_deref())?,
             environment: vars.environment()?,
         })
@@ -134,8 +134,8 @@ impl Config {
 
     /// Whether an unsigned `PUT` may ask for a sync.
     #[must_use]
-    pub fn unauthenticated_sync(&self) -> bool {
-        self.unauthenticated_sync
+    pub fn insecure_unsigned_sync(&self) -> bool {
+        self.insecure_unsigned_sync
     }
 
     /// Where Inngest's API is: `http(s)://host`, perhaps with port and path, without a slash at its end.
@@ -444,12 +444,12 @@ mod tests {
     }
 
     #[test]
-    fn unauthenticated_sync_is_off_unless_turned_on() {
+    fn insecure_unsigned_sync_is_off_unless_turned_on() {
         for (value, on) in [("1", true), ("true", true), ("0", false), ("false", false), ("", false)] {
             let config = config([KEY, (UNAUTHED_SYNC, value)]).unwrap();
-            assert_eq!(config.unauthenticated_sync(), on, "{value:?}");
+            assert_eq!(config.insecure_unsigned_sync(), on, "{value:?}");
         }
-        assert!(!config([KEY]).unwrap().unauthenticated_sync());
+        assert!(!config([KEY]).unwrap().insecure_unsigned_sync());
         assert_eq!(blamed([KEY, (UNAUTHED_SYNC, "yes")]), Some(UNAUTHED_SYNC));
     }
 

@@ -60,7 +60,7 @@
 //! 1. In dev mode the request passes on as it is, marked [`Caller::Dev`]. This comes before keys are looked at.
 //! 2. Without a usable key nothing passes (500). No HMAC is ever made with an empty key.
 //! 3. There must be exactly one `X-Inngest-Signature`. The one exception, where
-//!    [`unauthenticated_sync`](InngestAuth::unauthenticated_sync) was chosen: an unsigned `PUT` whose query names no
+//!    [`insecure_unsigned_sync`](InngestAuth::insecure_unsigned_sync) was chosen: an unsigned `PUT` whose query names no
 //!    function, step or probe passes with an empty body, marked [`Caller::UnsignedSync`].
 //! 4. The header must follow the grammar `t=…&s=…`: `t` ten digits, `s` 64 hex digits, each once ([`Signature::parse`]).
 //! 5. `t` must lie within the [tolerance](InngestAuth::tolerance) of the clock, in the past and in the future. A
@@ -79,7 +79,7 @@
 //!     no readiness. The request carries [`Caller::Verified`] in its extensions, a `Content-Length` that is right,
 //!     and no `Transfer-Encoding`, `Trailer` or digest of what was sent.
 //! 13. The answer is signed, with the key that verified the request and the request's own `t`
-//!     ([`sign_answers`](InngestAuth::sign_answers) says which are not).
+//!     ([`sign_responses`](InngestAuth::sign_responses) says which are not).
 //!
 //! A refusal tells the sender a status and no reason. The reason is in the log, and as [`Rejection`] in the
 //! response's extensions, where any outer layer can count it.
@@ -163,9 +163,9 @@ pub mod guide;
 mod key;
 mod keyring;
 #[cfg(feature = "layer")]
-pub mod replay;
+mod layer;
 #[cfg(feature = "layer")]
-mod serve;
+pub mod replay;
 mod signature;
 pub mod testing;
 mod verify;
@@ -177,7 +177,9 @@ pub use env::{Config, ConfigError};
 pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
-pub use serve::{Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture};
+pub use layer::{
+    Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture, SignResponses,
+};
 pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
 pub use verify::{Authentic, Form, Tolerance, Verified, VerifyError, verify};
 

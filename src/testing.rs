@@ -85,7 +85,7 @@ mod inngest {
     use crate::clock::Clock;
     use crate::key::SigningKey;
     use crate::keyring::Keys;
-    use crate::serve::InngestAuth;
+    use crate::layer::InngestAuth;
     use crate::signature::SIGNATURE_HEADER;
     use crate::verify::Tolerance;
 

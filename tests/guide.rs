@@ -48,7 +48,7 @@ fn literals(source: &str, before: &str) -> Vec<String> {
 
 #[test]
 fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
-    let (page, source) = (troubleshooting(), include_str!("../src/serve/rejection.rs"));
+    let (page, source) = (troubleshooting(), include_str!("../src/layer/rejection.rs"));
     let kinds = variants(source, "RejectionKind");
     let said = literals(between(source, "fn what(self)", "\n    }\n"), " => ");
     assert!(kinds.len() == said.len() && kinds.len() >= 14, "{kinds:?} {said:?}");
@@ -67,7 +67,7 @@ fn every_error_can_be_looked_up_by_its_words() {
         (include_str!("../src/env.rs"), "ConfigError", 5),
         (include_str!("../src/key.rs"), "KeyError", 2),
         (include_str!("../src/signature.rs"), "SignatureError", 6),
-        (include_str!("../src/serve/extract.rs"), "CallerRejection", 2),
+        (include_str!("../src/layer/caller.rs"), "CallerRejection", 2),
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
     ] {
         let said = literals(between(source, &format!("pub enum {name} {{\n"), "\n}\n"), "#[error(");

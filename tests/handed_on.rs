@@ -153,7 +153,7 @@ async fn the_extractors_tell_who_calls() {
             None => router,
         }
     };
-    let cloud = app(Some(it.auth().unauthenticated_sync(true)));
+    let cloud = app(Some(it.auth().insecure_unsigned_sync(true)));
     let dev = app(Some(InngestAuth::unverified_dev()));
     let bare = app(None);
     let sync = || Request::put("/caller").body(Body::empty()).unwrap();
@@ -254,7 +254,7 @@ impl futures_core::Stream for Frames {
 async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
     let it = inngest();
     let seen = Seen::default();
-    let app = seen.app(it.auth().unauthenticated_sync(true));
+    let app = seen.app(it.auth().insecure_unsigned_sync(true));
     let put = |query: &str| {
         Request::put(format!("/api/inngest{query}"))
             .header("x-inngest-sync-kind", "in_band")

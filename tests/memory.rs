@@ -101,7 +101,8 @@ fn service() -> InngestAuthService<tower::util::ServiceFn<Handler>> {
     };
     // A busy machine is not what is asked after here.
     let auth = inngest().auth().body_deadline(Duration::from_secs(600));
-    auth.sign_answers(false).layer(service_fn(handler))
+    auth.sign_responses(inngest_auth::SignResponses::Never)
+        .layer(service_fn(handler))
 }
 
 async fn status(request: Request<Body>) -> StatusCode {

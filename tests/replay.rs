@@ -80,7 +80,11 @@ async fn a_captured_call_is_accepted_once_whatever_its_url() {
 #[tokio::test]
 async fn get_and_head_are_recorded_and_never_refused() {
     let it = inngest();
-    let app = Seen::default().app(it.auth().sign_answers(false).replay_guard(store(100)));
+    let app = Seen::default().app(
+        it.auth()
+            .sign_responses(inngest_auth::SignResponses::Never)
+            .replay_guard(store(100)),
+    );
     let signed = |method: &str| {
         let header = key("signkey-test-12345678").sign(b"", NOW).to_string();
         Request::builder()
@@ -122,7 +126,11 @@ async fn only_what_is_verified_reaches_the_store() {
     let it = inngest();
     let asked = Arc::new(AtomicUsize::new(0));
     let store = Answers(|| Ok(Recorded::Fresh), Arc::clone(&asked));
-    let app = Seen::default().app(it.auth().sign_answers(false).replay_guard(store));
+    let app = Seen::default().app(
+        it.auth()
+            .sign_responses(inngest_auth::SignResponses::Never)
+            .replay_guard(store),
+    );
     for request in [it.unsigned(CALL, "{}"), it.tampered(CALL, "{}"), it.stale(CALL, "{}")] {
         ask(&app, request).await;
     }
@@ -185,7 +193,10 @@ impl ReplayStore for Until {
 async fn a_signature_is_remembered_for_tolerance_and_skew() {
     let it = inngest();
     let untils = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let auth = it.auth().sign_answers(false).replay_guard(Until(Arc::clone(&untils)));
+    let auth = it
+        .auth()
+        .sign_responses(inngest_auth::SignResponses::Never)
+        .replay_guard(Until(Arc::clone(&untils)));
     ask(&Seen::default().app(auth.clone()), it.call(CALL, "{}")).await;
     let call = it.call(CALL, "{}");
     it.clock().set(Some(NOW + 7));

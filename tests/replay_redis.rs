@@ -77,7 +77,13 @@ async fn a_call_replayed_at_another_instance_is_refused() {
     let it = inngest();
     let shared = store(&url, "instances");
     let seen = Seen::default();
-    let instances = [shared.clone(), shared].map(|store| seen.app(it.auth().sign_answers(false).replay_guard(store)));
+    let instances = [shared.clone(), shared].map(|store| {
+        seen.app(
+            it.auth()
+                .sign_responses(inngest_auth::SignResponses::Never)
+                .replay_guard(store),
+        )
+    });
     assert_eq!(ask(&instances[0], it.call(CALL, "{}")).await.status, 200);
     for instance in &instances {
         let answer = ask(instance, it.call(CALL, "{}")).await;
@@ -182,7 +188,11 @@ async fn a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twi
     let seen = Seen::default();
     // Made before there is a server: it connects when it is asked.
     let store = RedisReplayStore::new(&format!("redis://{free}")).unwrap();
-    let app = seen.app(it.auth().sign_answers(false).replay_guard(store));
+    let app = seen.app(
+        it.auth()
+            .sign_responses(inngest_auth::SignResponses::Never)
+            .replay_guard(store),
+    );
     let call = |number: usize| ask(&app, it.call(CALL, format!("{{\"call\":{number}}}")));
     assert_eq!(call(0).await.status, 503, "not there yet");
 

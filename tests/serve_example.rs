@@ -277,7 +277,7 @@ async fn a_sync_that_failed_is_a_500_that_says_why() {
     ] {
         let (api, _) = api(&key, StatusCode::from_u16(status).unwrap(), said).await;
         let config = config("", &api);
-        let auth = InngestAuth::from_config(&config).unauthenticated_sync(true);
+        let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
         let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN))).await;
         let request = Request::put("/api/inngest")
             .header("host", "localhost")
@@ -320,7 +320,7 @@ async fn an_unsigned_sync_registers_where_that_was_chosen() {
     let key: SigningKey = CURRENT.parse().unwrap();
     let (api, seen) = api(&key, StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config("", &api);
-    let auth = InngestAuth::from_config(&config).unauthenticated_sync(true);
+    let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
     let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN))).await;
     // In-band needs a signature: unsigned, the payload is shown to nobody but the API.
     let request = Request::put("/api/inngest")

@@ -214,7 +214,7 @@ async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
     );
     // An unsigned sync, where that was chosen, gets no more than a refusal does.
     let began = tokio::time::Instant::now();
-    let app = Seen::default().app(it.auth().unauthenticated_sync(true));
+    let app = Seen::default().app(it.auth().insecure_unsigned_sync(true));
     ask(&app, Request::put("/").body(slow()).unwrap()).await;
     assert_eq!(began.elapsed().as_secs(), 3);
 }

@@ -145,7 +145,7 @@ fn parse_and_verify((header, keys, body): (String, Keys, Bytes)) -> (String, Key
 
 #[library_benchmark]
 #[bench::bare(warm(Bare(body()), NOW, 200))]
-#[bench::unsigned(warm(auth().sign_answers(false).layer(Bare(body())), NOW, 200))]
+#[bench::unsigned(warm(auth().sign_responses(inngest_auth::SignResponses::Never).layer(Bare(body())), NOW, 200))]
 #[bench::signed(warm(auth().layer(Bare(body())), NOW, 200))]
 #[bench::refused(warm(auth().layer(Bare(body())), NOW - 301, 401))]
 #[bench::route(warm(route(), NOW, 200))]

@@ -26,7 +26,7 @@ static AUTH: LazyLock<InngestAuth> = LazyLock::new(|| {
         .body_limit(LIMIT)
         .body_budget(BUDGET)
         .body_deadline(DEADLINE)
-        .sign_answers(false)
+        .sign_responses(inngest_auth::SignResponses::Never)
 });
 
 thread_local! {

@@ -48,7 +48,7 @@ enum Place {
     Answer,
     /// The body of an answer that is a stream.
     Stream,
-    /// `on_refusal`.
+    /// `on_rejection`.
     Refusal,
 }
 
@@ -358,7 +358,7 @@ fn auth() -> InngestAuth {
 fn strangers() -> Vec<Case> {
     let dev = InngestAuth::unverified_dev();
     let unusable = InngestAuth::from_env();
-    let syncs = auth().unauthenticated_sync(true);
+    let syncs = auth().insecure_unsigned_sync(true);
     let malformed = Sent::part(&[2000]).header(SIGNATURE_HEADER, "t=1");
     let stale = current().sign(b"", NOW - 301).to_string();
     let stale = Sent::part(&[2000]).header(SIGNATURE_HEADER, &stale);
@@ -567,7 +567,7 @@ async fn a_panic_is_one_requests_own() {
             trapped: trapped.clone(),
         };
         let refusals = trapped.clone();
-        let auth = auth().replay_guard(store).on_refusal(move |_, answer| {
+        let auth = auth().replay_guard(store).on_rejection(move |_, answer| {
             refusals.pass_at_once(Place::Refusal);
             answer
         });

@@ -153,7 +153,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let request = request.map(|_| Cut(sent, sizes.into_iter()));
         let (status, echoed, exact) = runtime.block_on(async {
-            let response = it.auth().sign_answers(false).layer(echo).oneshot(request).await.unwrap();
+            let response = it.auth().sign_responses(inngest_auth::SignResponses::Never).layer(echo).oneshot(request).await.unwrap();
             let exact = http_body::Body::size_hint(response.body()).exact();
             (response.status(), response.into_body().collect().await.unwrap().to_bytes(), exact)
         });

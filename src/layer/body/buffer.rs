@@ -17,7 +17,7 @@ const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// A body that was read, in as few pieces as came without copying what is large.
 #[derive(Default)]
-pub(super) struct Pieces {
+pub(in crate::layer) struct Pieces {
     /// Complete pieces, in order, before `last`.
     full: Vec<Bytes>,
     /// A frame kept as it came, or the piece that small frames are being copied into.
@@ -39,11 +39,11 @@ impl Default for Last {
 }
 
 impl Pieces {
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::layer) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, frame: Bytes) {
+    pub(in crate::layer) fn push(&mut self, frame: Bytes) {
         self.len += frame.len();
         match &mut self.last {
             _ if frame.is_empty() => {}
@@ -98,7 +98,7 @@ impl Pieces {
     }
 
     /// Bytes of memory held once a frame of `more` bytes is in: an upper bound.
-    pub(super) fn held_with(&self, more: usize) -> usize {
+    pub(in crate::layer) fn held_with(&self, more: usize) -> usize {
         let len = self.len + more;
         let new = match &self.last {
             // How HTTP/2 often ends a body.
@@ -114,7 +114,7 @@ impl Pieces {
         self.full_held + self.last.held() + new
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+    pub(in crate::layer) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
         let last: &[u8] = match &self.last {
             Last::Kept(bytes) => bytes,
             Last::Filling(piece) => piece,
@@ -122,7 +122,7 @@ impl Pieces {
         self.full.iter().map(|piece| &piece[..]).chain(std::iter::once(last))
     }
 
-    pub(super) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
+    pub(in crate::layer) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
         if self.full.is_empty() && trailers.is_none() {
             return match self.last {
                 Last::Kept(bytes) => Body::new(Full::new(bytes)),

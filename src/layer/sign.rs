@@ -14,9 +14,9 @@ use http::header::CONTENT_ENCODING;
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::guard::Guard;
-use super::pieces::Pieces;
-use super::respond;
+use super::body::buffer::Pieces;
+use super::policy::Guard;
+use super::response as respond;
 use crate::keyring::Keys;
 use crate::signature::Signature;
 use crate::verify::{Verified, check_fresh};
@@ -24,13 +24,31 @@ use crate::verify::{Verified, check_fresh};
 /// Longest answer, in bytes, that is read to be signed.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
 
+/// Which responses [`InngestAuth`](crate::InngestAuth) signs.
+///
+/// A signed response is a valid signature of its bytes: whoever holds it can send those bytes back as a call. So by default
+/// only responses are signed that Inngest requires to be signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SignResponses {
+    /// Signs what Inngest requires (the default): the constant `{}` that answers a trust probe, and a **200** response that
+    /// itself carries `X-Inngest-Sync-Kind: in_band`, to a verified `PUT` whose query has no `fnId`, `stepId` or `probe`.
+    #[default]
+    Required,
+    /// Signs every 2xx response to a verified request. Without a [replay guard](crate::replay), a handler that echoes any
+    /// part of its request then signs what the sender chose.
+    All,
+    /// Signs nothing. Inngest Cloud then rejects in-band syncs.
+    Never,
+}
+
 /// Signs one request's answer, with what is known when the request has been verified.
 pub(super) struct Signer {
     keys: Arc<Keys>,
     verified: Verified,
     is_head: bool,
-    /// Inngest refuses an unsigned answer to this request.
-    is_in_band_sync: bool,
+    required_only: bool,
+    is_sync: bool,
 }
 
 /// Why an answer goes out unsigned.
@@ -39,6 +57,7 @@ pub(super) enum Unsigned {
     /// The handler signed it, or set the header for reasons of its own.
     HasSignature,
     NoBody,
+    NotRequired,
     /// Its bytes are a coding of what the other side will check.
     Coded,
     Stream,
@@ -50,12 +69,19 @@ pub(super) enum Unsigned {
 }
 
 impl Signer {
-    pub(super) fn new(keys: Arc<Keys>, verified: Verified, method: &Method, headers: &HeaderMap) -> Self {
+    pub(super) fn new(
+        keys: Arc<Keys>,
+        verified: Verified,
+        method: &Method,
+        required_only: bool,
+        is_sync: bool,
+    ) -> Self {
         Self {
             keys,
             verified,
             is_head: method == Method::HEAD,
-            is_in_band_sync: headers.get(respond::SYNC_KIND).is_some_and(|kind| kind == "in_band"),
+            required_only,
+            is_sync,
         }
     }
 
@@ -63,7 +89,11 @@ impl Signer {
     pub(super) fn reading<R: http_body::Body>(&self, response: &Response<R>) -> Result<Reading, Unsigned> {
         let headers = response.headers();
         let without_body = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let in_band = response.status() == StatusCode::OK
+            && self.is_sync
+            && headers.get(respond::SYNC_KIND).is_some_and(|kind| kind == "in_band");
         match response.body().size_hint().exact() {
+            _ if !response.status().is_success() || (self.required_only && !in_band) => Err(Unsigned::NotRequired),
             _ if headers.contains_key(respond::SIGNATURE) => Err(Unsigned::HasSignature),
             _ if self.is_head || without_body => Err(Unsigned::NoBody),
             _ if headers.contains_key(CONTENT_ENCODING) => Err(Unsigned::Coded),
@@ -98,7 +128,7 @@ impl Signer {
     }
 
     pub(super) fn warn_unsigned(&self, why: Unsigned) {
-        if self.is_in_band_sync && why != Unsigned::HasSignature {
+        if self.is_sync && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired) {
             tracing::warn!(reason = ?why, "the answer to an in-band sync goes out unsigned: Inngest will not take it");
         }
     }

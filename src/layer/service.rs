@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::future::ResponseFuture;
-use super::guard::Guard;
+use super::policy::Guard;
 
 /// The service that [`InngestAuth`](crate::InngestAuth) makes of an inner one.
 #[derive(Clone, Debug)]

@@ -14,12 +14,12 @@ use http::header::CONTENT_ENCODING;
 use http::request::Parts;
 use http::{Extensions, HeaderName, Method, Request, Response, response};
 
-use super::answer::{Reading, Signer, Unsigned};
 use super::body::{Budget, Kept, Limits};
-use super::extract::Caller;
+use super::caller::Caller;
+use super::headers::{announces_more_than, asks_for_trust, asks_only_for_a_sync, describe, mark, waits_to_send};
 use super::rejection::{Rejection, RejectionKind};
-use super::request::{announces_more_than, asks_for_trust, asks_only_for_a_sync, describe, mark, waits_to_send};
-use super::respond::{self, OnRefusal};
+use super::response::{self as respond, OnRejection};
+use super::sign::{Reading, SignResponses, Signer, Unsigned};
 use crate::clock::Clock;
 use crate::env::ConfigError;
 use crate::key::Mac;
@@ -39,14 +39,14 @@ pub(super) struct Guard {
     pub(super) tolerance: Tolerance,
     pub(super) body: Limits,
     pub(super) budget: Arc<Budget>,
-    pub(super) unauthenticated_sync: bool,
-    pub(super) sign_answers: bool,
+    pub(super) insecure_unsigned_sync: bool,
+    pub(super) sign_responses: SignResponses,
     pub(super) replay: Option<replay::Guard>,
     /// In seconds.
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) on_refusal: Option<Arc<OnRefusal>>,
+    pub(super) on_rejection: Option<Arc<OnRejection>>,
 }
 
 #[derive(Clone)]
@@ -134,7 +134,7 @@ impl Guard {
         let signature = match (signatures.next(), signatures.next()) {
             (Some(signature), None) => Signature::parse(signature.as_bytes()).map_err(Rejection::malformed)?,
             (Some(_), Some(_)) => return Err(Rejection::new(RejectionKind::Doubled)),
-            (None, _) if self.unauthenticated_sync && asks_only_for_a_sync(request.method(), request.uri()) => {
+            (None, _) if self.insecure_unsigned_sync && asks_only_for_a_sync(request.method(), request.uri()) => {
                 return Ok(Heads::UnsignedSync);
             }
             (None, _) => return Err(Rejection::new(RejectionKind::Missing)),
@@ -193,10 +193,18 @@ impl Guard {
     fn admit(self: &Arc<Self>, mut request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
         claim.keys.count(verified.key(), claim.judged_at);
         let caller = Caller::Verified(verified);
-        let signer = self
-            .sign_answers
-            .then(|| Signer::new(Arc::clone(&claim.keys), verified, request.method(), request.headers()));
-        if !asks_for_trust(request.method(), request.uri()) {
+        let trust = asks_for_trust(request.method(), request.uri());
+        let sync = asks_only_for_a_sync(request.method(), request.uri());
+        let sign = match self.sign_responses {
+            SignResponses::Required => trust || sync,
+            SignResponses::All => true,
+            SignResponses::Never => false,
+        };
+        let signer = sign.then(|| {
+            let required_only = self.sign_responses == SignResponses::Required;
+            Signer::new(Arc::clone(&claim.keys), verified, request.method(), required_only, sync)
+        });
+        if !trust {
             describe(&mut request, len, caller);
             return Next::Pass(request, Pass { caller, signer });
         }
@@ -269,7 +277,7 @@ impl Guard {
     }
 
     pub(super) fn refuse(&self, rejection: Rejection, close: bool) -> Response<Body> {
-        respond::refuse(rejection, close, self.on_refusal.as_deref())
+        respond::refuse(rejection, close, self.on_rejection.as_deref())
     }
 
     /// Whether this body is not worth waiting for: its sender waits to be told to send it, or it is over the limit.
@@ -325,8 +333,8 @@ impl fmt::Debug for Guard {
             .field("tolerance", &self.tolerance)
             .field("body_limit", &self.body.len)
             .field("body_deadline", &self.body.time)
-            .field("unauthenticated_sync", &self.unauthenticated_sync)
-            .field("sign_answers", &self.sign_answers)
+            .field("insecure_unsigned_sync", &self.insecure_unsigned_sync)
+            .field("sign_responses", &self.sign_responses)
             .field("replay_guard", &self.replay.is_some())
             .finish_non_exhaustive()
     }

@@ -1,5 +1,7 @@
 //! The bounded read: bytes, time, and memory whatever the frames.
 
+pub(in crate::layer) mod buffer;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,24 +15,24 @@ use http_body_util::LengthLimitError;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::pieces::Pieces;
-use super::rejection::RejectionKind;
+use self::buffer::Pieces;
+use crate::layer::rejection::RejectionKind;
 
 /// A sender whose bytes are always there must not keep the deadline from being looked at.
 const FRAMES_A_TURN: u32 = 64;
 
 /// What a body may take.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(in crate::layer) struct Limits {
     /// In bytes.
-    pub(super) len: usize,
+    pub(in crate::layer) len: usize,
     /// From the first poll to the end.
-    pub(super) time: Duration,
+    pub(in crate::layer) time: Duration,
 }
 
 pin_project! {
     /// The data frames of a body, until a deadline. Trailers are dropped: nobody signed them.
-    pub(super) struct Frames<B> {
+    pub(in crate::layer) struct Frames<B> {
         #[pin]
         body: B,
         time: Duration,
@@ -45,7 +47,7 @@ where
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(body: B, time: Duration) -> Self {
+    pub(in crate::layer) fn new(body: B, time: Duration) -> Self {
         Self {
             body,
             time,
@@ -55,12 +57,15 @@ where
     }
 
     /// Another deadline, from now.
-    pub(super) fn within(self: Pin<&mut Self>, time: Duration) {
+    pub(in crate::layer) fn within(self: Pin<&mut Self>, time: Duration) {
         let this = self.project();
         (*this.time, *this.deadline) = (time, None);
     }
 
-    pub(super) fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+    pub(in crate::layer) fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let mut this = self.project();
         while *this.this_turn < FRAMES_A_TURN {
             match this.body.as_mut().poll_frame(cx) {
@@ -98,7 +103,7 @@ fn poll_deadline<T>(
 }
 
 /// A body that is kept as it arrives, within its limit and the budget of all.
-pub(super) struct Kept {
+pub(in crate::layer) struct Kept {
     pieces: Pieces,
     limit: usize,
     /// Given back once the body is judged.
@@ -106,7 +111,7 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(limit: usize, budget: &Arc<Budget>) -> Self {
+    pub(in crate::layer) fn new(limit: usize, budget: &Arc<Budget>) -> Self {
         Self {
             pieces: Pieces::default(),
             limit,
@@ -115,12 +120,12 @@ impl Kept {
     }
 
     /// Bytes that the body may still have.
-    pub(super) fn left(&self) -> usize {
+    pub(in crate::layer) fn left(&self) -> usize {
         self.limit - self.pieces.len()
     }
 
     /// Reserves what the frame will take.
-    pub(super) fn room_for(&mut self, frame: &[u8]) -> Result<(), RejectionKind> {
+    pub(in crate::layer) fn room_for(&mut self, frame: &[u8]) -> Result<(), RejectionKind> {
         if frame.len() > self.left() {
             Err(RejectionKind::BodyTooLarge)
         } else if self.held.grow_to(self.pieces.held_with(frame.len())) {
@@ -130,16 +135,16 @@ impl Kept {
         }
     }
 
-    pub(super) fn push(&mut self, frame: Bytes) {
+    pub(in crate::layer) fn push(&mut self, frame: Bytes) {
         self.pieces.push(frame);
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
+    pub(in crate::layer) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.pieces.iter()
     }
 
     /// The body, for which the budget is needed no more.
-    pub(super) fn take(&mut self) -> Pieces {
+    pub(in crate::layer) fn take(&mut self) -> Pieces {
         self.held.give_back();
         std::mem::take(&mut self.pieces)
     }
@@ -158,13 +163,13 @@ fn kind_of(error: &(dyn std::error::Error + 'static)) -> RejectionKind {
 }
 
 /// Bytes that all bodies not yet verified may hold together.
-pub(super) struct Budget {
+pub(in crate::layer) struct Budget {
     limit: usize,
     used: AtomicUsize,
 }
 
 impl Budget {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(in crate::layer) fn new(limit: usize) -> Self {
         Self {
             limit,
             used: AtomicUsize::new(0),
@@ -173,7 +178,7 @@ impl Budget {
 }
 
 /// One body's share of the budget, given back on drop.
-pub(super) struct Reservation {
+pub(in crate::layer) struct Reservation {
     budget: Arc<Budget>,
     held: usize,
 }

@@ -5,7 +5,7 @@ use axum_core::extract::DefaultBodyLimit;
 use http::header::{CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::extract::Caller;
+use super::caller::Caller;
 use crate::verify::Verified;
 
 /// Headers about a body as it was sent, which is not always how it is handed on. (RFC 9530, and what it replaced.)

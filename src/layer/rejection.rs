@@ -187,7 +187,7 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
-    /// The status that the sender sees, unless [`on_refusal`](crate::InngestAuth::on_refusal) chose another.
+    /// The status that the sender sees, unless [`on_rejection`](crate::InngestAuth::on_rejection) chose another.
     #[must_use]
     pub fn status(self) -> StatusCode {
         match self {

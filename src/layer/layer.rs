@@ -8,9 +8,10 @@ use axum_core::response::Response;
 use tower_layer::Layer;
 
 use super::body::{Budget, Limits};
-use super::guard::{Guard, Stance};
+use super::policy::{Guard, Stance};
 use super::rejection::Rejection;
 use super::service::InngestAuthService;
+use super::sign::SignResponses;
 use crate::clock::{Clock, SystemClock};
 use crate::env::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
@@ -54,7 +55,7 @@ impl InngestAuth {
     /// Shares the configuration's [`KeyRing`] with all else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()).unauthenticated_sync(config.unauthenticated_sync()),
+            Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
         }
     }
@@ -96,13 +97,13 @@ impl InngestAuth {
                 time: Duration::from_secs(30),
             },
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
-            unauthenticated_sync: false,
-            sign_answers: true,
+            insecure_unsigned_sync: false,
+            sign_responses: SignResponses::default(),
             replay: None,
             replay_skew: 60,
             replay_fails_open: false,
             clock: Arc::new(SystemClock),
-            on_refusal: None,
+            on_rejection: None,
         }))
     }
 
@@ -145,23 +146,23 @@ impl InngestAuth {
     /// Lets an unsigned `PUT` pass whose query names no function, step or probe: the sync that the UI of a
     /// self-hosted server asks for. Off unless set. The handler gets an empty body and no
     /// `X-Inngest-Sync-Kind`, and sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
-    pub fn unauthenticated_sync(self, allow: bool) -> Self {
+    pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
         if allow {
             tracing::warn!("inngest-auth lets anybody ask for a sync (unsigned PUT)");
         }
-        self.set(|guard| guard.unauthenticated_sync = allow)
+        self.set(|guard| guard.insecure_unsigned_sync = allow)
     }
 
-    /// Signs the answers to verified requests, as Inngest demands of in-band syncs: on unless set.
+    /// Sets which responses to verified requests are signed (default: [`SignResponses::Required`]).
     ///
-    /// With the key that verified the request and the request's own `t`. Only an answer of exactly known size, up
-    /// to 8 MiB, is read for it. Left unsigned: streams, empty answers (also to `HEAD`, and 204 and 304), those with
-    /// trailers, a `Content-Encoding` or a signature of the handler's own, and what comes later than the tolerance.
-    /// An answer that breaks while it is read becomes a 500.
+    /// A response is signed with the key that verified the request and the request's own `t`. Only a 2xx response of
+    /// exactly known size, up to 8 MiB, is buffered for it. Streams, empty responses (also to `HEAD`), responses with
+    /// trailers, a `Content-Encoding` or a signature of the handler's own, and responses later than the tolerance stay
+    /// unsigned. A response that breaks while it is buffered becomes a 500.
     ///
     /// A layer inside that compresses hides the bytes to be signed: put compression outside of this one.
-    pub fn sign_answers(self, sign: bool) -> Self {
-        self.set(|guard| guard.sign_answers = sign)
+    pub fn sign_responses(self, sign: SignResponses) -> Self {
+        self.set(|guard| guard.sign_responses = sign)
     }
 
     /// Accepts each signature once, by what `store` remembers. Off unless set. See [`replay`](crate::replay) before
@@ -192,8 +193,8 @@ impl InngestAuth {
     /// Body, headers and another 4xx or 5xx are its choice. Any other status becomes the kind's own, and
     /// `X-Inngest-No-Retry`, `Location` and `X-Inngest-Signature` are removed: a refusal is neither a completed
     /// run nor the end of one. The [`Rejection`] stands in the response's extensions whatever it returns.
-    pub fn on_refusal(self, answer: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static) -> Self {
-        self.set(|guard| guard.on_refusal = Some(Arc::new(answer)))
+    pub fn on_rejection(self, answer: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static) -> Self {
+        self.set(|guard| guard.on_rejection = Some(Arc::new(answer)))
     }
 }
 

@@ -13,11 +13,11 @@ use http::{Request, Response, Version, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::answer::{Reading, Signer};
 use super::body::Frames;
-use super::guard::{Checking, Guard, Heads, Next, Pass, Waiting, pass_unsigned_sync, tell};
+use super::policy::{Checking, Guard, Heads, Next, Pass, Waiting, pass_unsigned_sync, tell};
 use super::rejection::{Rejection, RejectionKind};
-use super::respond;
+use super::response as respond;
+use super::sign::{Reading, Signer};
 
 pin_project! {
     /// What [`InngestAuthService`](crate::InngestAuthService) answers with.

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use thiserror::Error;
 
-use super::respond;
+use super::response as respond;
 use crate::verify::Verified;
 
 /// Who is calling. [`InngestAuth`](crate::InngestAuth) puts it into the extensions of every request that it lets pass.
@@ -19,7 +19,7 @@ pub enum Caller {
     /// Inngest, by a signature over the very bytes that the handler reads.
     Verified(Verified),
     /// Anybody, asking for a sync. Only where
-    /// [`unauthenticated_sync`](crate::InngestAuth::unauthenticated_sync) was chosen; the body is empty.
+    /// [`insecure_unsigned_sync`](crate::InngestAuth::insecure_unsigned_sync) was chosen; the body is empty.
     UnsignedSync,
     /// Anybody: nothing is verified in dev mode.
     Dev,

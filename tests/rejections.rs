@@ -256,7 +256,7 @@ async fn what_the_environment_says_the_layer_does() {
 async fn a_custom_refusal_is_fenced_in() {
     let it = inngest();
     for (chosen, status) in [(200, 401), (204, 401), (302, 401), (100, 401), (403, 403), (503, 503)] {
-        let auth = it.auth().on_refusal(move |rejection, response| {
+        let auth = it.auth().on_rejection(move |rejection, response| {
             assert_eq!(rejection.kind(), RejectionKind::Missing);
             assert_eq!(
                 response.status(),

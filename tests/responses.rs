@@ -28,7 +28,11 @@ fn signature(body: &str) -> String {
 }
 
 async fn answered(it: &TestInngest, answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Answer {
-    ask(&answering(it.auth(), answer), it.call(CALL, "{}")).await
+    ask(
+        &answering(it.auth().sign_responses(inngest_auth::SignResponses::All), answer),
+        it.call(CALL, "{}"),
+    )
+    .await
 }
 
 /// Frames, trailers, and what the body says of its size.
@@ -83,17 +87,20 @@ async fn the_bytes_as_the_handler_made_them_are_signed_less_one_newline() {
 }
 
 #[tokio::test]
-async fn every_status_with_a_body_is_signed_with_the_key_that_verified() {
+async fn every_success_with_a_body_is_signed_with_the_key_that_verified() {
     let it = inngest();
-    for status in [200, 206, 400, 404, 500] {
+    for (status, signed) in [(200, true), (206, true), (400, false), (404, false), (500, false)] {
         let answer = move || Response::builder().status(status).body("{}".into()).unwrap();
+        let expected = signed.then(|| signature("{}"));
         assert_eq!(
             answered(&it, answer).await.header(SIGNATURE_HEADER),
-            Some(&*signature("{}")),
+            expected.as_deref(),
             "{status}"
         );
     }
-    let app = answering(it.auth(), || Response::new("{}".into()));
+    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
+        Response::new("{}".into())
+    });
     let answer = ask(&app, it.call_with_fallback(CALL, "")).await;
     let expected = key("signkey-test-87654321").sign(b"{}", NOW).to_string();
     assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected));
@@ -133,7 +140,10 @@ async fn an_answer_that_says_it_is_empty_is_not_read() {
         Response::new(Body::new(Odd { frames, says: Some(0) }))
     };
     let it = inngest();
-    let response = answering(it.auth(), make).oneshot(it.call(CALL, "{}")).await.unwrap();
+    let response = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), make)
+        .oneshot(it.call(CALL, "{}"))
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
 }
@@ -163,7 +173,9 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
         .header(SIGNATURE_HEADER, signature(""))
         .body(Body::empty())
         .unwrap();
-    let app = answering(it.auth(), || Response::new("{}".into()));
+    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
+        Response::new("{}".into())
+    });
     assert_eq!(ask(&app, head).await.header(SIGNATURE_HEADER), None);
     let (longest, too_long) = (8 * 1024 * 1024, 8 * 1024 * 1024 + 1);
     for (len, signed) in [(longest, true), (too_long, false)] {
@@ -174,7 +186,9 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
             (len, signed)
         );
     }
-    let app = answering(it.auth().sign_answers(false), || Response::new("{}".into()));
+    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::Never), || {
+        Response::new("{}".into())
+    });
     assert_eq!(ask(&app, it.call(CALL, "{}")).await.header(SIGNATURE_HEADER), None);
 }
 
@@ -196,7 +210,9 @@ impl http_body::Body for Endless {
 #[tokio::test]
 async fn a_stream_stays_a_stream_and_unsigned() {
     let it = inngest();
-    let app = answering(it.auth(), || Response::new(Body::new(Endless(None))));
+    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
+        Response::new(Body::new(Endless(None)))
+    });
     let mut response = app.oneshot(it.call(CALL, "{}")).await.unwrap();
     assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     assert_eq!(
@@ -213,7 +229,10 @@ async fn trailers_arrive_and_nothing_is_signed() {
         let frames = vec![data("{}"), Ok(Frame::trailers(trailers))];
         Response::new(Body::new(Odd { frames, says: Some(2) }))
     };
-    let response = answering(it.auth(), make).oneshot(it.call(CALL, "{}")).await.unwrap();
+    let response = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), make)
+        .oneshot(it.call(CALL, "{}"))
+        .await
+        .unwrap();
     assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["x-late"], "1");
@@ -249,7 +268,7 @@ async fn an_answer_later_than_the_window_is_unsigned() {
     for (later, signed) in [(Some(300), true), (Some(301), false), (None, false)] {
         it.clock().set(Some(NOW));
         let clock = it.clock().clone();
-        let app = answering(it.auth(), move || {
+        let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), move || {
             clock.set(later.map(|seconds| NOW + seconds));
             Response::new("{}".into())
         });
@@ -273,7 +292,7 @@ async fn an_answer_later_than_the_window_is_unsigned() {
 async fn what_was_not_verified_is_never_signed() {
     let it = inngest();
     let body = || Response::new("{}".into());
-    let cloud = answering(it.auth().unauthenticated_sync(true), body);
+    let cloud = answering(it.auth().insecure_unsigned_sync(true), body);
     let dev = answering(InngestAuth::unverified_dev(), body);
     let sync = Request::put("/").body(Body::empty()).unwrap();
     for (app, request, status) in [

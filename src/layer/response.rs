@@ -16,11 +16,11 @@ const NO_RETRY: HeaderName = HeaderName::from_static("x-inngest-no-retry");
 const SDK: HeaderName = HeaderName::from_static("x-inngest-sdk");
 const SDK_HANDLED: HeaderName = HeaderName::from_static("x-inngest-sdk-handled");
 
-pub(super) type OnRefusal = dyn Fn(&Rejection, Response) -> Response + Send + Sync;
+pub(super) type OnRejection = dyn Fn(&Rejection, Response) -> Response + Send + Sync;
 
 /// The refusal as the sender sees it. `close`: the rest of the request's body was not read, so that an HTTP/1
 /// connection cannot be used again.
-pub(super) fn refuse(rejection: Rejection, close: bool, on_refusal: Option<&OnRefusal>) -> Response {
+pub(super) fn refuse(rejection: Rejection, close: bool, on_rejection: Option<&OnRejection>) -> Response {
     rejection.log();
     let kind = rejection.kind();
     let mut response = match rejection.config {
@@ -33,8 +33,8 @@ pub(super) fn refuse(rejection: Rejection, close: bool, on_refusal: Option<&OnRe
             .headers_mut()
             .insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
-    if let Some(on_refusal) = on_refusal {
-        response = fence(kind, on_refusal(&rejection, response));
+    if let Some(on_rejection) = on_rejection {
+        response = fence(kind, on_rejection(&rejection, response));
     }
     if close {
         response
