@@ -15,7 +15,7 @@ use axum::routing::any;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use hmac::{Hmac, KeyInit, Mac};
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, Keys, SIGNATURE_HEADER, Signature, SigningKey, Tolerance, verify};
+use inngest_auth::{InngestAuth, Keys, SIGNATURE_HEADER, SignResponses, Signature, SigningKey, Tolerance, verify};
 use sha2::Sha256;
 use tower::{Layer, Service};
 
@@ -145,11 +145,11 @@ fn parse_and_verify((header, keys, body): (String, Keys, Bytes)) -> (String, Key
 
 #[library_benchmark]
 #[bench::bare(warm(Bare(body()), NOW, 200))]
-#[bench::unsigned(warm(auth().sign_responses(inngest_auth::SignResponses::Never).layer(Bare(body())), NOW, 200))]
-#[bench::signed(warm(auth().layer(Bare(body())), NOW, 200))]
+#[bench::unsigned(warm(auth().sign_responses(SignResponses::Never).layer(Bare(body())), NOW, 200))]
+#[bench::signed(warm(auth().sign_responses(SignResponses::All).layer(Bare(body())), NOW, 200))]
 #[bench::refused(warm(auth().layer(Bare(body())), NOW - 301, 401))]
 #[bench::route(warm(route(), NOW, 200))]
-#[bench::route_signed(warm(route().layer(auth()), NOW, 200))]
+#[bench::route_signed(warm(route().layer(auth().sign_responses(SignResponses::All)), NOW, 200))]
 fn serve<S>((mut service, request): (S, Request<Body>)) -> S
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,

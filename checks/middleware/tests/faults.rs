@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use inngest_auth::replay::{Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, KeyRing, SIGNATURE_HEADER, SigningKey};
+use inngest_auth::{InngestAuth, KeyRing, SIGNATURE_HEADER, SignResponses, SigningKey};
 use testkit::server::{Server, head, hear_status, in_time};
 use testkit::{NOW, inngest, key};
 use tokio::io::AsyncWriteExt;
@@ -347,7 +347,8 @@ impl Case {
 }
 
 fn auth() -> InngestAuth {
-    inngest().auth().body_budget(BUDGET)
+    let auth = inngest().auth().body_budget(BUDGET);
+    auth.sign_responses(SignResponses::All)
 }
 
 /// Senders that vanish before they are known: steps 1 to 8.

@@ -16,7 +16,7 @@ use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use inngest_auth::{InngestAuth, KeyRing, SIGNATURE_HEADER, Verified};
+use inngest_auth::{InngestAuth, KeyRing, SIGNATURE_HEADER, SignResponses, Verified};
 use peak_alloc::PeakAlloc;
 use testkit::server::{Count, Server, head, in_time, status_in};
 use testkit::{CALL, NOW, inngest, key};
@@ -69,7 +69,7 @@ fn app(auth: InngestAuth) -> Router {
     Router::new()
         .fallback_service(handler)
         .layer(ConcurrencyLimitLayer::new(1))
-        .layer(auth)
+        .layer(auth.sign_responses(SignResponses::All))
 }
 
 /// A call signed by the current key is verified, and its answer signed by the same.

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use inngest_auth::testing::TestInngest;
-use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SigningKey};
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SignResponses, SigningKey};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -151,7 +151,7 @@ async fn answers_are_signed_before_they_are_compressed_and_requests_verified_aft
     let it = inngest();
     let app = Router::new()
         .fallback(echo)
-        .layer(it.auth())
+        .layer(it.auth().sign_responses(SignResponses::All))
         .layer(CompressionLayer::new())
         .layer(RequestDecompressionLayer::new());
     let body = format!("{{\"long\":\"{}\"}}", "x".repeat(5000));

@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::response::IntoResponse;
 use axum::routing::any;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{Clock, InngestAuth, Keys, SigningKey, SystemClock, Verified};
+use inngest_auth::{Clock, InngestAuth, Keys, SignResponses, SigningKey, SystemClock, Verified};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -36,7 +36,8 @@ fn sign(key: &SigningKey) -> Result<(), Box<dyn Error>> {
 }
 
 fn auth(current: &str, fallback: &str) -> Result<InngestAuth, Box<dyn Error>> {
-    Ok(InngestAuth::new(Keys::new(current.parse()?, Some(fallback.parse()?))))
+    let keys = Keys::new(current.parse()?, Some(fallback.parse()?));
+    Ok(InngestAuth::new(keys).sign_responses(SignResponses::All))
 }
 
 async fn serve(auth: InngestAuth) -> Result<(), Box<dyn Error>> {
