@@ -1,4 +1,5 @@
 //! Calls to Inngest's API, against a real server that stands in for it and knows one of the keys.
+#![cfg(feature = "layer")]
 
 mod common;
 
