@@ -175,7 +175,11 @@ mod verifier;
 mod verify;
 
 #[cfg(feature = "layer")]
-pub use api::{ApiAuthError, InngestApiAuth, InngestApiAuthService};
+pub use api::layer::InngestApiAuth;
+#[cfg(feature = "layer")]
+pub use api::origin::ApiBaseError;
+#[cfg(feature = "layer")]
+pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use env::{Config, ConfigError};
 pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
