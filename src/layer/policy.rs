@@ -223,7 +223,7 @@ impl Guard {
             Ok(Recorded::Fresh) => Ok(()),
             // Two of these with one body in one second share a signature, rightly.
             Ok(Recorded::Seen) if matches!(*method, Method::GET | Method::HEAD) => Ok(()),
-            Ok(Recorded::Seen) => Err(RejectionKind::Replayed),
+            Ok(Recorded::Seen | Recorded::BeforeStart) => Err(RejectionKind::Replayed),
             Err(error) if self.replay_fails_open => {
                 tracing::warn!(%error, "a call passes that may be a replay");
                 Ok(())

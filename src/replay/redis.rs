@@ -65,15 +65,21 @@ impl RedisReplayStore {
     }
 
     async fn set(&self, sighting: Sighting) -> Result<Recorded, RedisError> {
+        let Some(seconds) = sighting.seconds_left() else {
+            return Ok(Recorded::Seen);
+        };
         let key = format!("{}:{}", self.namespace, hex::encode(sighting.mac));
-        // The last second is still inside, and Redis counts from now.
-        let seconds = sighting.until.saturating_sub(sighting.now).saturating_add(1);
         let options = SetOptions::default()
             .conditional_set(ExistenceCheck::NX)
             .with_expiration(SetExpiry::EX(seconds));
         let mut manager = self.manager()?;
-        let set: Option<String> = redis::AsyncCommands::set_options(&mut manager, key, "", options).await?;
-        Ok(if set.is_some() { Recorded::Fresh } else { Recorded::Seen })
+        let set: Option<String> =
+            redis::AsyncCommands::set_options(&mut manager, key, "", options).await?;
+        Ok(if set.is_some() {
+            Recorded::Fresh
+        } else {
+            Recorded::Seen
+        })
     }
 }
 
@@ -81,7 +87,9 @@ impl ReplayStore for RedisReplayStore {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
         match tokio::time::timeout(PATIENCE, self.set(sighting)).await {
             Ok(recorded) => recorded.map_err(|error| unavailable(&error)),
-            Err(_) => Err(ReplayStoreError::Unavailable("no answer within 250 ms".into())),
+            Err(_) => Err(ReplayStoreError::Unavailable(
+                "no answer within 250 ms".into(),
+            )),
         }
     }
 }
