@@ -78,7 +78,7 @@ where
 #[derive(Debug)]
 pub(super) struct Outbound {
     /// An error if the configuration cannot be used: then every call fails.
-    mode: Result<Mode, ConfigError>,
+    mode: Mode,
     /// `None` only with such an error.
     api: Option<Origin>,
     environment: Option<HeaderValue>,
@@ -90,7 +90,7 @@ impl Outbound {
             tracing::warn!(%api, "the API token crosses the network over plain http; use https");
         }
         Self {
-            mode: Ok(mode),
+            mode,
             api: Some(api),
             environment,
         }
@@ -98,7 +98,7 @@ impl Outbound {
 
     pub(super) fn unusable(error: ConfigError) -> Self {
         Self {
-            mode: Err(error),
+            mode: Mode::Unusable(error),
             api: None,
             environment: None,
         }
@@ -106,13 +106,13 @@ impl Outbound {
 
     pub(super) fn keys(&self) -> Option<&KeyRing> {
         match &self.mode {
-            Ok(Mode::Cloud(keys)) => Some(keys),
-            Ok(Mode::Dev { .. }) | Err(_) => None,
+            Mode::Cloud(keys) => Some(keys),
+            Mode::Dev { .. } | Mode::Unusable(_) => None,
         }
     }
 
     fn prepare<B, E>(&self, mut request: Request<B>) -> Result<Prepared<B>, ApiAuthError<E>> {
-        if let Err(error) = &self.mode {
+        if let Mode::Unusable(error) = &self.mode {
             return Err(ApiAuthError::Unconfigured(*error));
         }
         let origin = Origin::of(request.uri());
