@@ -1,4 +1,5 @@
 //! What the log says, at which level, and what it never says.
+#![cfg(feature = "layer")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What is refused, and how: status, body, headers, the kind that the operator sees.
+#![cfg(feature = "layer")]
 
 mod common;
 

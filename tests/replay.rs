@@ -1,4 +1,5 @@
 //! The replay guard: each signature once.
+#![cfg(feature = "layer")]
 
 mod common;
 

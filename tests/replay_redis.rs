@@ -2,6 +2,7 @@
 //!
 //! Without `REDIS_URL` these tests say that they are skipped. The one that kills its server starts one of its own, from
 //! `redis-server` in the path.
+#![cfg(feature = "redis")]
 
 mod common;
 

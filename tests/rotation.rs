@@ -1,4 +1,5 @@
 //! Keys that change while calls fly.
+#![cfg(feature = "layer")]
 
 mod common;
 

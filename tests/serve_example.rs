@@ -1,6 +1,7 @@
 //! The router that people copy, over a real socket, with requests as a real Inngest server sent them.
 //!
 //! Some were sent to other paths. The path is not signed, so all of them are sent to `/api/inngest` here.
+#![cfg(feature = "layer")]
 
 #[path = "../examples/serve/app.rs"]
 mod app;

@@ -1,4 +1,5 @@
 //! What strangers try before they are known, each by its name.
+#![cfg(feature = "layer")]
 
 mod common;
 

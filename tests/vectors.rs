@@ -1,4 +1,5 @@
 //! Requests as a real server sent them, headers and times, judged as `tests/vectors/README.md` says.
+#![cfg(feature = "layer")]
 
 mod common;
 #[path = "vectors/cases.rs"]

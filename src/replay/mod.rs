@@ -112,6 +112,8 @@ pub enum Recorded {
     Fresh,
     /// It was there, or may have been.
     Seen,
+    /// It was signed before the store began to remember.
+    BeforeStart,
 }
 
 /// Why a store could not tell.
