@@ -156,7 +156,7 @@
 pub mod api;
 mod canonical;
 mod clock;
-mod env;
+mod config;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
@@ -173,15 +173,15 @@ mod verify;
 #[cfg(feature = "layer")]
 pub use api::{ApiAuthError, InngestApiAuth, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
-pub use env::{Config, ConfigError};
-pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
+pub use config::{Config, ConfigError, KeyDefect};
+pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
 pub use layer::{
     Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture, SignResponses,
 };
 pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
-pub use verify::{Authentic, Form, Tolerance, Verified, VerifyError, verify};
+pub use verify::{Authentic, Form, Tolerance, ToleranceError, Verified, VerifyError, verify};
 
 /// What this crate answers in `X-Inngest-Sdk`.
 #[cfg(feature = "layer")]

@@ -90,7 +90,7 @@ async fn an_answer_is_signed_with_the_key_that_verified_even_if_it_went_meanwhil
     let auth = it.auth();
     let ring = auth.keys().unwrap().clone();
     let handler = move |body: Bytes| async move {
-        ring.replace(key("signkey-test-cc"), None);
+        ring.replace(key("signkey-test-cc"));
         body
     };
     let app = Router::new().fallback(handler).layer(auth);

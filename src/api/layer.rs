@@ -7,7 +7,7 @@ use http::uri::{Scheme, Uri};
 use tower_layer::Layer;
 
 use super::service::InngestApiAuthService;
-use crate::env::{Config, ConfigError};
+use crate::config::{Config, ConfigError};
 use crate::keyring::KeyRing;
 
 /// The layer that authenticates calls to Inngest's API. See the [module's page](crate::api) for the rules.
@@ -62,22 +62,24 @@ impl InngestApiAuth {
 
     /// Shares the configuration's [`KeyRing`] with all else that is built from it.
     pub fn from_config(config: &Config) -> Self {
-        // `Config` lets no other address pass than one that has an origin.
-        let Some(api) = config.api_base().parse().ok().as_ref().and_then(Origin::of) else {
-            let error = ConfigError::UnknownValue {
-                variable: "INNGEST_API_BASE_URL",
-                write: "the API's address, like https://api.inngest.com",
-            };
-            return Self(Arc::new(Outbound {
+        Self::checked(config).unwrap_or_else(|error| {
+            tracing::error!("no call to Inngest's API can be authenticated: {error}");
+            Self(Arc::new(Outbound {
                 stance: Stance::Refuse(error),
                 environment: None,
-            }));
-        };
+            }))
+        })
+    }
+
+    fn checked(config: &Config) -> Result<Self, ConfigError> {
+        let (base, environment) = (config.api_base()?, config.environment()?);
+        let origin = base.parse().ok().as_ref().and_then(Origin::of);
+        let api = origin.expect("`Config` lets pass only an address that has an origin");
         let stance = match config.keys() {
             Some(keys) => {
                 if api.scheme == Scheme::HTTP && !api.is_loopback() {
                     tracing::warn!(
-                        api = config.api_base(),
+                        api = base,
                         "the API's token goes over plain http: use https"
                     );
                 }
@@ -88,11 +90,11 @@ impl InngestApiAuth {
             }
             None => Stance::Dev { api },
         };
-        // UTF-8 without control characters, which `Config` does not let pass, is a header's value.
-        let environment = config
-            .environment()
-            .and_then(|name| HeaderValue::from_bytes(name.as_bytes()).ok());
-        Self(Arc::new(Outbound { stance, environment }))
+        let environment = environment.map(|name| {
+            HeaderValue::from_bytes(name.as_bytes())
+                .expect("`Config` lets pass only UTF-8 without control characters")
+        });
+        Ok(Self(Arc::new(Outbound { stance, environment })))
     }
 
     /// The ring whose keys the API is called with. `None` in dev mode, and where the configuration cannot be used.

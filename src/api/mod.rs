@@ -6,7 +6,6 @@
 //!    environment is named and the request names none.
 //! 3. Is the answer 401 or 403, and there is a fallback with another token: once more, with that one. During a
 //!    rotation the API knows only one of the two.
-//! 4. A key without a token (its remainder is not hex) is skipped.
 //!
 //! In dev mode nothing is added. The response's extensions hold the [`KeyRole`] whose token was
 //! sent last, so that any outer layer can count how often the fallback was needed.
@@ -31,7 +30,7 @@
 //! let config = Config::from_vars([("INNGEST_SIGNING_KEY", "signkey-prod-12345678")])?;
 //! let api = InngestApiAuth::from_config(&config).layer(client);
 //!
-//! let request = Request::post(format!("{}/fn/register", config.api_base())).body("{}".to_owned())?;
+//! let request = Request::post(format!("{}/fn/register", config.api_base()?)).body("{}".to_owned())?;
 //! assert_eq!(api.clone().oneshot(request).await?.status(), StatusCode::OK);
 //!
 //! // Another host gets no token, and no request.
@@ -44,12 +43,14 @@
 mod layer;
 mod service;
 
+use bytes::Bytes;
 use http::HeaderValue;
+use zeroize::Zeroizing;
 
 pub use layer::InngestApiAuth;
 pub use service::{ApiAuthError, InngestApiAuthService};
 
-use crate::key::{BearerError, SigningKey};
+use crate::key::SigningKey;
 use crate::keyring::{KeyRing, KeyRole, Keys};
 
 impl KeyRing {
@@ -57,36 +58,30 @@ impl KeyRing {
     /// then, where it differs, the fallback's. Marked sensitive, so that they are not logged; at least one.
     ///
     /// For a client that is not a Tower service: send with the first, and on 401 or 403 once more with the next.
-    ///
-    /// # Errors
-    ///
-    /// [`BearerError`] where no key has a token. One that has none is skipped while the other has.
-    pub fn bearers(&self) -> Result<Vec<HeaderValue>, BearerError> {
-        let tokens = bearers(&self.snapshot())?;
-        Ok(tokens.into_iter().map(|(_, token)| token).collect())
+    #[must_use]
+    pub fn bearers(&self) -> Vec<HeaderValue> {
+        let tokens = bearers(&self.snapshot());
+        tokens.into_iter().map(|(_, token)| token).collect()
     }
 }
 
-fn bearers(keys: &Keys) -> Result<Vec<(KeyRole, HeaderValue)>, BearerError> {
+fn bearers(keys: &Keys) -> Vec<(KeyRole, HeaderValue)> {
     let current = Some((KeyRole::Current, keys.current()));
     let fallback = keys.fallback().map(|key| (KeyRole::Fallback, key));
-    let with_token = |(role, key): (KeyRole, &SigningKey)| bearer(key).map(|token| (role, token));
-    let mut tokens: Vec<_> = current.into_iter().chain(fallback).filter_map(with_token).collect();
+    let keys = current.into_iter().chain(fallback);
+    let mut tokens: Vec<_> = keys.map(|(role, key)| (role, bearer(key))).collect();
     // Keys that differ in their letters' case have one token: asking twice with it would be asking in vain.
     tokens.dedup_by(|(_, later), (_, earlier)| later == earlier);
-    if tokens.is_empty() {
-        Err(BearerError)
-    } else {
-        Ok(tokens)
-    }
+    tokens
 }
 
-fn bearer(key: &SigningKey) -> Option<HeaderValue> {
-    let token = key.bearer().ok()?;
-    let mut value = zeroize::Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
+fn bearer(key: &SigningKey) -> HeaderValue {
+    let token = key.bearer();
+    let mut value = Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
     value.push_str("Bearer ");
     value.push_str(&token);
-    let mut value = HeaderValue::from_str(&value).ok()?;
+    // Shared, not copied, so that the last header that carries it wipes it.
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).expect("a token is visible ASCII");
     value.set_sensitive(true);
-    Some(value)
+    value
 }

@@ -12,8 +12,7 @@ use tower_service::Service;
 
 use super::bearers;
 use super::layer::{Origin, Outbound, Stance};
-use crate::env::ConfigError;
-use crate::key::BearerError;
+use crate::config::ConfigError;
 use crate::keyring::KeyRing;
 use crate::keyring::KeyRole;
 
@@ -87,9 +86,7 @@ impl Outbound {
             }
             _ => {}
         }
-        let tokens = keys
-            .map_or(Ok(Vec::new()), |keys| bearers(&keys))
-            .map_err(ApiAuthError::NoToken)?;
+        let tokens = keys.map_or_else(Vec::new, |keys| bearers(&keys));
         Ok(Prepared { request, tokens })
     }
 }
@@ -136,9 +133,6 @@ pub enum ApiAuthError<E> {
     /// The URI is not absolute, or not the API's scheme, host and port. Nothing was sent.
     #[error("the request's URI is not Inngest's API: the token stays here (is INNGEST_API_BASE_URL right?)")]
     NotTheApi,
-    /// No key has a token. Nothing was sent.
-    #[error(transparent)]
-    NoToken(BearerError),
     /// All branch environments share this key, and none is named. Nothing was sent.
     #[error("a branch key (signkey-branch-…) needs a branch environment's name: set INNGEST_ENV")]
     NoEnvironment,

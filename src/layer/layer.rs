@@ -13,7 +13,7 @@ use super::rejection::Rejection;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
 use crate::clock::{Clock, SystemClock};
-use crate::env::{Config, ConfigError, Mode};
+use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 use crate::replay::{self, ReplayStore};
 use crate::verify::Tolerance;
@@ -57,6 +57,7 @@ impl InngestAuth {
         match config.mode() {
             Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
+            Mode::Unusable(error) => Self::with(Stance::Refuse(*error)),
         }
     }
 

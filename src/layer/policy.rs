@@ -21,9 +21,9 @@ use super::rejection::{Rejection, RejectionKind};
 use super::response::{self as respond, OnRejection};
 use super::sign::{Reading, SignResponses, Signer, Unsigned};
 use crate::clock::Clock;
-use crate::env::ConfigError;
+use crate::config::ConfigError;
 use crate::key::Mac;
-use crate::keyring::{KeyRing, Keys};
+use crate::keyring::{Generation, KeyRing};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
 use crate::verify::{self, Tolerance, Verified, check_fresh};
@@ -71,7 +71,7 @@ pub(super) enum Heads {
 #[derive(Clone)]
 pub(super) struct Claim {
     signature: Signature,
-    keys: Arc<Keys>,
+    held: Arc<Generation>,
     /// In Unix seconds.
     judged_at: u64,
 }
@@ -86,7 +86,7 @@ pub(super) struct Checking {
 impl Checking {
     pub(super) fn new(claim: Claim, guard: &Guard) -> Self {
         Self {
-            running: claim.keys.current().mac(),
+            running: claim.held.keys().current().mac(),
             body: Kept::new(guard.body.len, &guard.budget),
             claim,
         }
@@ -146,7 +146,7 @@ impl Guard {
         }
         Ok(Heads::Signed(Claim {
             signature,
-            keys: ring.snapshot(),
+            held: ring.generation(),
             judged_at: now,
         }))
     }
@@ -154,7 +154,7 @@ impl Guard {
     /// Steps 8 and 9, for a body that was read to its end.
     pub(super) fn judge_body(self: &Arc<Self>, parts: Parts, checking: &mut Checking) -> Next {
         let Checking { claim, running, body } = checking;
-        let verified = verify::judge(running.clone(), &claim.signature, &claim.keys, body.iter());
+        let verified = verify::judge(running.clone(), &claim.signature, claim.held.keys(), body.iter());
         let pieces = body.take();
         match verified {
             Ok((verified, canonical)) => {
@@ -166,7 +166,7 @@ impl Guard {
                 self.check_replay(request, len, claim, verified)
             }
             Err(error) => {
-                let mut rejection = Rejection::unverified(error).tried(&claim.keys);
+                let mut rejection = Rejection::unverified(error).tried(claim.held.keys());
                 rejection.age = Some(claim.judged_at.cast_signed() - claim.signature.signed_at().cast_signed());
                 rejection.body_len = Some(pieces.len() as u64);
                 rejection.content_encoding = parts.headers.get(CONTENT_ENCODING).cloned();
@@ -191,7 +191,7 @@ impl Guard {
 
     /// Step 11, and all that the handler is to find.
     fn admit(self: &Arc<Self>, mut request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
-        claim.keys.count(verified.key(), claim.judged_at);
+        claim.held.count(verified.key(), claim.judged_at);
         let caller = Caller::Verified(verified);
         let trust = asks_for_trust(request.method(), request.uri());
         let sync = asks_only_for_a_sync(request.method(), request.uri());
@@ -202,7 +202,7 @@ impl Guard {
         };
         let signer = sign.then(|| {
             let required_only = self.sign_responses == SignResponses::Required;
-            Signer::new(Arc::clone(&claim.keys), verified, request.method(), required_only, sync)
+            Signer::new(Arc::clone(claim.held.keys()), verified, request.method(), required_only, sync)
         });
         if !trust {
             describe(&mut request, len, caller);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{HeaderValue, StatusCode};
 
-use crate::env::ConfigError;
+use crate::config::ConfigError;
 use crate::key::{Fingerprint, SigningKey};
 use crate::keyring::Keys;
 use crate::signature::SignatureError;
@@ -101,8 +101,8 @@ impl Rejection {
 
     pub(super) fn tried(mut self, keys: &Keys) -> Self {
         self.keys_tried = [
-            keys.current().fingerprint(),
-            keys.fallback().and_then(SigningKey::fingerprint),
+            Some(keys.current().fingerprint()),
+            keys.fallback().map(SigningKey::fingerprint),
         ];
         self
     }
