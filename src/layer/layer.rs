@@ -15,7 +15,7 @@ use super::policy::Policy;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
 use crate::clock::Clock;
-use crate::env::{Config, ConfigError, Mode};
+use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 use crate::rejection::Rejection;
 use crate::replay::{self, ReplayStore};
@@ -63,7 +63,7 @@ impl InngestAuth {
         match config.mode() {
             Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(error.clone())),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
         }
     }
 

@@ -16,7 +16,7 @@ use super::caller::Caller;
 use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
-use crate::env::Mode;
+use crate::config::Mode;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
