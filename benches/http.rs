@@ -23,7 +23,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SigningKey};
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SignResponses, SigningKey};
 use rustix::time::{ClockId, clock_gettime};
 use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot};
@@ -222,8 +222,8 @@ async fn bench() -> ExitCode {
     let (server, [bare, again, layer, signed, hmacs]) = Server::start([
         app(0),
         app(0),
-        app(0).layer(auth().sign_responses(inngest_auth::SignResponses::Never)),
-        app(0).layer(auth()),
+        app(0).layer(auth().sign_responses(SignResponses::Never)),
+        app(0).layer(auth().sign_responses(SignResponses::All)),
         app(HMACS),
     ]);
     let servers = [

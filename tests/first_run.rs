@@ -1,6 +1,7 @@
 //! What the example `serve` says to somebody who starts it for the first time, and starts it wrongly.
 //!
 //! It is the built example that runs.
+#![cfg(feature = "layer")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};

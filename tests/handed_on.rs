@@ -1,4 +1,5 @@
 //! What the handler gets, once a request has passed.
+#![cfg(feature = "layer")]
 
 mod common;
 

@@ -1,14 +1,17 @@
 //! What the log says, at which level, and what it never says.
+#![cfg(feature = "layer")]
 
 mod common;
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Request};
-use common::{CALL, Seen, ask, inngest, key};
+use axum::http::{HeaderValue, Method, Request};
+use common::{CALL, NOW, Seen, ask, inngest, key};
 use inngest_auth::replay::MemoryReplayStore;
+use inngest_auth::testing::TestInngest;
 use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
@@ -184,23 +187,30 @@ async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
     assert_eq!(said(&log), 1);
 }
 
+/// A verified `PUT` that asks for a sync in band, and an app whose response says that it is one.
+fn in_band(it: &TestInngest) -> Request<Body> {
+    let mut request = it.call("/api/inngest", "{}");
+    *request.method_mut() = Method::PUT;
+    request
+}
+
+fn responding(auth: InngestAuth, body: impl Fn() -> Body + Clone + Send + Sync + 'static) -> Router {
+    let respond = move || std::future::ready(([("x-inngest-sync-kind", "in_band")], body()));
+    Router::new().fallback(respond).layer(auth)
+}
+
 #[tokio::test]
-async fn an_in_band_sync_whose_answer_cannot_be_signed_is_a_warning_with_the_reason() {
+async fn an_in_band_sync_whose_response_cannot_be_signed_is_a_warning_with_the_reason() {
     let it = inngest();
     let (log, _guard) = Log::begin();
     let stream = || {
         let body = http_body_util::BodyExt::map_frame(Body::from("{}"), |frame| frame);
         Body::from_stream(http_body_util::BodyDataStream::new(body))
     };
-    let app = axum::Router::new()
-        .fallback(move || async move { stream() })
-        .layer(it.auth());
-    for (kind, warns) in [("in_band", true), ("other", false)] {
+    let app = responding(it.auth(), stream);
+    let call = it.call(CALL, "{}");
+    for (request, warns) in [(in_band(&it), true), (call, false)] {
         log.take();
-        let mut request = it.call(CALL, "{}");
-        request
-            .headers_mut()
-            .insert("x-inngest-sync-kind", HeaderValue::from_static(kind));
         assert_eq!(ask(&app, request).await.header(SIGNATURE_HEADER), None);
         let said = log.take();
         assert_eq!(
@@ -212,24 +222,20 @@ async fn an_in_band_sync_whose_answer_cannot_be_signed_is_a_warning_with_the_rea
 }
 
 #[tokio::test]
-async fn an_in_band_sync_whose_answer_could_not_be_recorded_is_a_warning() {
+async fn an_in_band_sync_whose_response_cannot_be_recorded_is_a_warning() {
     let it = inngest();
     let (log, _guard) = Log::begin();
-    // Room for the request; and for its answer too.
+    // Room for the request; and for its response too.
     for (capacity, warns) in [(1, true), (2, false)] {
+        it.clock().set(Some(NOW - 60));
         let store = MemoryReplayStore::new(capacity, it.clock());
-        let app = axum::Router::new()
-            .fallback(|| async { "an answer" })
-            .layer(it.auth().replay_guard(store));
-        let mut request = it.call(CALL, "{}");
-        request
-            .headers_mut()
-            .insert("x-inngest-sync-kind", HeaderValue::from_static("in_band"));
+        it.clock().set(Some(NOW));
+        let app = responding(it.auth().replay_guard(store), || "a response".into());
         log.take();
-        let signed = ask(&app, request).await.headers.contains_key(SIGNATURE_HEADER);
+        let signed = ask(&app, in_band(&it)).await.headers.contains_key(SIGNATURE_HEADER);
         let said = log.take();
         assert_eq!(
-            said.contains("in-band sync") && said.contains("Forgotten"),
+            said.contains("in-band sync") && said.contains("NotRecorded"),
             warns,
             "{said}"
         );
@@ -250,7 +256,7 @@ fn a_layer_shows_what_it_does() {
                 "replay_guard: false",
             ][..],
         ),
-        (InngestAuth::unverified_dev(), &["dev: true"]),
+        (InngestAuth::unverified_dev(), &["mode: Dev"]),
     ] {
         let shown = format!("{auth:?}");
         for word in words {

@@ -1,4 +1,5 @@
 //! What a request may cost in memory, counted by the allocator. One test, so that nothing else allocates.
+#![cfg(feature = "layer")]
 #![allow(
     unsafe_code,
     reason = "an allocator that counts; the crate itself forbids unsafe code"

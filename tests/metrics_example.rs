@@ -1,4 +1,5 @@
 //! The metrics example, scraped over a real socket: every outcome is counted once, where it belongs.
+#![cfg(feature = "layer")]
 
 mod common;
 #[path = "../examples/metrics/count.rs"]

@@ -1,4 +1,5 @@
 //! The replay guard: each signature once.
+#![cfg(feature = "layer")]
 
 mod common;
 
@@ -93,9 +94,11 @@ async fn get_and_head_are_recorded_and_never_refused() {
 #[tokio::test]
 async fn an_answer_of_ours_cannot_come_back_as_a_call() {
     let it = inngest();
-    let app = axum::Router::new()
-        .fallback(|| async { r#"{"answer":1}"# })
-        .layer(it.auth().sign_responses(SignResponses::All).replay_guard(store(&it, 100)));
+    let app = axum::Router::new().fallback(|| async { r#"{"answer":1}"# }).layer(
+        it.auth()
+            .sign_responses(SignResponses::All)
+            .replay_guard(store(&it, 100)),
+    );
     let answer = ask(&app, it.call(CALL, "{}")).await;
     let header = answer.header(SIGNATURE_HEADER).unwrap();
     let back = Request::post(CALL)
@@ -110,11 +113,7 @@ async fn only_what_is_verified_reaches_the_store() {
     let it = inngest();
     let asked = Arc::new(AtomicUsize::new(0));
     let store = Answers(|| Ok(Recorded::Fresh), Arc::clone(&asked));
-    let app = Seen::default().app(
-        it.auth()
-            .sign_responses(SignResponses::Never)
-            .replay_guard(store),
-    );
+    let app = Seen::default().app(it.auth().sign_responses(SignResponses::Never).replay_guard(store));
     for request in [it.unsigned(CALL, "{}"), it.tampered(CALL, "{}"), it.stale(CALL, "{}")] {
         ask(&app, request).await;
     }
@@ -134,7 +133,7 @@ async fn a_store_that_cannot_tell_refuses_unless_failing_open_was_chosen() {
         let answer = ask(&seen.app(auth.clone()), it.call(CALL, "{}")).await;
         assert_eq!(
             (answer.status, answer.header("retry-after")),
-            (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
+            (StatusCode::SERVICE_UNAVAILABLE, None)
         );
         assert_eq!(
             (kind(&answer), seen.count()),

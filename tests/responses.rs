@@ -1,4 +1,5 @@
 //! Which answers are signed, with what.
+#![cfg(feature = "layer")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What strangers try before they are known, each by its name.
+#![cfg(feature = "layer")]
 
 mod common;
 
@@ -18,7 +19,9 @@ use common::{CALL, NOW, Seen, ask, head, hear, inngest, key, say, send, serve};
 use http_body::Frame;
 use http_body_util::Full;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, Signature, Tolerance, verify};
+use inngest_auth::{
+    InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature, Tolerance, verify,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::limit::ConcurrencyLimitLayer;
@@ -182,11 +185,13 @@ async fn a_sender_still_writing_3_9_mb_sees_its_refusal() {
             socket.write_all(&body).await.unwrap();
             socket.write_all(b"\r\n0\r\n\r\n").await.unwrap();
         }
+        // Its body was read whole: the connection can be used again.
+        socket
+            .write_all(&head("GET", &[("Connection", "close")]))
+            .await
+            .unwrap();
         let heard = hear(&mut socket).await;
-        assert!(
-            heard.starts_with("HTTP/1.1 401 ") && heard.contains("connection: close"),
-            "{heard}"
-        );
+        assert_eq!(heard.matches("HTTP/1.1 401 ").count(), 2, "{heard}");
     }
 }
 
@@ -231,9 +236,8 @@ async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() 
     for (kind, frames) in [
         // Ten are within the limit, and one more is seen.
         (RejectionKind::Missing, 11),
-        // One is kept. With the second it begins to be copied, for which the budget has no room. Nine more are within the
-        // limit, and one more is seen.
-        (RejectionKind::OverBudget, 12),
+        // The budget has no room for the second. Eight more are within the limit, and one more is seen.
+        (RejectionKind::OverBudget, 11),
     ] {
         let (count, body) = asked(|asked, _| Poll::Ready((asked < 100).then_some(Bytes::from_static(b"0123456789"))));
         let mut request = refused(kind, body);
@@ -400,10 +404,7 @@ async fn many_bodies_at_once_share_one_budget() {
     };
     holds.recv().await.unwrap();
     let refused = ask(&app, it.call(CALL, body())).await;
-    assert_eq!(
-        (refused.status, refused.header("retry-after")),
-        (StatusCode::SERVICE_UNAVAILABLE, Some("1"))
-    );
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(kind_of(&refused), Some(RejectionKind::OverBudget));
     assert_eq!(
         ask(&app, it.call(CALL, "small")).await.status,
@@ -566,7 +567,7 @@ async fn no_header_decides_whether_to_verify() {
 #[tokio::test]
 async fn an_answer_sent_back_extends_no_window() {
     let it = inngest();
-    let app = Seen::default().app(it.auth());
+    let app = Seen::default().app(it.auth().sign_responses(SignResponses::All));
     it.clock().set(Some(NOW + 299));
     let header = key("signkey-test-12345678").sign(b"{}", NOW).to_string();
     let answer = ask(

@@ -1,4 +1,5 @@
 //! Requests as a real server sent them, headers and times, judged as `tests/vectors/README.md` says.
+#![cfg(feature = "layer")]
 
 mod common;
 #[path = "vectors/cases.rs"]
@@ -9,7 +10,7 @@ use common::{NOW, Seen, key, send, serve};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{Caller, Form, InngestAuth, KeyRole, SIGNATURE_HEADER};
+use inngest_auth::{Caller, Form, InngestAuth, KeyRole, SIGNATURE_HEADER, SignResponses};
 use serde_json::Value;
 use vectors::{cases, text};
 
@@ -17,7 +18,7 @@ use vectors::{cases, text};
 async fn an_answer_is_signed_less_one_trailing_newline() {
     for case in cases("response_signature_newline", 1) {
         let inngest = common::inngest();
-        let app = Seen::default().app(inngest.auth());
+        let app = Seen::default().app(inngest.auth().sign_responses(SignResponses::All));
         let answer = common::ask(&app, inngest.call(common::CALL, text(&case, "body_sent").to_owned())).await;
         assert_eq!(answer.body, text(&case, "body_sent"));
         let expected = key("signkey-test-12345678").sign(text(&case, "body_signed").as_bytes(), NOW);

@@ -11,8 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use inngest_auth::testing::TestClock;
 use inngest_auth::{
-    Caller, InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, Signature, Tolerance, Verified,
-    VerifyError, verify,
+    Caller, InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature,
+    Tolerance, Verified, VerifyError, verify,
 };
 use inngest_auth_fuzz::request::{Held, Method, Plan, Sent, Verdict};
 use inngest_auth_fuzz::{CURRENT, at_once, header, planned};
@@ -88,6 +88,7 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     let app = InngestAuth::new(keys(plan))
         .tolerance(Tolerance::from_secs(plan.tolerance()))
         .clock(TestClock::at(plan.now()))
+        .sign_responses(SignResponses::All)
         .layer(handler);
     let mut request = Request::builder()
         .method(plan.method.name())

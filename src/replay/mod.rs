@@ -114,18 +114,12 @@ pub trait ReplayStore: Send + Sync + 'static {
     ///
     /// A sighting whose window has closed (`until` is before `now`) is never `Fresh`; see
     /// [`Sighting::seconds_left`]. Anything but `Fresh` is always safe.
-    fn record(
-        &self,
-        sighting: Sighting,
-    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
+    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
 /// One store for several layers of a process.
 impl<S: ReplayStore> ReplayStore for Arc<S> {
-    fn record(
-        &self,
-        sighting: Sighting,
-    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
         (**self).record(sighting)
     }
 }
@@ -161,9 +155,7 @@ impl Sighting {
     #[must_use]
     pub fn seconds_left(&self) -> Option<u64> {
         // The last second is still inside.
-        self.until
-            .checked_sub(self.now)
-            .map(|left| left.saturating_add(1))
+        self.until.checked_sub(self.now).map(|left| left.saturating_add(1))
     }
 
     /// Tolerance and skew of the layer.
@@ -216,9 +208,7 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(store: impl ReplayStore) -> Self {
-        Self {
-            store: Arc::new(store),
-        }
+        Self { store: Arc::new(store) }
     }
 
     /// Records a signature until it cannot be accepted any more, by any instance.

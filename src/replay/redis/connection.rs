@@ -1,24 +1,19 @@
 //! One connection to Redis at a time: left when it is of no use, and made anew at a limited rate.
 
 use std::collections::HashMap;
-use std::error::Error;
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
-    RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ReplayStoreError;
 
-/// How long a call waits for a connection, and then for a response.
-const PATIENCE: Duration = Duration::from_millis(250);
 /// How long connecting may take. No call waits so long, but the next ones profit.
 const CONNECTING: Duration = Duration::from_secs(5);
 /// After a connection that never worked, how long until the next.
@@ -66,16 +61,17 @@ impl Connector {
 
     /// Sends `command`; and if a connection that has worked turns out to be of no use any more,
     /// sends it again on a new one. The server has closed it, for example, or has become a replica,
-    /// or the runtime that made it has ended.
+    /// or the runtime that made it has ended. Each wait is limited by `patience`.
     pub(super) async fn query<T: FromRedisValue>(
         self: &Arc<Self>,
         name: &'static str,
         command: &Cmd,
+        patience: Duration,
     ) -> Result<T, ReplayStoreError> {
         let link = self.link();
         let worked = link.worked.load(Ordering::Relaxed);
-        match link.query(name, command).await {
-            Err(Failed::Elsewhere(_)) if worked => self.link().query(name, command).await,
+        match link.query(name, command, patience).await {
+            Err(Failed::Elsewhere(_)) if worked => self.link().query(name, command, patience).await,
             result => result,
         }
         .map_err(Failed::into_error)
@@ -107,16 +103,12 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, ReplayStoreError> {
-        // The limits are ours: `CONNECTING` and `PATIENCE`.
+        // The limits are ours: `CONNECTING`, and the patience of each call.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        let connecting = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting
-            .await
-            .map_err(|error| explain("CONNECT", &error))?;
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(|error| explain("CONNECT", &error))?;
         if let Some(password) = self.login.password() {
             let mut auth = redis::cmd("AUTH");
             if let Some(user) = self.login.username() {
@@ -127,10 +119,7 @@ impl Connector {
         }
         if self.login.db() != 0 {
             let mut select = redis::cmd("SELECT");
-            let done = select
-                .arg(self.login.db())
-                .exec_async(&mut connection)
-                .await;
+            let done = select.arg(self.login.db()).exec_async(&mut connection).await;
             done.map_err(|error| explain("SELECT", &error))?;
         }
         self.check_policy(&mut connection).await?;
@@ -138,10 +127,7 @@ impl Connector {
     }
 
     /// Says, when it is new, that the server may remove our keys or would not tell.
-    async fn check_policy(
-        &self,
-        connection: &mut MultiplexedConnection,
-    ) -> Result<(), ReplayStoreError> {
+    async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), ReplayStoreError> {
         const NAME: &str = "maxmemory-policy";
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg(NAME);
@@ -151,7 +137,7 @@ impl Connector {
             Ok(Some(policy)) => Policy::Evicts(word(&policy)),
             Ok(None) => Policy::Unreadable("nothing".into()),
             Err(error) => match explain("CONFIG", &error) {
-                ReplayStoreError::Server { code, .. } => Policy::Unreadable(code),
+                ReplayStoreError::Server { code, .. } if code != "NOAUTH" => Policy::Unreadable(code),
                 error => return Err(error),
             },
         };
@@ -196,12 +182,13 @@ impl Link {
         &self,
         name: &'static str,
         command: &Cmd,
+        patience: Duration,
     ) -> Result<T, Failed> {
-        let mut connection = self.connection().await.map_err(Failed::Here)?;
-        let Ok(response) = timeout(PATIENCE, command.query_async(&mut connection)).await else {
+        let mut connection = self.connection(patience).await.map_err(Failed::Here)?;
+        let Ok(response) = timeout(patience, command.query_async(&mut connection)).await else {
             // It may be dead: the network tells nobody that a server has gone.
-            let error = unavailable("no response within 250 ms");
-            return Err(Failed::Here(self.leave(error)));
+            let error = format!("no response within {patience:?}");
+            return Err(Failed::Here(self.leave(ReplayStoreError::Unavailable(error))));
         };
         let error = match response {
             Ok(response) => {
@@ -225,15 +212,18 @@ impl Link {
         })
     }
 
-    async fn connection(&self) -> Result<MultiplexedConnection, ReplayStoreError> {
+    async fn connection(&self, patience: Duration) -> Result<MultiplexedConnection, ReplayStoreError> {
         if let Some(error) = self.left.get() {
             return Err(error.clone());
         }
         let mut outcome = self.outcome.clone();
-        match timeout(PATIENCE, outcome.wait_for(Option::is_some)).await {
+        match timeout(patience, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone().expect("waited for"),
             Ok(Err(_)) => Err(unavailable("its runtime ended while it was connecting")),
-            Err(_) => Err(unavailable("no connection within 250 ms")),
+            Err(_) => {
+                let error = format!("no connection within {patience:?}");
+                Err(ReplayStoreError::Unavailable(error))
+            }
         }
     }
 
@@ -262,23 +252,16 @@ fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
             code: word(code),
         };
     }
-    let io = error
-        .source()
-        .and_then(|error| error.downcast_ref::<io::Error>());
-    match io.map(io::Error::kind) {
-        Some(io::ErrorKind::InvalidData) => {
-            unavailable("TLS handshake failed: see its certificate")
-        }
-        Some(kind @ (io::ErrorKind::ConnectionRefused | io::ErrorKind::TimedOut)) => {
-            ReplayStoreError::Unavailable(kind.to_string())
-        }
-        Some(kind) if error.is_connection_dropped() => {
-            ReplayStoreError::Unavailable(format!("connection lost ({kind})"))
-        }
-        Some(_) => unavailable("the host cannot be resolved or reached"),
-        None if error.kind() == ErrorKind::Parse => unavailable("it does not speak Redis"),
-        None => ReplayStoreError::Unavailable(error.category().to_owned()),
-    }
+    unavailable(match error.kind() {
+        _ if error.is_connection_refusal() => "connection refused",
+        _ if error.is_timeout() => "connecting timed out",
+        _ if error.is_connection_dropped() => "connection lost",
+        // Only to tell which it is: the text stays here.
+        _ if error.to_string().contains("certificate") => "its TLS certificate is not accepted",
+        ErrorKind::Io => "the host cannot be resolved or reached",
+        ErrorKind::Parse => "it does not speak Redis",
+        _ => error.category(),
+    })
 }
 
 fn unavailable(why: &str) -> ReplayStoreError {

@@ -5,6 +5,7 @@ mod url;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
 use connection::Connector;
@@ -18,8 +19,9 @@ pub use url::RedisUrlError;
 /// # Connection
 ///
 /// The store connects when it is first asked, so Redis may be down when the service starts. A call
-/// waits up to 250 ms for a connection and up to 250 ms for a response, and is then rejected (503),
-/// or accepted if [failing open](crate::InngestAuth::insecure_replay_fail_open) was chosen.
+/// waits for a connection and for a response, each for at most the [timeout](Self::timeout), and is
+/// then rejected (503), or accepted if [failing open](crate::InngestAuth::insecure_replay_fail_open)
+/// was chosen.
 ///
 /// The store leaves a connection that does not respond in time, and one to a server that cannot
 /// take writes (`READONLY`, `LOADING`, `MASTERDOWN`): after a failover the name in the URL leads to
@@ -42,6 +44,7 @@ pub use url::RedisUrlError;
 pub struct RedisReplayStore {
     connector: Arc<Connector>,
     namespace: Box<str>,
+    timeout: Duration,
 }
 
 impl RedisReplayStore {
@@ -58,6 +61,7 @@ impl RedisReplayStore {
         Ok(Self {
             connector: Arc::new(Connector::new(url::parse(url)?)),
             namespace: "inngest-auth".into(),
+            timeout: Duration::from_millis(250),
         })
     }
 
@@ -66,6 +70,13 @@ impl RedisReplayStore {
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// Sets how long a call waits for a connection, and then for a response (default: 250 ms).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 }
@@ -78,7 +89,7 @@ impl ReplayStore for RedisReplayStore {
         let key = format!("{}:{}", self.namespace, hex::encode(sighting.mac));
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("NX").arg("EX").arg(seconds);
-        let written: Option<String> = self.connector.query("SET", &set).await?;
+        let written: Option<String> = self.connector.query("SET", &set, self.timeout).await?;
         Ok(if written.is_some() {
             Recorded::Fresh
         } else {

@@ -1,0 +1,1 @@
+//! Only its benches count: see `run`.

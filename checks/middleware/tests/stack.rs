@@ -1,0 +1,215 @@
+//! The layer among others, as it stands: each place compiled and run, with an accept and a refusal.
+
+use std::convert::Infallible;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, Response, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::routing::{any, get};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use inngest_auth::testing::TestInngest;
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SignResponses, SigningKey};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::cors::CorsLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+
+fn inngest() -> TestInngest {
+    TestInngest::new("signkey-test-12345678".parse().unwrap())
+}
+
+async fn echo(body: axum::body::Bytes) -> axum::body::Bytes {
+    body
+}
+
+async fn status(app: &Router, request: Request<Body>) -> StatusCode {
+    app.clone().oneshot(request).await.unwrap().status()
+}
+
+/// A genuine call gets in, a changed one does not.
+async fn guards(app: Router, path: &str) {
+    let inngest = inngest();
+    let response = app.clone().oneshot(inngest.call(path, "{}")).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK, "{path}");
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    for request in [
+        inngest.tampered(path, "{}"),
+        inngest.unsigned(path, "{}"),
+        inngest.stale(path, "{}"),
+    ] {
+        assert_eq!(status(&app, request).await, StatusCode::UNAUTHORIZED, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_method_router() {
+    let app = Router::new()
+        .route("/api/inngest", any(echo).layer(inngest().auth()))
+        .route("/healthz", get(|| async {}));
+    guards(app.clone(), "/api/inngest").await;
+    assert_eq!(
+        status(&app, Request::get("/healthz").body(Body::empty()).unwrap()).await,
+        StatusCode::OK
+    );
+    assert_eq!(
+        status(&app, Request::get("/nowhere").body(Body::empty()).unwrap()).await,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn on_a_router_and_its_unknown_paths() {
+    let app = Router::new().route("/api/inngest", any(echo)).layer(inngest().auth());
+    guards(app.clone(), "/api/inngest").await;
+    assert_eq!(
+        status(&app, Request::get("/nowhere").body(Body::empty()).unwrap()).await,
+        StatusCode::UNAUTHORIZED
+    );
+}
+
+#[tokio::test]
+async fn as_a_route_layer_that_leaves_unknown_paths_alone() {
+    let app = Router::new()
+        .route("/api/inngest", any(echo))
+        .route_layer(inngest().auth());
+    guards(app.clone(), "/api/inngest").await;
+    assert_eq!(
+        status(&app, Request::get("/nowhere").body(Body::empty()).unwrap()).await,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn in_nested_routers() {
+    let inner = Router::new().route("/inngest", any(echo)).layer(inngest().auth());
+    guards(Router::new().nest("/api", inner.clone()), "/api/inngest").await;
+    guards(Router::new().nest_service("/api", inner.clone()), "/api/inngest").await;
+    guards(Router::new().merge(inner), "/inngest").await;
+}
+
+#[tokio::test]
+async fn in_one_service_builder_with_all_of_tower_http() {
+    let pass = from_fn(|request: axum::extract::Request, next: Next| async { next.run(request).await });
+    let stack = ServiceBuilder::new()
+        .layer(TraceLayer::new_for_http())
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            Duration::from_secs(30),
+        ))
+        .layer(CorsLayer::permissive())
+        .layer(CompressionLayer::new())
+        .layer(RequestBodyLimitLayer::new(5_000_000))
+        .layer(RequestDecompressionLayer::new())
+        .layer(inngest().auth())
+        .layer(pass);
+    guards(
+        Router::new().route("/api/inngest", any(echo)).layer(stack.clone()),
+        "/api/inngest",
+    )
+    .await;
+    guards(
+        Router::new().route("/api/inngest", any(echo).layer(stack)),
+        "/api/inngest",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_limit_outside_is_a_413_and_a_panic_inside_is_caught_outside() {
+    let it = inngest();
+    let app = Router::new()
+        .fallback(echo)
+        .layer(it.auth())
+        .layer(RequestBodyLimitLayer::new(10));
+    let mut request = it.call("/", "x".repeat(11));
+    // Announced, the outer layer refuses; unannounced, its error comes from the body.
+    request.headers_mut().remove(header::CONTENT_LENGTH);
+    assert_eq!(status(&app, request).await, StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(status(&app, it.call("/", "x".repeat(10))).await, StatusCode::OK);
+
+    let panics = || async { panic!("in the handler") as () };
+    let app = Router::new()
+        .fallback(panics)
+        .layer(it.auth())
+        .layer(CatchPanicLayer::new());
+    assert_eq!(status(&app, it.call("/", "")).await, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(status(&app, it.unsigned("/", "")).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn answers_are_signed_before_they_are_compressed_and_requests_verified_after_they_are_decompressed() {
+    let it = inngest();
+    let app = Router::new()
+        .fallback(echo)
+        .layer(it.auth().sign_responses(SignResponses::All))
+        .layer(CompressionLayer::new())
+        .layer(RequestDecompressionLayer::new());
+    let body = format!("{{\"long\":\"{}\"}}", "x".repeat(5000));
+    let mut request = it.call("/", body.clone()).map(|_| {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(body.as_bytes()).unwrap();
+        Body::from(gzip.finish().unwrap())
+    });
+    request
+        .headers_mut()
+        .insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+    request
+        .headers_mut()
+        .insert(header::ACCEPT_ENCODING, "gzip".parse().unwrap());
+    request.headers_mut().remove(header::CONTENT_LENGTH);
+    let response = app.oneshot(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
+    let key: SigningKey = "signkey-test-12345678".parse().unwrap();
+    let signature = response.headers()[SIGNATURE_HEADER].to_str().unwrap().to_owned();
+    assert_eq!(signature, key.sign(body.as_bytes(), 1_700_000_000).to_string());
+    let coded = response.into_body().collect().await.unwrap().to_bytes();
+    let mut decoded = String::new();
+    flate2::read::GzDecoder::new(&*coded)
+        .read_to_string(&mut decoded)
+        .unwrap();
+    assert_eq!(decoded, body);
+}
+
+/// No router: hyper's own server, any body in, and a body that is not Axum's out.
+#[tokio::test]
+async fn on_a_plain_hyper_server() {
+    let it = inngest();
+    let inner = service_fn(|request: Request<Body>| async {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        Ok::<_, Infallible>(Response::new(Full::new(body)))
+    });
+    let service = ServiceBuilder::new().layer(it.auth()).service(inner);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let service = TowerToHyperService::new(service.clone());
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            tokio::spawn(connection);
+        }
+    });
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<Body>();
+    let uri = format!("http://{address}/");
+    for (request, status) in [(it.call(&uri, "{}"), 200), (it.tampered(&uri, "{}"), 401)] {
+        assert_eq!(client.request(request).await.unwrap().status(), status);
+    }
+}
+
+/// The layer needs no type parameter and can be kept, cloned and sent.
+#[test]
+fn the_layer_is_a_plain_value() {
+    fn plain<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
+    plain(&InngestAuth::unverified_dev());
+}

@@ -1,1 +1,0 @@
-//! Only its benches count: see `check`.
