@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Any other host gets no token, and no request.
     let request = Request::get("http://api.inngest.example/v1/events").body(Full::default())?;
     match api.oneshot(request).await {
-        Err(ApiAuthError::NotTheApi) => println!("api.inngest.example was not asked"),
+        Err(ApiAuthError::WrongOrigin) => println!("api.inngest.example was not asked"),
         other => return Err(format!("unexpected: {other:?}").into()),
     }
     Ok(())

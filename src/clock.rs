@@ -1,13 +1,22 @@
 //! What time it is, as something that a test can set.
 
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time in whole seconds since the Unix epoch.
 pub trait Clock: Send + Sync + 'static {
     /// Seconds since 1970-01-01T00:00:00Z, rounded down, or `None` where the clock cannot tell.
     /// Without the time nothing can be called fresh, so every request is then refused (500).
     fn now(&self) -> Option<u64>;
+
+    /// Returns the time since a fixed moment, by a clock that is never set and never goes back.
+    /// It tells how long something has lasted, whatever happens to [`now`](Self::now).
+    ///
+    /// Default: [`Instant`]. Override it in a clock for tests, so that they need not wait.
+    fn monotonic(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        ORIGIN.elapsed()
+    }
 }
 
 /// The system's clock. It cannot tell a time before 1970.
@@ -24,6 +33,10 @@ impl Clock for SystemClock {
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Option<u64> {
         (**self).now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
     }
 }
 
@@ -43,7 +56,17 @@ mod tests {
     fn a_shared_clock_shows_the_same_time() {
         let clock = Arc::new(crate::testing::TestClock::at(7));
         assert_eq!(Clock::now(&clock), Some(7));
+        clock.set(Some(9));
+        assert_eq!(Clock::monotonic(&clock), Duration::from_secs(2));
         clock.set(None);
         assert_eq!(Clock::now(&clock), None);
+    }
+
+    #[test]
+    fn monotonic_time_only_grows() {
+        let before = SystemClock.monotonic();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(1) {}
+        assert!(SystemClock.monotonic() >= before + Duration::from_millis(1));
     }
 }

@@ -58,15 +58,23 @@ pub struct Config {
     environment: Option<String>,
 }
 
-/// Cloud or dev, and what each has.
+/// How requests are treated, with what verification needs.
 #[derive(Clone, Debug)]
-pub(crate) enum Mode {
-    Cloud(KeyRing),
+pub(crate) enum Mode<K = KeyRing> {
+    /// Every request is verified.
+    Cloud(K),
+    /// Nothing is verified.
     Dev {
         /// Somebody who sets a key may not mean to run unverified.
         #[cfg_attr(not(feature = "layer"), expect(dead_code, reason = "the layer warns of it"))]
         key_set: bool,
     },
+    /// The configuration cannot be used: nothing passes.
+    #[cfg_attr(
+        not(feature = "layer"),
+        expect(dead_code, reason = "only layers live on without one")
+    )]
+    Unusable(ConfigError),
 }
 
 impl Config {
@@ -122,7 +130,7 @@ impl Config {
     pub fn keys(&self) -> Option<&KeyRing> {
         match &self.mode {
             Mode::Cloud(keys) => Some(keys),
-            Mode::Dev { .. } => None,
+            Mode::Dev { .. } | Mode::Unusable(_) => None,
         }
     }
 

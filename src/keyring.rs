@@ -158,7 +158,6 @@ impl Keys {
     }
 
     /// Counts a verified request, and says once that the fallback is in use.
-    #[cfg(feature = "layer")]
     pub(crate) fn count(&self, role: KeyRole, now: u64) {
         let counter = match role {
             KeyRole::Current => &self.used.current,
@@ -176,7 +175,6 @@ impl Keys {
         }
     }
 
-    #[cfg(feature = "layer")]
     pub(crate) fn in_role(&self, role: KeyRole) -> &SigningKey {
         match (role, &self.fallback) {
             (KeyRole::Fallback, Some(fallback)) => fallback,

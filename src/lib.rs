@@ -164,28 +164,32 @@ mod key;
 mod keyring;
 #[cfg(feature = "layer")]
 mod layer;
+mod rejection;
 #[cfg(feature = "layer")]
 pub mod replay;
+#[cfg(feature = "layer")]
+mod sdk;
 mod signature;
 pub mod testing;
+mod verifier;
 mod verify;
 
 #[cfg(feature = "layer")]
-pub use api::{ApiAuthError, InngestApiAuth, InngestApiAuthService};
+pub use api::layer::InngestApiAuth;
+#[cfg(feature = "layer")]
+pub use api::origin::ApiBaseError;
+#[cfg(feature = "layer")]
+pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use env::{Config, ConfigError};
 pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
-pub use layer::{
-    Caller, CallerRejection, InngestAuth, InngestAuthService, Rejection, RejectionKind, ResponseFuture, SignResponses,
-};
+pub use layer::{Caller, CallerRejection, InngestAuth, InngestAuthService, ResponseFuture, SignResponses, Status};
+pub use rejection::{Rejection, RejectionKind};
 pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
+pub use verifier::{BodyVerifier, ResponseSigner, Verifier};
 pub use verify::{Authentic, Form, Tolerance, Verified, VerifyError, verify};
-
-/// What this crate answers in `X-Inngest-Sdk`.
-#[cfg(feature = "layer")]
-const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
 
 /// The README's code compiles too.
 #[cfg(all(doctest, feature = "layer"))]

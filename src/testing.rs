@@ -27,12 +27,15 @@
 //! # }
 //! ```
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::clock::Clock;
 
 /// A clock that stands still until it is set. Clones show the same time.
+///
+/// Setting it forward lets time pass, for [`monotonic`](Clock::monotonic) too. Setting it back
+/// is what it is on a machine: a clock that was corrected.
 ///
 /// ```
 /// use inngest_auth::{Clock, testing::TestClock};
@@ -41,33 +44,56 @@ use crate::clock::Clock;
 /// let shown_elsewhere = clock.clone();
 /// clock.set(Some(1_700_000_301));
 /// assert_eq!(shown_elsewhere.now(), Some(1_700_000_301));
+/// assert_eq!(shown_elsewhere.monotonic().as_secs(), 301);
+///
+/// clock.set(Some(1_700_000_000));
+/// assert_eq!(clock.monotonic().as_secs(), 301);
 ///
 /// // A clock that cannot tell the time.
 /// clock.set(None);
 /// assert_eq!(shown_elsewhere.now(), None);
 /// ```
 #[derive(Clone, Debug)]
-pub struct TestClock(Arc<AtomicU64>);
+pub struct TestClock(Arc<Mutex<Shown>>);
 
-/// No second that a test would set.
-const CANNOT_TELL: u64 = u64::MAX;
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    now: Option<u64>,
+    monotonic: Duration,
+}
 
 impl TestClock {
     /// Shows `unix_seconds` until it is set.
     #[must_use]
     pub fn at(unix_seconds: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(unix_seconds)))
+        Self(Arc::new(Mutex::new(Shown {
+            now: Some(unix_seconds),
+            monotonic: Duration::ZERO,
+        })))
     }
 
     /// Unix seconds, or `None` for a clock that cannot tell.
     pub fn set(&self, unix_seconds: Option<u64>) {
-        self.0.store(unix_seconds.unwrap_or(CANNOT_TELL), Ordering::SeqCst);
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(before), Some(after)) = (shown.now, unix_seconds) {
+            let passed = Duration::from_secs(after.saturating_sub(before));
+            shown.monotonic = shown.monotonic.saturating_add(passed);
+        }
+        shown.now = unix_seconds;
+    }
+
+    fn shown(&self) -> Shown {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clock for TestClock {
     fn now(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::SeqCst)).filter(|&now| now != CANNOT_TELL)
+        self.shown().now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.shown().monotonic
     }
 }
 

@@ -60,7 +60,7 @@ pub enum Form {
 }
 
 /// Proof that a body was signed by a holder of one of the keys, inside the window. Only this crate makes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verified {
     key: KeyRole,
     signed_at: u64,
@@ -95,6 +95,13 @@ pub struct Authentic<'body> {
 }
 
 impl<'body> Authentic<'body> {
+    pub(crate) fn new(verified: Verified, body: &'body [u8], canonical: Option<Vec<u8>>) -> Self {
+        Self {
+            verified,
+            bytes: canonical.map_or(Cow::Borrowed(body), Cow::Owned),
+        }
+    }
+
     /// How it was verified.
     #[must_use]
     pub fn verified(&self) -> Verified {
@@ -163,11 +170,8 @@ pub fn verify<'body>(
     check_fresh(signature, now, tolerance)?;
     let mut running = keys.current().mac();
     running.update(body);
-    let (verified, canonical) = judge(running, signature, keys, [body])?;
-    Ok(Authentic {
-        verified,
-        bytes: canonical.map_or(Cow::Borrowed(body), Cow::Owned),
-    })
+    let (verified, canonical) = compare(running, signature, keys, [body])?;
+    Ok(Authentic::new(verified, body, canonical))
 }
 
 /// Whether the signature lies inside the window, both ends included.
@@ -183,9 +187,9 @@ pub(crate) fn check_fresh(signature: &Signature, now: u64, tolerance: Tolerance)
     }
 }
 
-/// Whether one of `keys` made the signature: `running` is the current key's MAC and has seen `body`, which is given
-/// again, in pieces. With the answer comes the canonical form, where that is what was signed.
-pub(crate) fn judge<'a, I>(
+/// Compares the signature with what `keys` make of `body`, in pieces. `running` is the current key's MAC and has seen
+/// the body already. Returns the canonical form too, if that is what was signed.
+pub(crate) fn compare<'a, I>(
     running: Mac,
     signature: &Signature,
     keys: &Keys,

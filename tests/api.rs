@@ -15,7 +15,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use inngest_auth::{
-    ApiAuthError, BearerError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys,
+    ApiAuthError, ApiBaseError, BearerError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing,
+    KeyRole, Keys,
 };
 use serde_json::Value;
 use tower::limit::ConcurrencyLimit;
@@ -125,6 +126,69 @@ async fn a_rotation_is_followed_at_the_next_call() {
 }
 
 #[tokio::test]
+async fn a_shared_ring_can_be_given_with_the_url_of_the_api() {
+    let (address, got) = server(|_| 200).await;
+    let ring = KeyRing::from(key(CURRENT));
+    let outbound = InngestApiAuth::new(ring.clone(), &format!("http://{address}")).unwrap();
+    let api = layered(&outbound);
+    call(&api, address).await.unwrap();
+    ring.rotate(key(FALLBACK));
+    call(&api, address).await.unwrap();
+    assert_eq!(got.tokens(), [Some(bearer(CURRENT)), Some(bearer(FALLBACK))]);
+
+    let error = InngestApiAuth::new(ring, "https://user:hunter2@api.inngest.com").unwrap_err();
+    assert_eq!(error, ApiBaseError::UserInfo);
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+/// What `Config` accepts, `from_config` must be able to read: it panics otherwise.
+#[test]
+fn every_base_url_that_a_configuration_accepts_has_an_origin() {
+    let mut accepted = 0;
+    for byte in 0..=127_u8 {
+        let odd = char::from(byte);
+        for url in [
+            format!("http://{odd}"),
+            format!("http://{odd}host"),
+            format!("http://ho{odd}st:80"),
+            format!("http://host{odd}"),
+            format!("http://host:{odd}"),
+            format!("http://host:{odd}1"),
+            format!("http://host:6553{odd}/"),
+            format!("http://[::{odd}]"),
+            format!("http://[::1]{odd}"),
+            format!("http://host/{odd}"),
+            format!("http{odd}://host"),
+            format!("{odd}host:80"),
+        ] {
+            for variable in ["INNGEST_API_BASE_URL", "INNGEST_BASE_URL", "INNGEST_DEV"] {
+                let vars = [("INNGEST_SIGNING_KEY", CURRENT), (variable, &url)];
+                if let Ok(config) = Config::from_vars(vars) {
+                    let _ = InngestApiAuth::from_config(&config);
+                    accepted += 1;
+                }
+            }
+        }
+    }
+    let long = format!("http://{}/{}", "a".repeat(70_000), "a".repeat(70_000));
+    let vars = [("INNGEST_SIGNING_KEY", CURRENT), ("INNGEST_API_BASE_URL", &long)];
+    if let Ok(config) = Config::from_vars(vars) {
+        let _ = InngestApiAuth::from_config(&config);
+    }
+    assert!(accepted > 500, "{accepted}");
+}
+
+#[test]
+fn the_client_can_be_reached_through_the_service() {
+    let auth = InngestApiAuth::new(key(CURRENT), "https://api.inngest.com").unwrap();
+    let mut api = auth.layer(String::from("client"));
+    api.get_mut().push('!');
+    assert_eq!(api.get_ref(), "client!");
+    assert!(format!("{api:?}").contains("signkey-prod-…"), "{api:?}");
+    assert_eq!(api.clone().into_inner(), "client!");
+}
+
+#[tokio::test]
 async fn the_branch_environment_is_named() {
     let (address, got) = server(|_| 200).await;
     let named = |vars: &[(&str, &str)]| layered(&InngestApiAuth::from_config(&config(address, vars)));
@@ -153,7 +217,7 @@ async fn the_branch_environment_is_named() {
     let branch_key = ("INNGEST_SIGNING_KEY", "signkey-branch-11111111");
     let error = call(&named(&[branch_key]), address).await.unwrap_err();
     assert!(
-        matches!(error, ApiAuthError::NoEnvironment) && error.to_string().contains("INNGEST_ENV"),
+        matches!(error, ApiAuthError::MissingEnvironment) && error.to_string().contains("INNGEST_ENV"),
         "{error}"
     );
     assert_eq!(got.take().len(), 0);
@@ -185,7 +249,7 @@ async fn the_token_goes_to_the_api_and_nowhere_else() {
         "/fn/register".to_owned(),
     ] {
         let outcome = api.clone().oneshot(to(uri.clone())).await;
-        assert!(matches!(outcome, Err(ApiAuthError::NotTheApi)), "{uri}");
+        assert!(matches!(outcome, Err(ApiAuthError::WrongOrigin)), "{uri}");
     }
     assert_eq!((got.take().len(), strangers.take().len()), (0, 0));
 }

@@ -48,7 +48,7 @@ fn literals(source: &str, before: &str) -> Vec<String> {
 
 #[test]
 fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
-    let (page, source) = (troubleshooting(), include_str!("../src/layer/rejection.rs"));
+    let (page, source) = (troubleshooting(), include_str!("../src/rejection.rs"));
     let kinds = variants(source, "RejectionKind");
     let said = literals(between(source, "fn what(self)", "\n    }\n"), " => ");
     assert!(kinds.len() == said.len() && kinds.len() >= 14, "{kinds:?} {said:?}");

@@ -39,12 +39,7 @@ fn store(url: &str, test: &str) -> RedisReplayStore {
 fn sighting(number: u16, until: u64) -> Sighting {
     let mut mac = [7; 32];
     mac[..2].copy_from_slice(&number.to_be_bytes());
-    Sighting {
-        mac,
-        signed_at: NOW,
-        until,
-        now: NOW,
-    }
+    Sighting::new(mac, NOW, until, NOW)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

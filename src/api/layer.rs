@@ -1,57 +1,37 @@
-//! What a user builds around an HTTP client.
+//! The layer, which is its own builder.
 
 use std::sync::Arc;
 
 use http::HeaderValue;
-use http::uri::{Scheme, Uri};
 use tower_layer::Layer;
 
-use super::service::InngestApiAuthService;
-use crate::env::{Config, ConfigError};
+use super::origin::{ApiBaseError, Origin};
+use super::service::{InngestApiAuthService, Outbound};
+use crate::env::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 
-/// The layer that authenticates calls to Inngest's API. See the [module's page](crate::api) for the rules.
+/// A layer that authenticates an HTTP client's calls to Inngest's API. See the
+/// [module's page](crate::api) for the rules.
 ///
-/// Give it and [`InngestAuth`](crate::InngestAuth) one [`Config`], or clones of one [`KeyRing`]: each `from_env()`
-/// makes a ring of its own, and rotating one would not rotate the other.
+/// Build it and [`InngestAuth`](crate::InngestAuth) from one [`Config`], or from clones of one
+/// [`KeyRing`], so that both follow a rotation: each `from_env()` makes a ring of its own.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct InngestApiAuth(Arc<Outbound>);
 
-#[derive(Debug)]
-pub(super) struct Outbound {
-    pub(super) stance: Stance,
-    pub(super) environment: Option<HeaderValue>,
-}
-
-#[derive(Debug)]
-pub(super) enum Stance {
-    Authenticate {
-        keys: KeyRing,
-        api: Origin,
-    },
-    /// No token; the same limits otherwise.
-    Dev {
-        api: Origin,
-    },
-    /// The configuration cannot be used: every call is an error.
-    Refuse(ConfigError),
-}
-
 impl InngestApiAuth {
-    /// Configured by the environment. Always a layer: where the configuration cannot be used, an ERROR says now
-    /// what to set, and every call fails.
+    /// Creates the layer from the environment ([`Config`] lists the variables).
+    ///
+    /// This never fails: if the environment cannot be used, an ERROR is logged that says what to
+    /// set, and every call fails with [`ApiAuthError::Unconfigured`](crate::ApiAuthError).
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(|error| {
-            tracing::error!("no call to Inngest's API can be authenticated: {error}");
-            Self(Arc::new(Outbound {
-                stance: Stance::Refuse(error),
-                environment: None,
-            }))
+            tracing::error!("cannot authenticate calls to Inngest's API: {error}");
+            Self::with(Outbound::unusable(error))
         })
     }
 
-    /// Configured by the environment.
+    /// Creates the layer from the environment.
     ///
     /// # Errors
     ///
@@ -60,48 +40,65 @@ impl InngestApiAuth {
         Config::from_env().map(|config| Self::from_config(&config))
     }
 
-    /// Shares the configuration's [`KeyRing`] with all else that is built from it.
+    /// Creates the layer from a configuration, whose [`KeyRing`] it shares.
+    ///
+    /// # Panics
+    ///
+    /// Never: a `Config` accepts only base URLs that this crate can read.
     pub fn from_config(config: &Config) -> Self {
-        // `Config` lets no other address pass than one that has an origin.
-        let Some(api) = config.api_base().parse().ok().as_ref().and_then(Origin::of) else {
-            let error = ConfigError::UnknownValue {
-                variable: "INNGEST_API_BASE_URL",
-                write: "the API's address, like https://api.inngest.com",
-            };
-            return Self(Arc::new(Outbound {
-                stance: Stance::Refuse(error),
-                environment: None,
-            }));
-        };
-        let stance = match config.keys() {
-            Some(keys) => {
-                if api.scheme == Scheme::HTTP && !api.is_loopback() {
-                    tracing::warn!(
-                        api = config.api_base(),
-                        "the API's token goes over plain http: use https"
-                    );
-                }
-                Stance::Authenticate {
-                    keys: keys.clone(),
-                    api,
-                }
-            }
-            None => Stance::Dev { api },
-        };
-        // UTF-8 without control characters, which `Config` does not let pass, is a header's value.
+        let api = Origin::parse(config.api_base()).expect("Config accepts only such URLs");
         let environment = config
             .environment()
-            .and_then(|name| HeaderValue::from_bytes(name.as_bytes()).ok());
-        Self(Arc::new(Outbound { stance, environment }))
+            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("Config accepts no controls"));
+        Self::with(Outbound::new(config.mode().clone(), api, environment))
     }
 
-    /// The ring whose keys the API is called with. `None` in dev mode, and where the configuration cannot be used.
+    /// Creates the layer with these keys, for the API at `api_base`, like
+    /// `https://api.inngest.com`. The environment is not read.
+    ///
+    /// Give it a clone of a [`KeyRing`] to share the keys with
+    /// [`InngestAuth::new`](crate::InngestAuth::new):
+    ///
+    /// ```
+    /// use inngest_auth::{ApiBaseError, InngestApiAuth, InngestAuth, KeyRing, SigningKey};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let ring = KeyRing::from("signkey-prod-12345678".parse::<SigningKey>()?);
+    /// let inbound = InngestAuth::new(ring.clone());
+    /// let outbound = InngestApiAuth::new(ring.clone(), "https://api.inngest.com")?;
+    ///
+    /// // Both follow.
+    /// ring.rotate("signkey-prod-87654321".parse()?);
+    /// # for keys in [inbound.keys(), outbound.keys()] {
+    /// #     assert_eq!(keys.map(KeyRing::snapshot), Some(ring.snapshot()));
+    /// # }
+    ///
+    /// let error = InngestApiAuth::new(ring, "localhost:8288").unwrap_err();
+    /// assert_eq!(error, ApiBaseError::Scheme);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// With a key that all branch environments share (`signkey-branch-…`), each request must name
+    /// its own environment in `X-Inngest-Env`.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiBaseError`] says what is wrong with the URL.
+    pub fn new(keys: impl Into<KeyRing>, api_base: &str) -> Result<Self, ApiBaseError> {
+        let api = Origin::parse(api_base)?;
+        Ok(Self::with(Outbound::new(Mode::Cloud(keys.into()), api, None)))
+    }
+
+    fn with(outbound: Outbound) -> Self {
+        Self(Arc::new(outbound))
+    }
+
+    /// Returns the ring whose keys the API is called with, or `None` in dev mode and if the
+    /// configuration cannot be used.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
-        match &self.0.stance {
-            Stance::Authenticate { keys, .. } => Some(keys),
-            Stance::Dev { .. } | Stance::Refuse(_) => None,
-        }
+        self.0.keys()
     }
 }
 
@@ -110,86 +107,5 @@ impl<S> Layer<S> for InngestApiAuth {
 
     fn layer(&self, inner: S) -> Self::Service {
         InngestApiAuthService::new(inner, Arc::clone(&self.0))
-    }
-}
-
-/// Scheme, host and port (RFC 6454 §4).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Origin {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-}
-
-impl Origin {
-    /// `None` for what is not absolute, not HTTP, or names a user.
-    pub(super) fn of(uri: &Uri) -> Option<Self> {
-        let scheme = uri.scheme()?;
-        let default = match scheme.as_str() {
-            "http" => 80,
-            "https" => 443,
-            _ => return None,
-        };
-        let authority = uri.authority()?;
-        if authority.as_str().contains('@') || authority.host().is_empty() {
-            return None;
-        }
-        Some(Self {
-            scheme: scheme.clone(),
-            host: authority.host().to_ascii_lowercase(),
-            port: authority.port_u16().unwrap_or(default),
-        })
-    }
-
-    fn is_loopback(&self) -> bool {
-        let address = self
-            .host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<std::net::IpAddr>();
-        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_origin_is_scheme_host_and_port() {
-        let origin = |uri: &str| Origin::of(&uri.parse().unwrap());
-        let api = origin("https://api.inngest.com");
-        for same in ["https://api.inngest.com:443/fn/register", "HTTPS://API.inngest.com/?x"] {
-            assert_eq!(origin(same), api, "{same}");
-        }
-        for other in [
-            "http://api.inngest.com",
-            "https://api.inngest.com:8443",
-            "https://inngest.com",
-            "https://api.inngest.com.evil.example",
-            "https://api.inngest.com@evil.example",
-            "https://user@api.inngest.com",
-            "/fn/register",
-            "api.inngest.com:443",
-        ] {
-            assert_ne!(origin(other), api, "{other}");
-        }
-    }
-
-    #[test]
-    fn loopback_is_told_by_address_or_localhost() {
-        for (uri, loopback) in [
-            ("http://localhost:8288", true),
-            ("http://127.8.0.1", true),
-            ("http://[::1]:8288", true),
-            ("http://localhost.example", false),
-            ("http://10.0.0.1", false),
-        ] {
-            assert_eq!(
-                Origin::of(&uri.parse().unwrap()).unwrap().is_loopback(),
-                loopback,
-                "{uri}"
-            );
-        }
     }
 }

@@ -8,7 +8,7 @@
 //!    rotation the API knows only one of the two.
 //! 4. A key without a token (its remainder is not hex) is skipped.
 //!
-//! In dev mode nothing is added. The response's extensions hold the [`KeyRole`] whose token was
+//! In dev mode nothing is added. The response's extensions hold the [`KeyRole`](crate::KeyRole) whose token was
 //! sent last, so that any outer layer can count how often the fallback was needed.
 //!
 //! **The inner client must not follow redirects**: a layer cannot see them, and a client that follows one takes the
@@ -36,57 +36,12 @@
 //!
 //! // Another host gets no token, and no request.
 //! let request = Request::post("https://api.inngest.example/fn/register").body(String::new())?;
-//! assert!(matches!(api.oneshot(request).await, Err(ApiAuthError::NotTheApi)));
+//! assert!(matches!(api.oneshot(request).await, Err(ApiAuthError::WrongOrigin)));
 //! # Ok(())
 //! # }
 //! ```
 
-mod layer;
-mod service;
-
-use http::HeaderValue;
-
-pub use layer::InngestApiAuth;
-pub use service::{ApiAuthError, InngestApiAuthService};
-
-use crate::key::{BearerError, SigningKey};
-use crate::keyring::{KeyRing, KeyRole, Keys};
-
-impl KeyRing {
-    /// The values of `Authorization` to call Inngest's API with, in the order to try them: the current key's,
-    /// then, where it differs, the fallback's. Marked sensitive, so that they are not logged; at least one.
-    ///
-    /// For a client that is not a Tower service: send with the first, and on 401 or 403 once more with the next.
-    ///
-    /// # Errors
-    ///
-    /// [`BearerError`] where no key has a token. One that has none is skipped while the other has.
-    pub fn bearers(&self) -> Result<Vec<HeaderValue>, BearerError> {
-        let tokens = bearers(&self.snapshot())?;
-        Ok(tokens.into_iter().map(|(_, token)| token).collect())
-    }
-}
-
-fn bearers(keys: &Keys) -> Result<Vec<(KeyRole, HeaderValue)>, BearerError> {
-    let current = Some((KeyRole::Current, keys.current()));
-    let fallback = keys.fallback().map(|key| (KeyRole::Fallback, key));
-    let with_token = |(role, key): (KeyRole, &SigningKey)| bearer(key).map(|token| (role, token));
-    let mut tokens: Vec<_> = current.into_iter().chain(fallback).filter_map(with_token).collect();
-    // Keys that differ in their letters' case have one token: asking twice with it would be asking in vain.
-    tokens.dedup_by(|(_, later), (_, earlier)| later == earlier);
-    if tokens.is_empty() {
-        Err(BearerError)
-    } else {
-        Ok(tokens)
-    }
-}
-
-fn bearer(key: &SigningKey) -> Option<HeaderValue> {
-    let token = key.bearer().ok()?;
-    let mut value = zeroize::Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
-    value.push_str("Bearer ");
-    value.push_str(&token);
-    let mut value = HeaderValue::from_str(&value).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
+mod bearer;
+pub(crate) mod layer;
+pub(crate) mod origin;
+pub(crate) mod service;

@@ -10,15 +10,14 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use thiserror::Error;
 use tower_service::Service;
 
-use super::bearers;
-use super::layer::{Origin, Outbound, Stance};
-use crate::env::ConfigError;
+use super::bearer::bearers;
+use super::origin::Origin;
+use crate::env::{ConfigError, Mode};
 use crate::key::BearerError;
-use crate::keyring::KeyRing;
-use crate::keyring::KeyRole;
+use crate::keyring::{KeyRing, KeyRole};
 
 const ENVIRONMENT: HeaderName = HeaderName::from_static("x-inngest-env");
-/// Prefix of the key that all branch environments of an account share.
+/// The prefix of the key that all branch environments of an account share.
 const BRANCH_KEY: &str = "signkey-branch-";
 
 /// The service that [`InngestApiAuth`](crate::InngestApiAuth) makes of an HTTP client.
@@ -31,6 +30,21 @@ pub struct InngestApiAuthService<S> {
 impl<S> InngestApiAuthService<S> {
     pub(super) fn new(inner: S, outbound: Arc<Outbound>) -> Self {
         Self { inner, outbound }
+    }
+
+    /// Returns a reference to the HTTP client.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the HTTP client.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the HTTP client.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -45,7 +59,7 @@ where
     type Error = ApiAuthError<S::Error>;
     type Future = Pin<Box<dyn Future<Output = Result<Response<R>, Self::Error>> + Send>>;
 
-    /// Always ready: which requests reach the client, and how often, is known only when they are there.
+    /// Always ready: how many requests the client gets is known only in `call`, which waits for it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -60,30 +74,59 @@ where
     }
 }
 
-/// A request, and the tokens to try on it. None in dev mode.
-struct Prepared<B> {
-    request: Request<B>,
-    tokens: Vec<(KeyRole, HeaderValue)>,
+/// What every call is authenticated by.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// An error if the configuration cannot be used: then every call fails.
+    mode: Mode,
+    /// `None` only with such an error.
+    api: Option<Origin>,
+    environment: Option<HeaderValue>,
 }
 
 impl Outbound {
-    fn prepare<B, E>(&self, mut request: Request<B>) -> Result<Prepared<B>, ApiAuthError<E>> {
-        let (keys, api) = match &self.stance {
-            Stance::Authenticate { keys, api } => (Some(keys), api),
-            Stance::Dev { api } => (None, api),
-            Stance::Refuse(error) => return Err(ApiAuthError::Unconfigured(*error)),
-        };
-        if Origin::of(request.uri()).as_ref() != Some(api) {
-            return Err(ApiAuthError::NotTheApi);
+    pub(super) fn new(mode: Mode, api: Origin, environment: Option<HeaderValue>) -> Self {
+        if matches!(mode, Mode::Cloud(_)) && api.is_exposed() {
+            tracing::warn!(%api, "the API token crosses the network over plain http; use https");
         }
-        let keys = keys.map(KeyRing::snapshot);
+        Self {
+            mode,
+            api: Some(api),
+            environment,
+        }
+    }
+
+    pub(super) fn unusable(error: ConfigError) -> Self {
+        Self {
+            mode: Mode::Unusable(error),
+            api: None,
+            environment: None,
+        }
+    }
+
+    pub(super) fn keys(&self) -> Option<&KeyRing> {
+        match &self.mode {
+            Mode::Cloud(keys) => Some(keys),
+            Mode::Dev { .. } | Mode::Unusable(_) => None,
+        }
+    }
+
+    fn prepare<B, E>(&self, mut request: Request<B>) -> Result<Prepared<B>, ApiAuthError<E>> {
+        if let Mode::Unusable(error) = &self.mode {
+            return Err(ApiAuthError::Unconfigured(*error));
+        }
+        let origin = Origin::of(request.uri());
+        if origin.is_none() || origin != self.api {
+            return Err(ApiAuthError::WrongOrigin);
+        }
+        let keys = self.keys().map(KeyRing::snapshot);
         let named = request.headers().contains_key(ENVIRONMENT);
         match (&self.environment, &keys) {
             (Some(name), _) if !named => {
                 request.headers_mut().insert(ENVIRONMENT, name.clone());
             }
             (None, Some(keys)) if !named && keys.current().prefix() == BRANCH_KEY => {
-                return Err(ApiAuthError::NoEnvironment);
+                return Err(ApiAuthError::MissingEnvironment);
             }
             _ => {}
         }
@@ -92,6 +135,12 @@ impl Outbound {
             .map_err(ApiAuthError::NoToken)?;
         Ok(Prepared { request, tokens })
     }
+}
+
+/// A request, and the tokens to try on it. None in dev mode.
+struct Prepared<B> {
+    request: Request<B>,
+    tokens: Vec<(KeyRole, HeaderValue)>,
 }
 
 async fn send<S, B, R>(inner: S, prepared: Prepared<B>) -> Result<Response<R>, ApiAuthError<S::Error>>
@@ -113,7 +162,7 @@ where
             response.extensions_mut().insert(role);
             return Ok(response);
         }
-        tracing::info!(status = %response.status(), "the API refused the current key: once more, with the fallback");
+        tracing::info!(status = %response.status(), "Inngest's API rejected the current key; retrying with the fallback");
     }
     ask(inner, request).await
 }
@@ -129,23 +178,25 @@ where
     client.call(request).await.map_err(ApiAuthError::Client)
 }
 
-/// Why a call to the API did not come to an answer. `E` is the client's own error.
+/// An error returned when a call to the API has no response. `E` is the HTTP client's own error.
+///
+/// Unless it is [`Client`](Self::Client), nothing was sent.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ApiAuthError<E> {
-    /// The URI is not absolute, or not the API's scheme, host and port. Nothing was sent.
-    #[error("the request's URI is not Inngest's API: the token stays here (is INNGEST_API_BASE_URL right?)")]
-    NotTheApi,
-    /// No key has a token. Nothing was sent.
+    /// The URI is not absolute, or does not have the API's scheme, host and port.
+    #[error("request URI is not on the API's origin; nothing sent (check INNGEST_API_BASE_URL)")]
+    WrongOrigin,
+    /// No key has a token.
     #[error(transparent)]
     NoToken(BearerError),
-    /// All branch environments share this key, and none is named. Nothing was sent.
-    #[error("a branch key (signkey-branch-…) needs a branch environment's name: set INNGEST_ENV")]
-    NoEnvironment,
-    /// The environment cannot be used. Nothing was sent.
+    /// All branch environments share this key, and none is named.
+    #[error("a branch key (signkey-branch-…) needs a branch environment: set INNGEST_ENV")]
+    MissingEnvironment,
+    /// The configuration cannot be used.
     #[error(transparent)]
     Unconfigured(ConfigError),
-    /// The client's error.
+    /// The HTTP client's error.
     #[error("the call to Inngest's API failed")]
     Client(#[source] E),
 }

@@ -14,7 +14,6 @@
 //! | [`official_sdk`] | how does it go with the crate `inngest`? |
 #![allow(unused_imports, reason = "the pages link to what the crate exports by its name")]
 
-use crate::api::{ApiAuthError, InngestApiAuth};
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::testing::{TestClock, TestInngest};
 use crate::*;

@@ -1,15 +1,19 @@
-//! What a request says of itself: what it asks for, and what it tells the handler.
+//! Inbound headers: what is read of a request, and what is rewritten before it is forwarded.
 
-use axum_core::body::Body;
-use axum_core::extract::DefaultBodyLimit;
-use http::header::{CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use super::caller::Caller;
-use crate::verify::Verified;
+use crate::signature::SIGNATURE_HEADER;
 
-/// Headers about a body as it was sent, which is not always how it is handed on. (RFC 9530, and what it replaced.)
-const ABOUT_THE_BODY: [HeaderName; 6] = [
+pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
+pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
+pub(super) const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
+/// A durable endpoint that is re-entered carries the id of its run.
+const RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
+
+/// Headers that describe a body as it was sent, which is not always how it is forwarded. (RFC 9530, and what it
+/// replaced.)
+const DESCRIBE_THE_BODY: [HeaderName; 6] = [
     TRANSFER_ENCODING,
     TRAILER,
     HeaderName::from_static("digest"),
@@ -18,66 +22,107 @@ const ABOUT_THE_BODY: [HeaderName; 6] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// Makes what is handed on agree with itself: `len` bytes, said once, and nothing about how they were sent.
-pub(super) fn describe(request: &mut Request<Body>, len: usize, caller: Caller) {
-    let headers = request.headers_mut();
-    let mut said = headers.get_all(CONTENT_LENGTH).iter();
-    let right = (said.next().and_then(number), said.next().is_none()) == (Some(len as u64), true);
-    if !right {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
-    }
-    // Names are cheaper to compare than to look up one by one.
-    if headers.keys().any(|name| ABOUT_THE_BODY.contains(name)) {
-        for header in ABOUT_THE_BODY {
-            headers.remove(header);
+/// What a request asks for. Nothing of this is signed: it may narrow what is done, and never widens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// `POST ?probe=trust`: the layer itself responds.
+    TrustProbe,
+    /// `PUT` without `fnId`, `stepId` or `probe`.
+    Sync,
+    /// `GET` or `HEAD` with an empty body: runs nothing.
+    Introspection,
+    /// Everything else may run a function.
+    Call,
+}
+
+impl Purpose {
+    pub(super) fn of<B>(request: &Request<B>, body_len: usize) -> Self {
+        match *request.method() {
+            Method::POST if asks_for_trust(request.uri()) => Self::TrustProbe,
+            Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
+            // A durable endpoint runs steps by any method, with an empty body too.
+            Method::GET | Method::HEAD if body_len == 0 && !request.headers().contains_key(RUN_ID) => {
+                Self::Introspection
+            }
+            _ => Self::Call,
         }
     }
-    // Axum's extractors stop at 2 MB unless told: these bytes are bounded already.
-    DefaultBodyLimit::max(len).apply(request);
-    mark(request, caller);
+
+    /// Returns `true` if a request for this runs no function, so that a repeated one does no harm.
+    pub(super) fn runs_nothing(self) -> bool {
+        matches!(self, Self::TrustProbe | Self::Introspection)
+    }
 }
 
-/// What an outer layer left behind must not speak for this request.
-pub(super) fn mark(request: &mut Request<Body>, caller: Caller) {
-    request.extensions_mut().remove::<Verified>();
-    request.extensions_mut().insert(caller);
+/// Returns `true` if a request without a signature asks for a sync and nothing else.
+pub(super) fn is_plain_sync<B>(request: &Request<B>) -> bool {
+    request.method() == Method::PUT && asks_only_for_a_sync(request.uri())
 }
 
-pub(super) fn announces_more_than(headers: &HeaderMap, limit: usize) -> bool {
-    let announced = headers.get(CONTENT_LENGTH).and_then(number);
-    announced.is_some_and(|len| len > limit as u64)
+/// A query that names a function, a step or a probe asks for a call or a probe.
+fn asks_only_for_a_sync(uri: &Uri) -> bool {
+    !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))
 }
 
-/// Whether the sender waits to be told to send the body.
-pub(super) fn waits_to_send(headers: &HeaderMap) -> bool {
-    let expect = headers.get(EXPECT);
-    expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-fn number(value: &HeaderValue) -> Option<u64> {
-    value.to_str().ok()?.parse().ok()
-}
-
-/// A `PUT` that asks for a sync and nothing else: what names a function, a step or a probe is a call.
-pub(super) fn asks_only_for_a_sync(method: &Method, uri: &Uri) -> bool {
-    let mut names = query(uri).map(|(name, _)| name);
-    method == Method::PUT && !names.any(|name| matches!(&*name, "fnId" | "stepId" | "probe"))
-}
-
-/// Exactly one `probe`, and it asks for trust; beside a function or a step it is the handler's.
-pub(super) fn asks_for_trust(method: &Method, uri: &Uri) -> bool {
-    // Calls, which are most of what comes, cannot spell it however they are decoded.
-    let may = |query: &str| query.contains("probe") || query.contains('%');
+/// Exactly one `probe`, which asks for trust. Beside a function or a step it is the handler's.
+fn asks_for_trust(uri: &Uri) -> bool {
+    // Calls, which most requests are, cannot spell it, however they are decoded.
+    let may = |query: &str| !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'));
     if !uri.query().is_some_and(may) {
         return false;
     }
     let mut probes = query(uri).filter(|(name, _)| name == "probe");
-    method == Method::POST
-        && probes.next().is_some_and(|(_, value)| value == "trust")
+    probes.next().is_some_and(|(_, value)| value == "trust")
         && probes.next().is_none()
         && !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId"))
 }
 
 fn query(uri: &Uri) -> form_urlencoded::Parse<'_> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+}
+
+/// Returns the length that `Content-Length` announces, in bytes.
+pub(super) fn announced_len(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(parse_len)
+}
+
+/// Parses `1*DIGIT` (RFC 9110 §8.6): a sign, which `str::parse` takes, is no part of it.
+fn parse_len(value: &HeaderValue) -> Option<u64> {
+    let digits = value.to_str().ok()?;
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+/// Returns `true` if the sender waits to be told to send the body.
+pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
+    let expect = headers.get(EXPECT);
+    expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Makes the headers agree with the body that is forwarded: `len` bytes, said once, and nothing about how they were sent.
+pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
+    let mut said = headers.get_all(CONTENT_LENGTH).iter();
+    let right = (said.next().and_then(parse_len), said.next()) == (Some(len as u64), None);
+    if !right {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
+    }
+    // Names are cheaper to compare than to look up one by one.
+    if headers.keys().any(|name| DESCRIBE_THE_BODY.contains(name)) {
+        for header in DESCRIBE_THE_BODY {
+            headers.remove(header);
+        }
+    }
+}
+
+/// Removes what an unsigned sync must not say: in-band needs a signature, and there is no body left to be encoded.
+pub(super) fn strip_unsigned_sync(headers: &mut HeaderMap) {
+    headers.remove(SYNC_KIND);
+    headers.remove(CONTENT_ENCODING);
+}
+
+/// Returns `true` if the header says that the sync goes in band.
+pub(super) fn is_in_band(headers: &HeaderMap) -> bool {
+    headers.get(SYNC_KIND).is_some_and(|kind| kind == "in_band")
 }

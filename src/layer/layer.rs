@@ -4,21 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_core::body::Body;
 use axum_core::response::Response;
+use http::Request;
 use tower_layer::Layer;
+use tower_service::Service;
 
-use super::body::{Budget, Limits};
-use super::policy::{Guard, Stance};
-use super::rejection::Rejection;
+use super::body::budget::Budget;
+use super::policy::Policy;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
 use crate::env::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
+use crate::rejection::Rejection;
 use crate::replay::{self, ReplayStore};
+use crate::verifier::Verifier;
 use crate::verify::Tolerance;
 
-/// The layer that lets in Inngest and nobody else. See the [crate's front page](crate) for the order of work.
+/// The layer that lets in Inngest and nobody else. The [crate's front page](crate) has the order of its steps.
 ///
 /// ```
 /// # use axum::{Router, routing::any};
@@ -27,36 +31,39 @@ use crate::verify::Tolerance;
 /// let app: Router = Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
 /// ```
 ///
-/// Clones share the keys and the body budget. It takes no permit and no readiness of what it stands before
-/// until a request is verified. Needs a Tokio runtime with its timer on, as `#[tokio::main]` gives.
+/// Clones share the keys and the body budget. The layer takes no permit and no readiness of the inner service until a
+/// request is verified. It needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides.
 #[derive(Clone)]
 #[must_use]
-pub struct InngestAuth(Arc<Guard>);
+pub struct InngestAuth(Arc<Policy>);
 
 impl InngestAuth {
-    /// Configured by the environment ([`Config`] has the variables). Always a layer: where the configuration
-    /// cannot be used, an ERROR says now what to set, and every request is refused (500).
+    /// Configures the layer from the environment ([`Config`] lists the variables).
+    ///
+    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and every request is
+    /// rejected with 500.
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(|error| {
-            tracing::error!("inngest-auth refuses every request: {error}");
-            Self::with(Stance::Refuse(error))
+            tracing::error!("inngest-auth rejects every request: {error}");
+            Self::with(Mode::Unusable(error))
         })
     }
 
-    /// Configured by the environment.
+    /// Configures the layer from the environment.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to set.
+    /// Returns a [`ConfigError`] that says what to set.
     pub fn try_from_env() -> Result<Self, ConfigError> {
         Config::from_env().map(|config| Self::from_config(&config))
     }
 
-    /// Shares the configuration's [`KeyRing`] with all else that is built from it.
+    /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
             Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(error.clone())),
         }
     }
 
@@ -70,11 +77,11 @@ impl InngestAuth {
             fallback = ?keys.fallback(),
             "inngest-auth verifies every request; off unless turned on: unauthenticated sync, replay guard"
         );
-        Self::with(Stance::Verify(ring))
+        Self::with(Mode::Cloud(Verifier::new(ring)))
     }
 
-    /// Verifies **nothing**: every request passes, marked [`Caller::Dev`](crate::Caller::Dev). What
-    /// `INNGEST_DEV=1` chooses.
+    /// Verifies **nothing**: forwards every request, marked [`Caller::Dev`](crate::Caller::Dev). `INNGEST_DEV=1` chooses
+    /// the same.
     pub fn unverified_dev() -> Self {
         Self::dev(false)
     }
@@ -85,72 +92,92 @@ impl InngestAuth {
             "inngest-auth verifies NOTHING: anybody who reaches this service can run its functions. \
              Unset INNGEST_DEV in production"
         );
-        Self::with(Stance::Dev { key_set })
+        Self::with(Mode::Dev { key_set })
     }
 
-    fn with(stance: Stance) -> Self {
-        Self(Arc::new(Guard {
-            stance,
-            tolerance: Tolerance::default(),
-            body: Limits {
-                len: 8 * 1024 * 1024,
-                time: Duration::from_secs(30),
-            },
+    fn with(mode: Mode<Verifier>) -> Self {
+        Self(Arc::new(Policy {
+            mode,
+            body_limit: 8 * 1024 * 1024,
+            body_deadline: Duration::from_secs(30),
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
             insecure_unsigned_sync: false,
             sign_responses: SignResponses::default(),
             replay: None,
             replay_skew: 60,
             replay_fails_open: false,
-            clock: Arc::new(SystemClock),
             on_rejection: None,
         }))
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Guard)) -> Self {
+    fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         change(Arc::make_mut(&mut self.0));
         self
     }
 
-    /// The ring that requests are verified with: rotate it, and the next request follows. `None` where nothing
-    /// is verified.
+    fn set_verifier(self, change: impl FnOnce(Verifier) -> Verifier) -> Self {
+        self.set(|policy| {
+            if let Mode::Cloud(verifier) = &mut policy.mode {
+                *verifier = change(verifier.clone());
+            }
+        })
+    }
+
+    /// Returns the ring that requests are verified with, or `None` if nothing is verified. Rotate it, and the next
+    /// request follows.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
-        match &self.0.stance {
-            Stance::Verify(keys) => Some(keys),
-            Stance::Dev { .. } | Stance::Refuse(_) => None,
+        match &self.0.mode {
+            Mode::Cloud(verifier) => Some(verifier.keys()),
+            Mode::Dev { .. } | Mode::Unusable(_) => None,
         }
     }
 
-    /// How far a signature's time may lie from ours, either way: whole seconds, 1 s to 1 h (cut to that), 300 s
-    /// unless set.
+    /// Returns what this layer does with requests, for a readiness probe.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match &self.0.mode {
+            Mode::Cloud(_) => Status::Verifying,
+            Mode::Dev { .. } => Status::Dev,
+            Mode::Unusable(error) => Status::Unusable(error.clone()),
+        }
+    }
+
+    /// Sets how far a signature's time may lie from the clock, in the past and in the future: 1 s to 1 h (default:
+    /// 5 min).
     pub fn tolerance(self, tolerance: impl Into<Tolerance>) -> Self {
-        self.set(|guard| guard.tolerance = tolerance.into())
+        self.set_verifier(|verifier| verifier.tolerance(tolerance))
     }
 
-    /// Longest body, in bytes: 8 MiB unless set. Inngest's own limit is 4 MiB. Over it: 413.
+    /// Sets the maximum body size in bytes (default: 8 MiB). Larger requests are rejected with 413. Inngest's own limit
+    /// is 4 MiB.
     pub fn body_limit(self, bytes: usize) -> Self {
-        self.set(|guard| guard.body.len = bytes)
+        self.set(|policy| policy.body_limit = bytes)
+            .set_verifier(|verifier| verifier.body_limit(bytes))
     }
 
-    /// How long a body may take from its first byte to its last: 30 s unless set. Over it: 408.
+    /// Sets how long a body may take from its first byte to its last (default: 30 s). Slower requests are rejected with
+    /// 408.
     pub fn body_deadline(self, deadline: Duration) -> Self {
-        self.set(|guard| guard.body.time = deadline)
+        self.set(|policy| policy.body_deadline = deadline)
     }
 
-    /// Bytes that all bodies not yet verified may hold together: 256 MiB unless set. Over it: 503 and `Retry-After`.
+    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). Beyond it, requests are
+    /// rejected with 503.
     pub fn body_budget(self, bytes: usize) -> Self {
-        self.set(|guard| guard.budget = Arc::new(Budget::new(bytes)))
+        self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
 
-    /// Lets an unsigned `PUT` pass whose query names no function, step or probe: the sync that the UI of a
-    /// self-hosted server asks for. Off unless set. The handler gets an empty body and no
-    /// `X-Inngest-Sync-Kind`, and sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    /// Forwards unsigned `PUT` requests whose query names no function, step or probe: the sync that the UI of a
+    /// self-hosted server asks for (default: `false`).
+    ///
+    /// The handler gets an empty body and no `X-Inngest-Sync-Kind`, and sees
+    /// [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
         if allow {
             tracing::warn!("inngest-auth lets anybody ask for a sync (unsigned PUT)");
         }
-        self.set(|guard| guard.insecure_unsigned_sync = allow)
+        self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
 
     /// Sets which responses to verified requests are signed (default: [`SignResponses::Required`]).
@@ -160,45 +187,73 @@ impl InngestAuth {
     /// trailers, a `Content-Encoding` or a signature of the handler's own, and responses later than the tolerance stay
     /// unsigned. A response that breaks while it is buffered becomes a 500.
     ///
-    /// A layer inside that compresses hides the bytes to be signed: put compression outside of this one.
+    /// A layer inside that compresses hides the bytes to be signed: put compression outside this one.
     pub fn sign_responses(self, sign: SignResponses) -> Self {
-        self.set(|guard| guard.sign_responses = sign)
+        self.set(|policy| policy.sign_responses = sign)
     }
 
-    /// Accepts each signature once, by what `store` remembers. Off unless set. See [`replay`](crate::replay) before
+    /// Accepts each signature once, by what `store` remembers (default: no guard). Read [`replay`](crate::replay) before
     /// turning it on.
     pub fn replay_guard(self, store: impl ReplayStore) -> Self {
-        self.set(|guard| guard.replay = Some(replay::Guard::new(store)))
+        self.set(|policy| policy.replay = Some(replay::Guard::new(store)))
     }
 
-    /// For how much longer than the tolerance the replay guard remembers a signature: 60 s unless set, whole seconds. As
-    /// far as the clocks of instances that share a store may differ.
+    /// Sets for how much longer than the tolerance the replay guard remembers a signature, in whole seconds (default:
+    /// 60 s): as far as the clocks of instances that share a store may differ.
     pub fn replay_skew(self, skew: Duration) -> Self {
-        self.set(|guard| guard.replay_skew = skew.as_secs())
+        self.set(|policy| policy.replay_skew = skew.as_secs())
     }
 
-    /// Lets calls pass that the replay guard cannot judge, because its store is down or full: **replays too**. Off
-    /// unless set: 503.
+    /// Admits requests that the replay guard cannot check, because its store is down or full: **replays too** (default:
+    /// `false`, which rejects them with 503).
     pub fn insecure_replay_fail_open(self, fail_open: bool) -> Self {
-        self.set(|guard| guard.replay_fails_open = fail_open)
+        self.set(|policy| policy.replay_fails_open = fail_open)
     }
 
-    /// Where the time comes from: the system unless set. For tests.
+    /// Sets the clock (default: the system's). For tests.
     pub fn clock(self, clock: impl Clock) -> Self {
-        self.set(|guard| guard.clock = Arc::new(clock))
+        self.set_verifier(|verifier| verifier.clock(clock))
     }
 
-    /// Changes what a refused sender sees. The closure starts from the default answer.
+    /// Changes what the sender of a rejected request sees. The closure starts from the default response.
     ///
-    /// Body, headers and another 4xx or 5xx are its choice. Any other status becomes the kind's own, and
-    /// `X-Inngest-No-Retry`, `Location` and `X-Inngest-Signature` are removed: a refusal is neither a completed
-    /// run nor the end of one. The [`Rejection`] stands in the response's extensions whatever it returns.
-    pub fn on_rejection(self, answer: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static) -> Self {
-        self.set(|guard| guard.on_rejection = Some(Arc::new(answer)))
+    /// It chooses the body, headers and another 4xx or 5xx status. Any other status becomes the kind's own, and
+    /// `X-Inngest-No-Retry`, `Retry-After`, `Location` and `X-Inngest-Signature` are removed: a rejection is neither a
+    /// completed run nor the end of one, and Inngest retries with its own back-off. The [`Rejection`] is in the
+    /// response's extensions whatever the closure returns.
+    pub fn on_rejection(self, respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static) -> Self {
+        self.set(|policy| policy.on_rejection = Some(Arc::new(respond)))
     }
 }
 
-impl<S> Layer<S> for InngestAuth {
+/// What an [`InngestAuth`] does with requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Requests are verified.
+    Verifying,
+    /// Nothing is verified: dev mode.
+    Dev,
+    /// Every request is rejected with 500: the configuration cannot be used.
+    Unusable(ConfigError),
+}
+
+impl Status {
+    /// Returns `true` if the layer can admit a request.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !matches!(self, Self::Unusable(_))
+    }
+}
+
+/// The bounds on the inner service are those of every layer whose future is boxed. They are here so that one that is
+/// missing is reported where the layer is added.
+impl<S> Layer<S> for InngestAuth
+where
+    S: Service<Request<Body>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+{
     type Service = InngestAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {

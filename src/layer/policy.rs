@@ -1,43 +1,38 @@
-//! What a request is judged by, and the steps that it meets. (The crate's front page counts them.)
+//! The settings that requests are checked against, and the steps, in order. (The layer's page counts them.)
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum_core::BoxError;
 use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
-use bytes::Bytes;
 use http::header::CONTENT_ENCODING;
-use http::request::Parts;
-use http::{Extensions, HeaderName, Method, Request, Response, response};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version};
 
-use super::body::{Budget, Kept, Limits};
+use super::body::budget::Budget;
+use super::body::buffer::Buffer;
+use super::body::read::{Frames, drain};
 use super::caller::Caller;
-use super::headers::{announces_more_than, asks_for_trust, asks_only_for_a_sync, describe, mark, waits_to_send};
-use super::rejection::{Rejection, RejectionKind};
-use super::response::{self as respond, OnRejection};
-use super::sign::{Reading, SignResponses, Signer, Unsigned};
-use crate::clock::Clock;
-use crate::env::ConfigError;
-use crate::key::Mac;
-use crate::keyring::{KeyRing, Keys};
+use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
+use super::response::{self, OnRejection};
+use super::sign::{self, SignResponses, Signing, Unsigned};
+use crate::env::Mode;
+use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
-use crate::verify::{self, Tolerance, Verified, check_fresh};
+use crate::verifier::{Check, Proof, Verifier};
+use crate::verify::Verified;
 
-const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
-/// For how long the body of a request that is refused by its headers is read, so that the answer arrives.
-const DISCARD_TIME: Duration = Duration::from_secs(3);
+/// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
 
-/// Everything that a request is judged by, but the keys' present state.
+/// The settings that a request is checked against. Keys are snapshotted per request.
 #[derive(Clone)]
-pub(super) struct Guard {
-    pub(super) stance: Stance,
-    pub(super) tolerance: Tolerance,
-    pub(super) body: Limits,
+pub(super) struct Policy {
+    pub(super) mode: Mode<Verifier>,
+    /// In bytes.
+    pub(super) body_limit: usize,
+    pub(super) body_deadline: Duration,
     pub(super) budget: Arc<Budget>,
     pub(super) insecure_unsigned_sync: bool,
     pub(super) sign_responses: SignResponses,
@@ -45,294 +40,301 @@ pub(super) struct Guard {
     /// In seconds.
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
-    pub(super) clock: Arc<dyn Clock>,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
 }
 
-#[derive(Clone)]
-pub(super) enum Stance {
-    Verify(KeyRing),
-    Dev {
-        /// Said at each request that claims to come from the cloud.
-        key_set: bool,
-    },
-    /// The configuration cannot be used: nothing passes.
-    Refuse(ConfigError),
+/// What becomes of a request.
+pub(super) enum Admission {
+    Forward(Admitted),
+    TrustProbe(Admitted),
+    Reject(Response<Body>),
 }
 
-/// What the headers alone decide.
-pub(super) enum Heads {
-    Dev,
+/// What is known of a request that was admitted.
+pub(super) struct Admitted {
+    caller: Caller,
+    signing: Option<Signing>,
+}
+
+/// What the headers of a request say.
+enum Heading {
+    Signed(Check),
     UnsignedSync,
-    Signed(Claim),
 }
 
-/// A fresh signature, and what it is held against.
-#[derive(Clone)]
-pub(super) struct Claim {
-    signature: Signature,
-    keys: Arc<Keys>,
-    /// In Unix seconds.
-    judged_at: u64,
-}
-
-/// Step 7: a body on its way in, and the current key's MAC running along.
-pub(super) struct Checking {
-    claim: Claim,
-    running: Mac,
-    body: Kept,
-}
-
-impl Checking {
-    pub(super) fn new(claim: Claim, guard: &Guard) -> Self {
-        Self {
-            running: claim.keys.current().mac(),
-            body: Kept::new(guard.body.len, &guard.budget),
-            claim,
-        }
+impl Policy {
+    /// Takes a request through steps 1 to 11.
+    pub(super) async fn admit(&self, request: &mut Request<Body>) -> Admission {
+        let verifier = match &self.mode {
+            Mode::Cloud(verifier) => verifier,
+            Mode::Dev { key_set } => return self.forward_dev(request, *key_set),
+            Mode::Unusable(error) => {
+                let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
+                return self.reject_unread(rejection, request, self.body_limit).await;
+            }
+        };
+        let mut check = match self.check_headers(verifier, request) {
+            Ok(Heading::Signed(check)) => check,
+            Ok(Heading::UnsignedSync) => return self.forward_unsigned_sync(request).await,
+            Err(rejection) => return self.reject_unread(rejection, request, self.body_limit).await,
+        };
+        let body = match self.read_body(&mut check, request.body_mut()).await {
+            Ok(body) => body,
+            Err(kind @ RejectionKind::OverBudget) => {
+                return self.reject_unread(kind.into(), request, check.left()).await;
+            }
+            Err(kind) => return self.reject(kind.into(), request.version() < Version::HTTP_2),
+        };
+        let proof = match check.finish(body.iter()) {
+            Ok(proof) => proof,
+            Err(rejection) => {
+                let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+                return self.reject(rejection.with_content_encoding(encoding), false);
+            }
+        };
+        let purpose = Purpose::of(request, body.len());
+        let first_use = match self.record(verifier, &proof.signature, purpose).await {
+            Ok(first_use) => first_use,
+            Err(rejection) => return self.reject(rejection, false),
+        };
+        self.prepare(request, body, proof, purpose, first_use)
     }
 
-    pub(super) fn take(&mut self, frame: Bytes) -> Result<(), RejectionKind> {
-        self.body.room_for(&frame)?;
-        self.running.update(&frame);
-        self.body.push(frame);
-        Ok(())
-    }
-
-    /// Bytes that the body may still have.
-    pub(super) fn left(&self) -> usize {
-        self.body.left()
-    }
-}
-
-/// What is known of a request that is let pass.
-pub(super) struct Pass {
-    pub(super) caller: Caller,
-    pub(super) signer: Option<Signer>,
-}
-
-impl Pass {
-    fn unsigned(caller: Caller) -> Self {
-        Self { caller, signer: None }
-    }
-}
-
-impl Guard {
-    /// Steps 1 to 6: no body is needed.
+    /// Checks what needs no body: steps 3 to 6.
     #[expect(
         clippy::result_large_err,
         reason = "a box would be one more allocation that strangers cause"
     )]
-    pub(super) fn judge_heads<B>(&self, request: &Request<B>) -> Result<Heads, Rejection> {
-        let ring = match &self.stance {
-            Stance::Verify(ring) => ring,
-            Stance::Dev { .. } => return Ok(Heads::Dev),
-            Stance::Refuse(error) => return Err(Rejection::unconfigured(*error)),
+    fn check_headers(&self, verifier: &Verifier, request: &Request<Body>) -> Result<Heading, Rejection> {
+        let signatures = request.headers().get_all(SIGNATURE).iter().map(HeaderValue::as_bytes);
+        let check = match verifier.check_header(signatures) {
+            Err(rejection)
+                if rejection.kind() == RejectionKind::Missing
+                    && self.insecure_unsigned_sync
+                    && headers::is_plain_sync(request) =>
+            {
+                return Ok(Heading::UnsignedSync);
+            }
+            check => check?,
         };
-        let headers = request.headers();
-        let mut signatures = headers.get_all(respond::SIGNATURE).iter();
-        let signature = match (signatures.next(), signatures.next()) {
-            (Some(signature), None) => Signature::parse(signature.as_bytes()).map_err(Rejection::malformed)?,
-            (Some(_), Some(_)) => return Err(Rejection::new(RejectionKind::Doubled)),
-            (None, _) if self.insecure_unsigned_sync && asks_only_for_a_sync(request.method(), request.uri()) => {
-                return Ok(Heads::UnsignedSync);
-            }
-            (None, _) => return Err(Rejection::new(RejectionKind::Missing)),
-        };
-        let now = self.clock.now().ok_or_else(|| Rejection::new(RejectionKind::NoTime))?;
-        check_fresh(&signature, now, self.tolerance).map_err(Rejection::unverified)?;
-        if announces_more_than(headers, self.body.len) {
-            return Err(Rejection::new(RejectionKind::BodyTooLarge));
+        if let Some(len) = headers::announced_len(request.headers()) {
+            check.expect(len)?;
         }
-        Ok(Heads::Signed(Claim {
-            signature,
-            keys: ring.snapshot(),
-            judged_at: now,
-        }))
+        Ok(Heading::Signed(check))
     }
 
-    /// Steps 8 and 9, for a body that was read to its end.
-    pub(super) fn judge_body(self: &Arc<Self>, parts: Parts, checking: &mut Checking) -> Next {
-        let Checking { claim, running, body } = checking;
-        let verified = verify::judge(running.clone(), &claim.signature, &claim.keys, body.iter());
-        let pieces = body.take();
-        match verified {
-            Ok((verified, canonical)) => {
-                let (len, body) = match canonical {
-                    Some(bytes) => (bytes.len(), Body::from(bytes)),
-                    None => (pieces.len(), pieces.into_body(None)),
-                };
-                let request = Request::from_parts(parts, body);
-                self.check_replay(request, len, claim, verified)
+    /// Reads the body under its limits, while the MAC runs along: step 7.
+    ///
+    /// Its share of the budget is released on return: what is verified next is no stranger's, and what is not is freed.
+    async fn read_body(&self, check: &mut Check, body: &mut Body) -> Result<Buffer, RejectionKind> {
+        let mut share = self.budget.share();
+        let mut buffer = Buffer::default();
+        let mut frames = Frames::new(body, self.body_deadline);
+        while let Some(frame) = frames.next().await {
+            let frame = frame?;
+            check.update(&frame)?;
+            if !share.grow_to(buffer.held_with(frame.len())) {
+                return Err(RejectionKind::OverBudget);
             }
-            Err(error) => {
-                let mut rejection = Rejection::unverified(error).tried(&claim.keys);
-                rejection.age = Some(claim.judged_at.cast_signed() - claim.signature.signed_at().cast_signed());
-                rejection.body_len = Some(pieces.len() as u64);
-                rejection.content_encoding = parts.headers.get(CONTENT_ENCODING).cloned();
-                Next::Answer(self.refuse(rejection, false))
-            }
+            buffer.push(frame);
         }
+        Ok(buffer)
     }
 
-    /// Step 10.
-    fn check_replay(self: &Arc<Self>, request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
-        if self.replay.is_none() {
-            return self.admit(request, len, claim, verified);
-        }
-        let (guard, claim) = (Arc::clone(self), claim.clone());
-        Next::Wait(Box::pin(async move {
-            match guard.remember(&claim.signature, request.method()).await {
-                Ok(()) => guard.admit(request, len, &claim, verified),
-                Err(kind) => Next::Answer(guard.refuse(Rejection::new(kind), false)),
-            }
-        }))
-    }
-
-    /// Step 11, and all that the handler is to find.
-    fn admit(self: &Arc<Self>, mut request: Request<Body>, len: usize, claim: &Claim, verified: Verified) -> Next {
-        claim.keys.count(verified.key(), claim.judged_at);
-        let caller = Caller::Verified(verified);
-        let trust = asks_for_trust(request.method(), request.uri());
-        let sync = asks_only_for_a_sync(request.method(), request.uri());
-        let sign = match self.sign_responses {
-            SignResponses::Required => trust || sync,
-            SignResponses::All => true,
-            SignResponses::Never => false,
-        };
-        let signer = sign.then(|| {
-            let required_only = self.sign_responses == SignResponses::Required;
-            Signer::new(Arc::clone(&claim.keys), verified, request.method(), required_only, sync)
-        });
-        if !trust {
-            describe(&mut request, len, caller);
-            return Next::Pass(request, Pass { caller, signer });
-        }
-        let mut response = respond::trust_probe();
-        tell(response.extensions_mut(), caller);
-        match signer {
-            Some(signer) => self.sign(response.into_parts().0, Reading::of(respond::TRUSTED), signer),
-            None => Next::Answer(response),
-        }
-    }
-
-    async fn remember(&self, signature: &Signature, method: &Method) -> Result<(), RejectionKind> {
-        let Some(replay) = &self.replay else { return Ok(()) };
-        let now = self.clock.now().ok_or(RejectionKind::NoTime)?;
-        match replay.record(signature, now, self.tolerance, self.replay_skew).await {
-            Ok(Recorded::Fresh) => Ok(()),
-            // Two of these with one body in one second share a signature, rightly.
-            Ok(Recorded::Seen) if matches!(*method, Method::GET | Method::HEAD) => Ok(()),
-            Ok(Recorded::Seen) => Err(RejectionKind::Replayed),
+    /// Checks that the window is still open and records the signature: step 10.
+    ///
+    /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
+    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
+        // A slow body must not outlive the window: what is recorded too late may have been forgotten.
+        let now = verifier.check_fresh(signature)?;
+        let Some(guard) = &self.replay else { return Ok(true) };
+        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
+        // Nor must a slow store: when its response comes, it may have forgotten the signature again.
+        verifier.check_fresh(signature)?;
+        match recorded {
+            Ok(Recorded::Fresh) => Ok(true),
+            // Requests that run nothing may share a signature: two empty ones in one second do.
+            Ok(_) if purpose.runs_nothing() => Ok(false),
+            Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
+            Ok(_) => Err(RejectionKind::Replayed.into()),
             Err(error) if self.replay_fails_open => {
-                tracing::warn!(%error, "a call passes that may be a replay");
-                Ok(())
+                tracing::warn!(%error, "a request is admitted that may be a replay");
+                Ok(true)
             }
             Err(error) => {
-                tracing::warn!(%error, "a call is refused that may be a replay");
-                Err(RejectionKind::StoreUnavailable)
+                tracing::warn!(%error, "a request is rejected that may be a replay");
+                Err(RejectionKind::StoreUnavailable.into())
             }
         }
     }
 
-    pub(super) fn pass_dev<B>(&self, request: Request<B>) -> Next
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
+    /// Prepares a verified request for the handler, or for the layer's own response to a trust probe: step 11.
+    fn prepare(
+        &self,
+        request: &mut Request<Body>,
+        body: Buffer,
+        proof: Proof,
+        purpose: Purpose,
+        first_use: bool,
+    ) -> Admission {
+        let caller = Caller::Verified(proof.verified);
+        // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
+        let sign = first_use || purpose == Purpose::TrustProbe;
+        let signing = sign
+            .then(|| Signing::new(self.sign_responses, purpose, request.method(), proof.signer))
+            .flatten();
+        let admitted = Admitted { caller, signing };
+        if purpose == Purpose::TrustProbe {
+            return Admission::TrustProbe(admitted);
+        }
+        let (len, body) = match proof.canonical {
+            Some(canonical) => (canonical.len(), Body::from(canonical)),
+            None => (body.len(), body.into_body(None)),
+        };
+        *request.body_mut() = body;
+        forward(request, len, caller);
+        Admission::Forward(admitted)
+    }
+
+    /// Forwards a request untouched, marked: step 1.
+    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admission {
         let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        if from_cloud && matches!(self.stance, Stance::Dev { key_set: true }) {
+        if from_cloud && key_set {
             tracing::warn!(
                 "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
             );
         }
-        let mut request = request.map(Body::new);
-        DefaultBodyLimit::max(self.body.len).apply(&mut request);
-        mark(&mut request, Caller::Dev);
-        Next::Pass(request, Pass::unsigned(Caller::Dev))
+        DefaultBodyLimit::max(self.body_limit).apply(request);
+        mark(request.extensions_mut(), Caller::Dev);
+        Admission::Forward(Admitted {
+            caller: Caller::Dev,
+            signing: None,
+        })
     }
 
-    /// Step 13, once the answer has been read.
-    pub(super) fn sign(self: &Arc<Self>, head: response::Parts, read: Reading, signer: Signer) -> Next {
-        let signature = match signer.sign(&read, self) {
-            Ok(signature) => signature,
-            Err(why) => {
-                signer.warn_unsigned(why);
-                return Next::Answer(read.into_response(head, None));
+    /// Forwards a sync without its body, and without what its headers say about it: step 3.
+    async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admission {
+        drain(request.body_mut(), self.body_limit, self.drain_time()).await;
+        *request.body_mut() = Body::empty();
+        headers::strip_unsigned_sync(request.headers_mut());
+        forward(request, 0, Caller::UnsignedSync);
+        Admission::Forward(Admitted {
+            caller: Caller::UnsignedSync,
+            signing: None,
+        })
+    }
+
+    /// Marks the response, and signs it if that is required: step 13.
+    pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: Admitted) {
+        // What a layer inside rejected was rejected: an outer layer finds one outcome.
+        if response.extensions().get::<Rejection>().is_none() {
+            mark(response.extensions_mut(), admitted.caller);
+        } else {
+            response.extensions_mut().remove::<Verified>();
+        }
+        if let (Some(signing), Mode::Cloud(verifier)) = (admitted.signing, &self.mode)
+            && let Err(why) = self.sign(response, verifier, &signing).await
+        {
+            signing.warn_unsigned(why);
+        }
+    }
+
+    async fn sign(
+        &self,
+        response: &mut Response<Body>,
+        verifier: &Verifier,
+        signing: &Signing,
+    ) -> Result<(), Unsigned> {
+        signing.check(response)?;
+        let buffered = match sign::buffer(response.body_mut()).await {
+            Ok(buffered) => buffered,
+            Err(error) => {
+                tracing::error!("failed to buffer the response body for signing: {error}");
+                let marks = std::mem::take(response.extensions_mut());
+                *response = response::message(StatusCode::INTERNAL_SERVER_ERROR);
+                *response.extensions_mut() = marks;
+                return Err(Unsigned::NotRequired);
             }
         };
-        if self.replay.is_none() {
-            return Next::Answer(read.into_response(head, Some(&signature)));
-        }
-        // It is a valid signature of its bytes: whoever sends them back must not be let in.
-        let guard = Arc::clone(self);
-        Next::Wait(Box::pin(async move {
-            // `GET`: an equal answer that was recorded before is recorded.
-            let recorded = guard.remember(&signature, &Method::GET).await.is_ok();
-            if !recorded {
-                signer.warn_unsigned(Unsigned::Forgotten);
+        let signature = match signing.signer().sign(buffered.bytes.iter()) {
+            _ if buffered.trailers.is_some() => Err(Unsigned::Trailers),
+            None => Err(Unsigned::Empty),
+            Some(signature) => Ok(signature),
+        };
+        *response.body_mut() = buffered.bytes.into_body(buffered.trailers);
+        let signature = signature?;
+        let now = verifier.check_fresh(&signature).map_err(|_| Unsigned::TooLate)?;
+        if let Some(guard) = &self.replay {
+            // It is a valid signature of its bytes: it must not come back as a call.
+            match guard.record(&signature, now, verifier.window(), self.replay_skew).await {
+                Ok(Recorded::Fresh | Recorded::Seen) => {}
+                _ => return Err(Unsigned::NotRecorded),
             }
-            Next::Answer(read.into_response(head, Some(&signature).filter(|_| recorded)))
-        }))
+        }
+        let value = HeaderValue::from_bytes(&signature.encode()).expect("a signature is visible ASCII");
+        response.headers_mut().insert(SIGNATURE, value);
+        Ok(())
     }
 
-    pub(super) fn refuse(&self, rejection: Rejection, close: bool) -> Response<Body> {
-        respond::refuse(rejection, close, self.on_rejection.as_deref())
+    /// Rejects a request whose body was not read. It is drained first: on HTTP/1 an unread body closes the connection,
+    /// and a sender that is still writing may then see a reset in place of the response.
+    async fn reject_unread(&self, rejection: Rejection, request: &mut Request<Body>, limit: usize) -> Admission {
+        let in_the_way = request.version() < Version::HTTP_2 && !http_body::Body::is_end_stream(request.body());
+        let never_arrives = headers::waits_for_continue(request.headers())
+            || headers::announced_len(request.headers()).is_some_and(|len| len > self.body_limit as u64);
+        let close = in_the_way && (never_arrives || !drain(request.body_mut(), limit, self.drain_time()).await);
+        self.reject(rejection, close)
     }
 
-    /// Whether this body is not worth waiting for: its sender waits to be told to send it, or it is over the limit.
-    pub(super) fn never_arrives<B>(&self, request: &Request<B>) -> bool {
-        waits_to_send(request.headers()) || announces_more_than(request.headers(), self.body.len)
+    fn reject(&self, rejection: Rejection, close: bool) -> Admission {
+        log(&rejection);
+        Admission::Reject(response::reject(rejection, close, self.on_rejection.as_deref()))
     }
 
-    pub(super) fn discard_limits(&self) -> Limits {
-        Limits {
-            len: self.body.len,
-            time: DISCARD_TIME.min(self.body.time),
+    fn drain_time(&self) -> Duration {
+        DRAIN_TIME.min(self.body_deadline)
+    }
+}
+
+/// Makes a request agree with its new body of `len` bytes, and marks it.
+fn forward(request: &mut Request<Body>, len: usize, caller: Caller) {
+    headers::describe_body(request.headers_mut(), len);
+    // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. These bytes are bounded already.
+    DefaultBodyLimit::max(len).apply(request);
+    mark(request.extensions_mut(), caller);
+}
+
+/// Marks a request for the handler, or a response for outer layers. What another layer left behind must not speak for
+/// this request.
+fn mark(extensions: &mut Extensions, caller: Caller) {
+    extensions.insert(caller);
+    match caller.verified() {
+        Some(verified) => {
+            extensions.insert(verified);
+        }
+        None => {
+            extensions.remove::<Verified>();
         }
     }
 }
 
-/// Puts the outcome where layers outside find it: any of them can count by extensions.
-pub(super) fn tell(extensions: &mut Extensions, caller: Caller) {
-    extensions.remove::<Verified>();
-    // One outcome: what a layer inside refused was refused.
-    if let (Caller::Verified(verified), None) = (caller, extensions.get::<Rejection>()) {
-        extensions.insert(verified);
+/// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
+fn log(rejection: &Rejection) {
+    use RejectionKind as Kind;
+    match rejection.kind() {
+        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
+            tracing::debug!(?rejection, "rejected: {rejection}");
+        }
+        _ => tracing::warn!(?rejection, "rejected: {rejection}"),
     }
 }
 
-/// A sync without its body, and without what it says about it. In-band needs a signature.
-pub(super) fn pass_unsigned_sync(parts: Parts) -> Next {
-    let mut request = Request::from_parts(parts, Body::empty());
-    request.headers_mut().remove(respond::SYNC_KIND);
-    request.headers_mut().remove(CONTENT_ENCODING);
-    describe(&mut request, 0, Caller::UnsignedSync);
-    Next::Pass(request, Pass::unsigned(Caller::UnsignedSync))
-}
-
-/// What becomes of a request.
-pub(super) enum Next {
-    /// On to the inner service, which exists for this request only from now on.
-    Pass(Request<Body>, Pass),
-    Answer(Response<Body>),
-    Wait(Waiting),
-}
-
-pub(super) type Waiting = Pin<Box<dyn Future<Output = Next> + Send>>;
-
-impl fmt::Debug for Guard {
+impl fmt::Debug for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut debug = f.debug_struct("InngestAuth");
-        match &self.stance {
-            Stance::Verify(keys) => debug.field("keys", &*keys.snapshot()),
-            Stance::Dev { .. } => debug.field("dev", &true),
-            Stance::Refuse(error) => debug.field("refuses_all", error),
-        };
-        debug
-            .field("tolerance", &self.tolerance)
-            .field("body_limit", &self.body.len)
-            .field("body_deadline", &self.body.time)
+        f.debug_struct("InngestAuth")
+            .field("mode", &self.mode)
+            .field("body_limit", &self.body_limit)
+            .field("body_deadline", &self.body_deadline)
             .field("insecure_unsigned_sync", &self.insecure_unsigned_sync)
             .field("sign_responses", &self.sign_responses)
             .field("replay_guard", &self.replay.is_some())

@@ -1,40 +1,34 @@
-//! The answers that the layer gives itself.
+//! Responses that the layer makes itself.
 
 use axum_core::body::Body;
 use axum_core::response::Response;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
-use http::{Extensions, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
-use super::rejection::{Rejection, RejectionKind};
-use crate::signature::SIGNATURE_HEADER;
+use super::headers::SIGNATURE;
+use crate::rejection::{Rejection, RejectionKind};
+use crate::sdk::SDK;
 use crate::verify::Verified;
 
-pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
-pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
 const NO_RETRY: HeaderName = HeaderName::from_static("x-inngest-no-retry");
-const SDK: HeaderName = HeaderName::from_static("x-inngest-sdk");
+const SDK_HEADER: HeaderName = HeaderName::from_static("x-inngest-sdk");
 const SDK_HANDLED: HeaderName = HeaderName::from_static("x-inngest-sdk-handled");
 
 pub(super) type OnRejection = dyn Fn(&Rejection, Response) -> Response + Send + Sync;
 
-/// The refusal as the sender sees it. `close`: the rest of the request's body was not read, so that an HTTP/1
-/// connection cannot be used again.
-pub(super) fn refuse(rejection: Rejection, close: bool, on_rejection: Option<&OnRejection>) -> Response {
-    rejection.log();
+/// Builds the response that the sender of a rejected request sees.
+///
+/// `close`: the rest of the request's body was not read, so that an HTTP/1 connection cannot be used again.
+pub(super) fn reject(rejection: Rejection, close: bool, on_rejection: Option<&OnRejection>) -> Response {
     let kind = rejection.kind();
-    let mut response = match rejection.config {
-        // The one reason that a sender is told: whoever deploys looks here first.
-        Some(config) => refusal(kind.status(), format!(r#"{{"message":"Set {}"}}"#, config.variable())),
-        None => message(kind.status()),
+    let mut response = match rejection.variable() {
+        // The one reason that a sender is told: a person who deploys looks here first.
+        Some(variable) => handled(status(kind), format!(r#"{{"message":"Set {variable}"}}"#)),
+        None => message(status(kind)),
     };
-    if kind.status() == StatusCode::SERVICE_UNAVAILABLE {
-        response
-            .headers_mut()
-            .insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    }
     if let Some(on_rejection) = on_rejection {
-        response = fence(kind, on_rejection(&rejection, response));
+        response = restrict(kind, on_rejection(&rejection, response));
     }
     if close {
         response
@@ -45,22 +39,26 @@ pub(super) fn refuse(rejection: Rejection, close: bool, on_rejection: Option<&On
     response
 }
 
-/// Takes back from a custom refusal what would make it anything else: Inngest counts a 2xx as a completed run,
-/// follows a redirect, never sends again after `X-Inngest-No-Retry`; a signature would vouch for it.
-fn fence(kind: RejectionKind, mut response: Response) -> Response {
-    let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        *response.status_mut() = kind.status();
+/// Removes from a custom rejection what would make it anything else. Inngest counts a 2xx as a completed run, follows a
+/// redirect, never retries after `X-Inngest-No-Retry`, and takes `Retry-After` as the time of its next attempt: with a
+/// short one, a run loses all its attempts within seconds. A signature would vouch for the response.
+fn restrict(kind: RejectionKind, mut response: Response) -> Response {
+    if !response.status().is_client_error() && !response.status().is_server_error() {
+        *response.status_mut() = status(kind);
     }
-    for header in [NO_RETRY, LOCATION, SIGNATURE] {
+    for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE] {
         response.headers_mut().remove(header);
     }
-    // Whoever looks for the outcome of this request finds one: the rejection.
+    // An outer layer finds one outcome of this request: the rejection.
     response.extensions_mut().remove::<Verified>();
     response
 }
 
-/// A status and its name, in the shape that Inngest's SDKs answer.
+fn status(kind: RejectionKind) -> StatusCode {
+    StatusCode::from_u16(kind.status()).expect("a kind's status is one of HTTP's")
+}
+
+/// Builds a status and its name, in the shape in which Inngest's SDKs respond.
 pub(super) fn message(status: StatusCode) -> Response {
     let body = match status {
         StatusCode::UNAUTHORIZED => r#"{"message":"Unauthorized"}"#,
@@ -70,10 +68,10 @@ pub(super) fn message(status: StatusCode) -> Response {
         StatusCode::SERVICE_UNAVAILABLE => r#"{"message":"Service Unavailable"}"#,
         _ => r#"{"message":"Internal Server Error"}"#,
     };
-    refusal(status, body)
+    handled(status, body)
 }
 
-fn refusal(status: StatusCode, body: impl Into<Body>) -> Response {
+fn handled(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = json(status, body);
     response
         .headers_mut()
@@ -81,20 +79,10 @@ fn refusal(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
-/// In place of an answer whose body broke while it was read to be signed.
-pub(super) fn unreadable(outcome: Extensions, error: &(dyn std::error::Error + Send + Sync)) -> Response {
-    tracing::error!("an answer could not be read to be signed: {error}");
-    let mut response = message(StatusCode::INTERNAL_SERVER_ERROR);
-    *response.extensions_mut() = outcome;
-    response
-}
-
-pub(super) const TRUSTED: Bytes = Bytes::from_static(b"{}");
-
-/// The answer to Inngest's question whether this endpoint holds its key.
+/// Builds the response to a verified trust probe: a constant, since it is signed.
 pub(super) fn trust_probe() -> Response {
-    let mut response = json(StatusCode::OK, TRUSTED);
-    response.headers_mut().insert(SDK, HeaderValue::from_static(crate::SDK));
+    let mut response = json(StatusCode::OK, Bytes::from_static(b"{}"));
+    response.headers_mut().insert(SDK_HEADER, HeaderValue::from_static(SDK));
     response
 }
 

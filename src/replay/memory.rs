@@ -1,106 +1,203 @@
 //! The store of one process.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use super::start::Start;
 use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
 use crate::clock::Clock;
 
-/// Remembers in memory, exactly, up to a number of entries. For a service that runs in one process.
+/// A replay store in memory, exact and bounded. For a service that runs in one process.
 ///
-/// Entries stand in two generations. When the last entry of the older one has run out, the whole of it is given back
-/// and the younger takes its place: no entry goes before its time, none is looked for one by one, and no background task
-/// runs. An entry is held for at most twice the time that it must be.
+/// Each signature is remembered for the longest lifetime (tolerance and skew) that any of the
+/// layers sharing the store asks for. When the store is full it rejects; it forgets nothing before
+/// its time. What it cannot know it rejects: a signature that it may have forgotten, because the
+/// clock was set back, is [`Seen`](Recorded::Seen).
 ///
-/// What it cannot know it refuses: a signature from before its own start (another process may have seen it), and, when the
-/// clock was set back, one that it may have forgotten.
+/// # What was signed before the process started
+///
+/// An earlier process may have accepted it, and nothing remembers that. Such a signature is
+/// [`BeforeStart`](Recorded::BeforeStart). After each start this rejects the calls that are on
+/// their way, and those of the first seconds ([`clock_error`](Self::clock_error)). Inngest signs
+/// its next attempt anew, 15 s later, and that passes.
+///
+/// **The promise:** nothing that an earlier process accepted is accepted again, provided that
+///
+/// 1. at the start the machine's clock is not behind Inngest's by more than the clock error, and
+/// 2. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
+///
+/// By a clock further behind, nothing can tell a captured call from a new one. The store narrows the
+/// gap in two ways:
+///
+/// - The time in a call that the layer has verified shows how late it really is. Once one has
+///   reached the store that was signed after the start, and no longer ago than the clock error, the
+///   clock does not matter any more. It need not be accepted for that.
+/// - During the first lifetime of the process (360 s by default) a signature that lies further in
+///   the future than the clock error proves that the clock is behind, and is `BeforeStart`. So a
+///   machine with such a clock rejects calls for that long after each start: correct its clock.
+///
+/// What remains: a clock that is behind at the start, no call until the clock shows the time of the
+/// captured one, and then that one first.
+///
+/// A clock that is *ahead* at the start opens nothing. It rejects calls for at most that lifetime,
+/// however far ahead it is.
 pub struct MemoryReplayStore {
     capacity: usize,
-    started_at: u64,
+    clock: Box<dyn Clock>,
+    /// In the clock's monotonic time.
+    started: Duration,
+    clock_error: u64,
+    accepts_before_start: bool,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    young: Generation,
-    old: Generation,
-    /// Everything up to this `until` is forgotten.
-    forgotten: u64,
-}
-
-#[derive(Default)]
-struct Generation {
-    macs: HashSet<[u8; 32], BuildHasherDefault<FirstBytes>>,
-    /// When the last of them has run out.
-    until: u64,
+    /// By time of signature, so that the first are those to forget.
+    entries: BTreeSet<(u64, [u8; 32])>,
+    forgotten: Seconds,
+    /// The longest lifetime that was asked for. Layers of different tolerances can share a store.
+    lifetime: u64,
+    start: Start,
 }
 
 impl MemoryReplayStore {
-    /// Holds at most `capacity` entries: refuses beyond, forgets nothing. `clock` is asked once, for the start; where it
-    /// cannot tell the time, everything is refused.
+    /// Creates a store that holds at most `capacity` entries, and starts now by `clock`.
+    ///
+    /// An entry takes about 70 bytes. The store needs one for each call of a lifetime (360 s by
+    /// default), and one for each signed response.
     #[must_use]
-    pub fn new(capacity: usize, clock: &impl Clock) -> Self {
+    pub fn new(capacity: usize, clock: &(impl Clock + Clone)) -> Self {
         Self {
             capacity,
-            started_at: clock.now().unwrap_or(u64::MAX),
-            state: Mutex::default(),
+            started: clock.monotonic(),
+            clock_error: 5,
+            accepts_before_start: false,
+            state: Mutex::new(State {
+                entries: BTreeSet::new(),
+                forgotten: Seconds::default(),
+                lifetime: 0,
+                start: Start::at(clock.now()),
+            }),
+            clock: Box::new(clock.clone()),
         }
     }
 
-    /// How many entries are held.
+    /// Sets how far this machine's clock may be from Inngest's when the process starts, in whole
+    /// seconds (default: 5 s).
+    ///
+    /// Signatures up to this long *after* the start are rejected like those from before. The
+    /// default covers a clock kept by NTP (well under a second), the rounding of both times to
+    /// seconds, and a machine that has not been corrected for a few days. A call that it rejects
+    /// passes at its second attempt, 15 s later; stay below that.
     #[must_use]
-    pub fn len(&self) -> usize {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.young.macs.len() + state.old.macs.len()
+    pub fn clock_error(mut self, error: Duration) -> Self {
+        self.clock_error = error.as_secs();
+        self
     }
 
-    /// Whether none is.
+    /// Accepts signatures from before this process started: **once per process**, so a call that
+    /// an earlier process accepted can be replayed to this one while it is fresh.
+    ///
+    /// For services that scale to zero, where the call that starts the process is always older than
+    /// the process. Default: `false`.
+    #[must_use]
+    pub fn insecure_accept_signed_before_start(mut self, accept: bool) -> Self {
+        self.accepts_before_start = accept;
+        self
+    }
+
+    /// Returns the number of entries that are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.state().entries.len()
+    }
+
+    /// Returns `true` if the store holds no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // Nothing that runs under the lock panics.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record_now(&self, sighting: &Sighting) -> Result<Recorded, ReplayStoreError> {
-        if sighting.signed_at < self.started_at {
+        let uptime = self.clock.monotonic().saturating_sub(self.started).as_secs();
+        let entry = (sighting.signed_at, sighting.mac);
+        let mut state = self.state();
+        // First, because every sighting teaches.
+        let before_start = state.start.is_after(sighting, uptime, self.clock_error);
+        state.lifetime = state.lifetime.max(sighting.lifetime());
+        state.forget(sighting.now);
+        if sighting.until < sighting.now || state.entries.contains(&entry) {
             return Ok(Recorded::Seen);
         }
-        // A panic between two of its steps could leave an entry out, but nothing here panics.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let freed = state.age(sighting.now);
-        let recorded = state.record(sighting, self.capacity);
-        drop(state);
-        // Outside of the lock: a large table takes a while to give back.
-        drop(freed);
-        recorded
+        if before_start && !self.accepts_before_start {
+            return Ok(Recorded::BeforeStart);
+        }
+        if state.forgotten.contains(sighting.signed_at) {
+            return Ok(Recorded::Seen);
+        }
+        if state.entries.len() >= self.capacity {
+            return Err(ReplayStoreError::Full);
+        }
+        state.entries.insert(entry);
+        Ok(Recorded::Fresh)
     }
 }
 
 impl State {
-    /// Lets go of what has run out: the older generation, and after a pause both. A last second is still inside.
-    fn age(&mut self, now: u64) -> [Generation; 2] {
-        let mut freed = [Generation::default(), Generation::default()];
-        for freed in &mut freed {
-            if self.old.until >= now {
-                break;
+    /// Forgets what has run out: of each call more than it can add, and no more than is quick.
+    fn forget(&mut self, now: u64) {
+        const AT_ONCE: usize = 16;
+        for _ in 0..AT_ONCE {
+            match self.entries.first() {
+                Some(&(signed_at, _)) if signed_at.saturating_add(self.lifetime) < now => {
+                    self.entries.pop_first();
+                    self.forgotten.add(signed_at);
+                }
+                _ => break,
             }
-            *freed = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-            self.forgotten = self.forgotten.max(freed.until);
         }
-        freed
+    }
+}
+
+/// A set of seconds, kept as few ranges that cover it. What lies in them may have been forgotten.
+///
+/// One range, up to the latest, would do while clocks run forward. When both Inngest's clock and
+/// ours have been a day ahead, it would reject every call for a day.
+#[derive(Default)]
+struct Seconds(Vec<RangeInclusive<u64>>);
+
+impl Seconds {
+    const MOST: usize = 16;
+
+    fn contains(&self, second: u64) -> bool {
+        self.0.iter().any(|range| range.contains(&second))
     }
 
-    fn record(&mut self, sighting: &Sighting, capacity: usize) -> Result<Recorded, ReplayStoreError> {
-        let known = |generation: &Generation| generation.macs.contains(&sighting.mac);
-        if sighting.until <= self.forgotten || known(&self.young) || known(&self.old) {
-            return Ok(Recorded::Seen);
+    fn add(&mut self, second: u64) {
+        if self.contains(second) {
+            return;
         }
-        if self.young.macs.len() + self.old.macs.len() >= capacity {
-            return Err(ReplayStoreError::Full);
+        let at = self.0.partition_point(|range| *range.end() < second);
+        self.0.insert(at, second..=second);
+        if self.0.len() > Self::MOST {
+            self.join_nearest();
         }
-        self.young.macs.insert(sighting.mac);
-        self.young.until = self.young.until.max(sighting.until);
-        Ok(Recorded::Fresh)
+    }
+
+    fn join_nearest(&mut self) {
+        let gap = |&at: &usize| self.0[at + 1].start() - self.0[at].end();
+        if let Some(at) = (0..self.0.len() - 1).min_by_key(gap) {
+            let end = *self.0.remove(at + 1).end();
+            self.0[at] = *self.0[at].start()..=end;
+        }
     }
 }
 
@@ -110,37 +207,11 @@ impl ReplayStore for MemoryReplayStore {
     }
 }
 
-/// A MAC is as good as random, and only a verified one comes here: its first bytes are its hash.
-#[derive(Default)]
-struct FirstBytes(u64);
-
-impl Hasher for FirstBytes {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    /// The length, which comes first, says nothing.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::hash::BuildHasher;
-
-    use super::*;
-
-    #[test]
-    fn a_mac_is_its_own_hash() {
-        let hash = |mac: [u8; 32]| BuildHasherDefault::<FirstBytes>::default().hash_one(mac);
-        let mut mac = [7; 32];
-        assert_eq!(hash(mac), 0x0707_0707_0707_0707);
-        mac[0] = 1;
-        assert_eq!(hash(mac), 0x0707_0707_0707_0701);
+impl fmt::Debug for MemoryReplayStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryReplayStore")
+            .field("capacity", &self.capacity)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
     }
 }

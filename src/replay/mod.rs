@@ -1,20 +1,22 @@
 //! Each signed call once: an opt-in guard against calls that were captured and are sent again.
 //!
-//! The signature covers body and time, not method or URL. For the rest of its window a captured call can be sent
-//! again, to any function. With a guard each MAC is accepted once:
+//! The signature covers body and time, not method or URL. While a captured call is fresh, anyone
+//! can send it again, to any function. With a guard each signature is accepted once:
 //!
 //! ```
 //! use axum::{Router, http::StatusCode, routing::any};
-//! use inngest_auth::replay::MemoryReplayStore;
-//! use inngest_auth::testing::TestInngest;
+//! use inngest_auth::{Clock, replay::MemoryReplayStore, testing::TestInngest};
 //! use tower::ServiceExt;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let inngest = TestInngest::new("signkey-test-12345678".parse()?);
 //! let store = MemoryReplayStore::new(100_000, inngest.clock());
-//! let app: Router = Router::new().fallback(any(|| async {})).layer(inngest.auth().replay_guard(store));
+//! // What was signed in the first seconds may have been accepted by an earlier process.
+//! inngest.clock().set(inngest.clock().now().map(|now| now + 10));
 //!
+//! let auth = inngest.auth().replay_guard(store);
+//! let app: Router = Router::new().fallback(any(|| async {})).layer(auth);
 //! let call = || inngest.call("/api/inngest?fnId=pay&stepId=step", r#"{"ctx":"one"}"#);
 //! assert_eq!(app.clone().oneshot(call()).await?.status(), StatusCode::OK);
 //! assert_eq!(app.oneshot(call()).await?.status(), StatusCode::UNAUTHORIZED);
@@ -24,49 +26,77 @@
 //!
 //! # How it works
 //!
-//! 1. Only a verified MAC is recorded: strangers cannot fill the store.
-//! 2. It is kept until `t + tolerance + skew`, the [skew](crate::InngestAuth::replay_skew) (60 s unless set) for
-//!    instances whose clocks differ.
-//! 3. A MAC that is there already is refused: 401, [`Replayed`](crate::RejectionKind::Replayed). `GET` and `HEAD` are
-//!    recorded and never refused (two with the same body in one second share a signature, rightly), so that a captured
-//!    introspection opens nothing else.
-//! 4. Our own signed answers are recorded too: each is a valid signature of its bytes.
-//! 5. A store that is down or full refuses: 503 and `Retry-After`,
-//!    [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable).
-//!    [`insecure_replay_fail_open`](crate::InngestAuth::insecure_replay_fail_open) lets such calls pass.
+//! 1. Only a verified signature is recorded: strangers cannot fill the store.
+//! 2. It is remembered until `t + tolerance + skew`. The [skew](crate::InngestAuth::replay_skew)
+//!    (default: 60 s) must cover [how far clocks differ](#clocks).
+//! 3. A signature that was seen before is rejected, whatever its method and URL: 401,
+//!    [`Replayed`](crate::RejectionKind::Replayed).
+//! 4. What runs nothing is recorded and never rejected: `GET` and `HEAD` with an empty body and
+//!    without `X-Run-ID`, and trust probes. Two of these in one second rightly share a signature.
+//!    The response to one that was seen before is never signed, except the probe's constant `{}`.
+//! 5. A response is recorded before it is signed: it is a valid signature of its bytes. Replays
+//!    add nothing to the store, so captured traffic cannot fill it either.
+//! 6. Freshness is checked with the headers, again before recording, and once more after it.
+//!    Neither a slow body nor a slow store can outlive the window.
+//! 7. If the store is down or full, the request is rejected: 503,
+//!    [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable), without `Retry-After`.
+//!    [`insecure_replay_fail_open`](crate::InngestAuth::insecure_replay_fail_open) lets it pass.
+//!
+//! # Which store
+//!
+//! - **One process**: [`MemoryReplayStore`]. A call that was signed before the process started is
+//!   rejected, because an earlier process may have accepted it
+//!   ([`BeforeStart`](Recorded::BeforeStart)).
+//! - **Several instances, one Redis primary**: `RedisReplayStore` (feature `redis`). With a store
+//!   for each instance, a call that one has accepted is new to the others.
+//! - **Redis Cluster, Sentinel, or another database**: a [`ReplayStore`] over your own client. The
+//!   example [`replay_cluster`] is one for Redis Cluster.
+//!
+//! [`replay_cluster`]: https://docs.rs/crate/inngest-auth/latest/source/examples/replay_cluster.rs
+//!
+//! # Clocks
+//!
+//! The skew must be at least the difference between the clocks of any two instances that share the
+//! store, the one furthest ahead and the one furthest behind, not their distance from the right
+//! time. Whole seconds are rounded in your favour, and a slow store only remembers for longer.
+//!
+//! A store that forgets by a clock of its own, as Redis does, adds two things that the skew must
+//! cover: how far that clock is set forward while it runs, and how far the clock of a replica that
+//! is promoted is ahead of the primary's.
+//!
+//! If clocks differ by more, a call can be accepted once more, by an instance whose clock is behind,
+//! in the last seconds of the window.
 //!
 //! # What it costs
 //!
-//! A refused call costs one attempt. Inngest signs the next one anew, so it passes; a function that has no retries left
-//! fails.
-//!
-//! Measured (`cargo bench --bench replay`): a third of a microsecond a call in memory, 50 µs with Redis on the same machine.
-//! [`MemoryReplayStore`] keeps 32 bytes a call, in hash tables: a million entries take 69 MB, and at most twice the
-//! window's calls are held at a time. For 50 calls a second and the tolerance of 300 s a capacity of 100,000 is ample.
+//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function that
+//! has no attempts left fails.
 //!
 //! # What to know before turning it on
 //!
-//! - **Several instances** behind one address need a store that they share, like `RedisReplayStore` (feature `redis`): a
-//!   call replayed at another instance is fresh there otherwise.
-//! - **A proxy that sends requests again** by itself (after a broken connection, say) makes replays. Its second request
-//!   is refused, though the first may never have been answered; Inngest's own retry then passes. So does a **redirect
-//!   through the layer**: what it let pass once it refuses at the second place, if both share a store.
-//! - **Two equal syncs in one second** share a signature: the second is refused.
-//! - **A shared store that fails over and loses keys** has forgotten what it saw: calls of the last minutes could be sent
-//!   again. Let it persist, or wait for a window's length before it counts as up.
-//! - **When the store is down**, choose between refusing calls, which Inngest sends again for as long as a function has
-//!   attempts left, and letting replays pass. The default is to refuse.
+//! - **A proxy that retries by itself** (after a broken connection, say) makes replays. Its second
+//!   request is rejected, though the first may never have got a response; Inngest's own retry then
+//!   passes. So does a **redirect through the layer**: what it let pass once it rejects at the
+//!   second place, if both share a store.
+//! - **Two equal syncs in one second** share a signature: the second is rejected.
+//! - **A shared store that loses keys** has forgotten what it saw. Each lost key lets one signature
+//!   pass once more while it is fresh. Keys are lost when the server evicts them, restarts without
+//!   persistence, or fails over to a replica that did not have them yet.
+//! - **When the store is down**, choose between rejecting calls, which Inngest retries for as long
+//!   as a function has attempts left, and letting replays pass. The default is to reject.
 
+mod error;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
+mod start;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use thiserror::Error;
-
+pub use error::ReplayStoreError;
 pub use memory::MemoryReplayStore;
 #[cfg(feature = "redis")]
 pub use redis::RedisReplayStore;
@@ -74,14 +104,16 @@ pub use redis::RedisReplayStore;
 use crate::signature::Signature;
 use crate::verify::Tolerance;
 
-/// Remembers MACs until a time.
+/// Remembers signatures for as long as they are fresh.
 ///
-/// Must be exact inside the window: an entry that is dropped before its time is a replay that is accepted. A general
-/// cache, which evicts, is no store.
+/// A store must be exact inside the window: an entry that is dropped before its time is a replay
+/// that is accepted. A general cache, which evicts, is not a store.
 pub trait ReplayStore: Send + Sync + 'static {
-    /// Records `sighting` if it is not there yet, in one step: of two calls at once with one MAC, one is fresh.
+    /// Records `sighting` if it is not recorded yet, in one atomic step: of two calls at once with
+    /// the same MAC, one is [`Fresh`](Recorded::Fresh).
     ///
-    /// Refusing (by [`Seen`](Recorded::Seen) or by an error) is always safe.
+    /// A sighting whose window has closed (`until` is before `now`) is never `Fresh`; see
+    /// [`Sighting::seconds_left`]. Anything but `Fresh` is always safe.
     fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
@@ -93,11 +125,12 @@ impl<S: ReplayStore> ReplayStore for Arc<S> {
 }
 
 /// A verified signature, and for how long it must be remembered. Times are Unix seconds.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Sighting {
     /// The signature's MAC.
     pub mac: [u8; 32],
-    /// Its time.
+    /// When it was signed, as the signer says.
     pub signed_at: u64,
     /// The last second in which it must not be accepted again.
     pub until: u64,
@@ -105,25 +138,53 @@ pub struct Sighting {
     pub now: u64,
 }
 
-/// What a store knew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recorded {
-    /// It was not there, and is now.
-    Fresh,
-    /// It was there, or may have been.
-    Seen,
+impl Sighting {
+    /// Creates a sighting, for the tests of a store.
+    #[must_use]
+    pub fn new(mac: [u8; 32], signed_at: u64, until: u64, now: u64) -> Self {
+        Self {
+            mac,
+            signed_at,
+            until,
+            now,
+        }
+    }
+
+    /// Returns for how many seconds from `now` it must be remembered, or `None` if the window has
+    /// closed: then there is nothing to record, and it counts as [`Seen`](Recorded::Seen).
+    #[must_use]
+    pub fn seconds_left(&self) -> Option<u64> {
+        // The last second is still inside.
+        self.until.checked_sub(self.now).map(|left| left.saturating_add(1))
+    }
+
+    /// Tolerance and skew of the layer.
+    fn lifetime(&self) -> u64 {
+        self.until.saturating_sub(self.signed_at)
+    }
 }
 
-/// Why a store could not tell.
-#[derive(Debug, Error)]
+/// Without the MAC: with the body, it is all that a replay needs.
+impl fmt::Debug for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sighting")
+            .field("signed_at", &self.signed_at)
+            .field("until", &self.until)
+            .field("now", &self.now)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a store knows of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum ReplayStoreError {
-    /// No room. What is there is not forgotten for what comes.
-    #[error("the replay store is full")]
-    Full,
-    /// Not reached, or not in time.
-    #[error("the replay store cannot be reached: {0}")]
-    Unavailable(String),
+pub enum Recorded {
+    /// It was not recorded, and is now.
+    Fresh,
+    /// It was recorded before, or may have been.
+    Seen,
+    /// It was made before the store began to remember, so that nothing is known of it.
+    BeforeStart,
 }
 
 type Recording<'a> = Pin<Box<dyn Future<Output = Result<Recorded, ReplayStoreError>> + Send + 'a>>;
@@ -159,12 +220,10 @@ impl Guard {
         skew: u64,
     ) -> Result<Recorded, ReplayStoreError> {
         let lives = tolerance.as_secs().saturating_add(skew);
-        let sighting = Sighting {
-            mac: *signature.mac(),
-            signed_at: signature.signed_at(),
-            until: signature.signed_at().saturating_add(lives),
-            now,
-        };
-        self.store.record(sighting).await
+        let signed_at = signature.signed_at();
+        let until = signed_at.saturating_add(lives);
+        self.store
+            .record(Sighting::new(*signature.mac(), signed_at, until, now))
+            .await
     }
 }

@@ -65,9 +65,10 @@ impl RedisReplayStore {
     }
 
     async fn set(&self, sighting: Sighting) -> Result<Recorded, RedisError> {
+        let Some(seconds) = sighting.seconds_left() else {
+            return Ok(Recorded::Seen);
+        };
         let key = format!("{}:{}", self.namespace, hex::encode(sighting.mac));
-        // The last second is still inside, and Redis counts from now.
-        let seconds = sighting.until.saturating_sub(sighting.now).saturating_add(1);
         let options = SetOptions::default()
             .conditional_set(ExistenceCheck::NX)
             .with_expiration(SetExpiry::EX(seconds));

@@ -17,7 +17,7 @@ const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// A body that was read, in as few pieces as came without copying what is large.
 #[derive(Default)]
-pub(in crate::layer) struct Pieces {
+pub(in crate::layer) struct Buffer {
     /// Complete pieces, in order, before `last`.
     full: Vec<Bytes>,
     /// A frame kept as it came, or the piece that small frames are being copied into.
@@ -38,7 +38,7 @@ impl Default for Last {
     }
 }
 
-impl Pieces {
+impl Buffer {
     pub(in crate::layer) fn len(&self) -> usize {
         self.len
     }
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     /// The bytes of memory that the pieces take.
-    fn held(pieces: &Pieces) -> usize {
+    fn held(pieces: &Buffer) -> usize {
         pieces.full_held + pieces.last.held()
     }
 
@@ -231,7 +231,7 @@ mod tests {
                 32_766 + 49_149 + 2 * 65_536,
             ),
         ] {
-            let mut pieces = Pieces::default();
+            let mut pieces = Buffer::default();
             for (at, &len) in frames.iter().enumerate() {
                 // A small frame is there twice while it is copied; what a piece has too much is given back.
                 let (twice, given_back) = match &pieces.last {
@@ -262,7 +262,7 @@ mod tests {
     fn pieces_are_a_body_that_knows_its_size_to_the_end() {
         let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         for trailers in [None, Some(trailers)] {
-            let mut pieces = Pieces::default();
+            let mut pieces = Buffer::default();
             for len in [16_384, 7] {
                 pieces.push(vec![b'x'; len].into());
             }

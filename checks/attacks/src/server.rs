@@ -1,0 +1,154 @@
+//! The attacked server, in a process of its own: Axum with the layer on one route, over hyper-util's
+//! server for HTTP/1 and HTTP/2, as `axum::serve` has it.
+
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_LENGTH;
+use axum::routing::any;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use inngest_auth::replay::MemoryReplayStore;
+use inngest_auth::{InngestAuth, Keys, SigningKey, SystemClock};
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower::limit::GlobalConcurrencyLimitLayer;
+
+/// The key that genuine calls are signed with. Attackers hold none.
+pub(crate) const KEY: &str =
+    "signkey-test-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const FALLBACK: &str =
+    "signkey-test-00000000000000000000000000000000000000000000000000000000000000aa";
+
+/// What differs between the servers of the attacks. Each field is one word on the command line.
+#[derive(Clone, Copy)]
+pub(crate) struct Options {
+    pub(crate) threads: usize,
+    /// In bytes; 0 for the default.
+    pub(crate) budget: usize,
+    /// In bytes; 0 for the default.
+    pub(crate) backlog: usize,
+    /// In milliseconds; 0 for the default.
+    pub(crate) deadline: u64,
+    pub(crate) replay: bool,
+    /// How many calls the handler takes at once.
+    pub(crate) permits: usize,
+    /// For how many milliseconds the handler sleeps.
+    pub(crate) handler: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: 2,
+            budget: 0,
+            backlog: 0,
+            deadline: 0,
+            replay: false,
+            permits: 1024,
+            handler: 0,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn to_words(self) -> Vec<String> {
+        [
+            self.threads.to_string(),
+            self.budget.to_string(),
+            self.backlog.to_string(),
+            self.deadline.to_string(),
+            u8::from(self.replay).to_string(),
+            self.permits.to_string(),
+            self.handler.to_string(),
+        ]
+        .into()
+    }
+
+    fn from_words(words: &[String]) -> Self {
+        let [threads, budget, backlog, deadline, replay, permits, handler] = words else {
+            panic!("the server takes seven words, not {words:?}");
+        };
+        let number = |word: &String| word.parse::<usize>().expect("a number");
+        Self {
+            threads: number(threads),
+            budget: number(budget),
+            backlog: number(backlog),
+            deadline: number(deadline) as u64,
+            replay: number(replay) == 1,
+            permits: number(permits),
+            handler: number(handler) as u64,
+        }
+    }
+}
+
+/// Serves until standard input ends, so that it never outlives the attacker.
+pub(crate) fn main(words: &[String]) {
+    let options = Options::from_words(words);
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(serve(options));
+}
+
+async fn serve(options: Options) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    println!("{}", listener.local_addr().expect("an address"));
+    std::io::stdout().flush().expect("the attacker reads");
+    let app = app(options);
+    loop {
+        let (socket, _) = listener.accept().await.expect("a connection");
+        socket.set_nodelay(true).expect("an option of the socket");
+        let service = TowerToHyperService::new(app.clone());
+        tokio::spawn(async move {
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            server.http1().timer(TokioTimer::new());
+            server.http2().timer(TokioTimer::new());
+            // Attackers break connections: that is not this check's news.
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+fn app(options: Options) -> Router {
+    let key = |text: &str| text.parse::<SigningKey>().expect("a key");
+    let mut auth = InngestAuth::new(Keys::new(key(KEY), Some(key(FALLBACK))));
+    if options.budget > 0 {
+        auth = auth.body_budget(options.budget);
+    }
+    if options.deadline > 0 {
+        auth = auth.body_deadline(Duration::from_millis(options.deadline));
+    }
+    if options.replay {
+        auth = auth.replay_guard(MemoryReplayStore::new(1_000_000, &SystemClock));
+    }
+    // Says how long the body was, and how long the headers said it was.
+    let handler = move |headers: HeaderMap, body: Bytes| async move {
+        if options.handler > 0 {
+            tokio::time::sleep(Duration::from_millis(options.handler)).await;
+        }
+        let said = headers.get_all(CONTENT_LENGTH).iter();
+        let said: Vec<_> = said
+            .map(|value| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        format!("{} {}", body.len(), said.join(" and "))
+    };
+    let stack = ServiceBuilder::new()
+        .layer(auth)
+        .layer(GlobalConcurrencyLimitLayer::new(options.permits));
+    Router::new().route("/api/inngest", any(handler).layer(stack))
+}

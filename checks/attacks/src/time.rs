@@ -1,0 +1,293 @@
+//! Attacks on time and CPU: `flood`, `hostile-json`, `forged`.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use inngest_auth::SigningKey;
+
+use crate::Run;
+use crate::genuine::{Protocol, beside, now};
+use crate::memory::BODY_LIMIT;
+use crate::process::Server;
+use crate::server::{KEY, Options};
+use crate::table::{Limit, Table};
+use crate::wire::{self, DATA, Http2, UNKNOWN, connect, forged, head, hear, stale};
+
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// What is sent without end, after the head and `first`.
+struct Flood {
+    name: &'static str,
+    signature: fn() -> Option<String>,
+    first: &'static str,
+    piece: &'static str,
+}
+
+const FLOODS: [Flood; 8] = [
+    Flood {
+        name: "chunk-size line of zeros",
+        signature: fresh,
+        first: "",
+        piece: "0",
+    },
+    Flood {
+        name: "chunk-size line of blanks",
+        signature: fresh,
+        first: "1",
+        piece: " ",
+    },
+    Flood {
+        name: "chunk extension",
+        signature: fresh,
+        first: "1;",
+        piece: "x",
+    },
+    Flood {
+        name: "trailers",
+        signature: fresh,
+        first: "0\r\n",
+        piece: "a: b\r\n",
+    },
+    Flood {
+        name: "chunks of one byte",
+        signature: fresh,
+        first: "",
+        piece: "1\r\nx\r\n",
+    },
+    Flood {
+        name: "stale, zeros",
+        signature: old,
+        first: "",
+        piece: "0",
+    },
+    Flood {
+        name: "unsigned, zeros",
+        signature: none,
+        first: "",
+        piece: "0",
+    },
+    Flood {
+        name: "unsigned, chunks of one byte",
+        signature: none,
+        first: "",
+        piece: "1\r\nx\r\n",
+    },
+];
+
+#[expect(clippy::unnecessary_wraps, reason = "one of three")]
+fn fresh() -> Option<String> {
+    Some(forged())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of three")]
+fn old() -> Option<String> {
+    Some(stale())
+}
+
+fn none() -> Option<String> {
+    None
+}
+
+impl Flood {
+    fn run(&self, server: SocketAddr, limit: Duration) -> Duration {
+        let mut socket = connect(server);
+        let chunked = [("Transfer-Encoding", "chunked")];
+        let mut start = head((self.signature)().as_deref(), &chunked);
+        start.extend(self.first.as_bytes());
+        let piece = self.piece.repeat(64 * 1024 / self.piece.len());
+        if socket.write_all(&start).is_err() {
+            return Duration::ZERO;
+        }
+        wire::flood(&mut socket, piece.as_bytes(), limit)
+    }
+}
+
+pub(crate) fn flood(run: Run, table: &mut Table) {
+    let threads = if run.short { &[2][..] } else { &[2, 1] };
+    for &threads in threads {
+        for flood in &FLOODS {
+            let name = format!("{}, {threads} threads", flood.name);
+            measure(
+                run,
+                table,
+                &name,
+                threads,
+                Protocol::Http1,
+                |server, limit| flood.run(server, limit),
+            );
+        }
+        for (name, kind) in [
+            ("DATA of one byte", DATA),
+            ("frames of no meaning", UNKNOWN),
+        ] {
+            let name = format!("{name}, threads: {threads}");
+            measure(
+                run,
+                table,
+                &name,
+                threads,
+                Protocol::Http2,
+                |server, limit| http2_flood(server, kind, limit),
+            );
+        }
+    }
+}
+
+fn measure(
+    run: Run,
+    table: &mut Table,
+    name: &str,
+    threads: usize,
+    protocol: Protocol,
+    attack: impl FnOnce(SocketAddr, Duration) -> Duration,
+) {
+    let limit = Duration::from_secs(if run.short { 7 } else { 20 });
+    let server = Server::start(Options {
+        threads,
+        deadline: u64::try_from(DEADLINE.as_millis()).expect("a short time"),
+        ..Options::default()
+    });
+    let (before, start) = (server.cpu(), Instant::now());
+    let (lived, report) = beside(server.address(), protocol, || {
+        let lived = attack(server.address(), limit);
+        // The figures beside need some calls.
+        std::thread::sleep(Duration::from_secs(3).saturating_sub(start.elapsed()));
+        lived
+    });
+    let cpu = server.cpu().saturating_sub(before);
+    table.row(
+        &format!("{name}, {}: past the deadline of 2 s", protocol.name()),
+        lived.saturating_sub(DEADLINE).as_secs_f64(),
+        "s",
+        &Limit::AtMost(1.0),
+    );
+    table.note(&format!(
+        "lived {:.1} s; server CPU {:.1} s in {:.1} s, with genuine calls",
+        lived.as_secs_f64(),
+        cpu.as_secs_f64(),
+        start.elapsed().as_secs_f64()
+    ));
+    table.calls(name, &report, &Limit::None);
+}
+
+/// One stream that is never silent. How long it stayed open, or `limit`.
+fn http2_flood(server: SocketAddr, kind: u8, limit: Duration) -> Duration {
+    let mut client = Http2::connect(server);
+    let stream = client.open(&forged());
+    let start = Instant::now();
+    while client.is_open(stream) && start.elapsed() < limit {
+        for _ in 0..256 {
+            if kind == DATA {
+                client.data(stream, b"x", Duration::from_millis(100));
+            } else {
+                client.frame(kind, 0, stream, b"xxxxxxxx");
+            }
+        }
+        client.pump(Duration::ZERO);
+    }
+    start.elapsed()
+}
+
+/// One request on a connection of its own, read up to its response.
+fn send(server: SocketAddr, signature: &str, body: &[u8]) {
+    let mut socket = connect(server);
+    let length = body.len().to_string();
+    let more = [("Content-Length", &*length), ("Connection", "close")];
+    let _ = socket.write_all(&head(Some(signature), &more));
+    let _ = socket.write_all(body);
+    hear(&mut socket, Duration::from_secs(30));
+}
+
+/// CPU of the server for each of `count` requests.
+fn cpu_each(count: u32, body: &[u8], signature: impl Fn() -> String) -> Duration {
+    let server = Server::start(Options::default());
+    send(server.address(), &signature(), body);
+    let before = server.cpu();
+    for _ in 0..count {
+        send(server.address(), &signature(), body);
+    }
+    server.cpu().saturating_sub(before) / count
+}
+
+/// CPU of one forged request of the greatest length.
+pub(crate) fn forged_body(run: Run, table: &mut Table) {
+    let count = if run.short { 40 } else { 100 };
+    let body = vec![b'x'; BODY_LIMIT];
+    let key: SigningKey = KEY.parse().expect("a key");
+    let hmac = (0..7).map(|_| {
+        let start = Instant::now();
+        std::hint::black_box(key.sign(&body, now()));
+        start.elapsed()
+    });
+    let hmac = hmac.min().expect("seven times");
+    let signature = key.sign(&body, now()).to_string();
+    let genuine = cpu_each(count, &body, || signature.clone());
+    let forged = cpu_each(count, &body, forged);
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    table.note(&format!(
+        "8 MiB: HMAC {:.1} ms, genuine request {:.1} ms, forged {:.1} ms of CPU",
+        ms(hmac),
+        ms(genuine),
+        ms(forged)
+    ));
+    table.row(
+        "forged 8 MiB / genuine 8 MiB",
+        ms(forged) / ms(genuine),
+        "",
+        &Limit::AtMost(2.5),
+    );
+    // Two keys are tried, and the body has to come through a socket.
+    table.row(
+        "forged 8 MiB / two HMACs",
+        ms(forged) / ms(hmac) / 2.0,
+        "",
+        &Limit::None,
+    );
+}
+
+/// JSON that is costly to bring into canonical form, as long as is looked at.
+pub(crate) fn hostile_json(run: Run, table: &mut Table) {
+    let count = if run.short { 100 } else { 1000 };
+    let fill = |open: &str, item: &str, close: &str| {
+        let items = (64 * 1024 - open.len() - close.len()) / item.len();
+        let text = format!("{open}{}", item.repeat(items));
+        format!("{}{close}", text.trim_end_matches(','))
+    };
+    let plain = cpu_each(count, &vec![b'x'; 64 * 1024], forged);
+    let keys = {
+        let keys = (0..6500).map(|number| format!(r#""{:05}":0"#, 99_999 - number));
+        format!("{{{}}}", keys.collect::<Vec<_>>().join(","))
+    };
+    for (name, body) in [
+        ("arrays", fill("[", "[],", "]")),
+        ("numbers", fill("[", "1e9,", "]")),
+        ("long numbers", fill("[", "1.7976931348623157e308,", "]")),
+        ("escapes", fill("\"", r"\u0026", "\"")),
+        ("equal keys", fill("{", r#""":0,"#, "}")),
+        ("keys in the wrong order", keys),
+        ("nesting", "[".repeat(64 * 1024)),
+    ] {
+        assert!(body.len() <= 64 * 1024, "{name}: as long as is looked at");
+        let cost = cpu_each(count, body.as_bytes(), forged);
+        let more = cost.saturating_sub(plain).as_secs_f64() * 1e3;
+        table.row(
+            &format!("64 KiB of {name}: CPU, more than no JSON"),
+            more,
+            "ms",
+            &LIMIT_JSON,
+        );
+    }
+    let body = fill("[", "[],", "]");
+    let server = Server::start(Options::default());
+    let ((), report) = beside(server.address(), Protocol::Http1, || {
+        let end = Instant::now() + Duration::from_secs(if run.short { 4 } else { 15 });
+        while Instant::now() < end {
+            send(server.address(), &forged(), body.as_bytes());
+        }
+    });
+    table.genuine("one sender of arrays without pause", &report, 0.0);
+}
+
+/// As much as a forged body of 4 MiB costs anyway.
+const LIMIT_JSON: Limit = Limit::AtMost(10.0);

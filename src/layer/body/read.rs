@@ -1,0 +1,144 @@
+//! The bounded read: frames until the end of a body or a deadline.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use http_body::Body as _;
+use http_body_util::LengthLimitError;
+use tokio::time::Sleep;
+
+use crate::rejection::RejectionKind;
+
+/// Frames that are read in one turn. A sender whose bytes are always there must not keep others, or the deadline, from
+/// their turn.
+const FRAMES_A_TURN: u32 = 64;
+
+/// The data frames of a body, until a deadline. Trailers are dropped: nobody signed them.
+pub(in crate::layer) struct Frames<'body> {
+    body: &'body mut Body,
+    time: Duration,
+    /// Made only when the body keeps us waiting: most are there at once, and a timer costs.
+    deadline: Option<Pin<Box<Sleep>>>,
+    this_turn: u32,
+}
+
+impl<'body> Frames<'body> {
+    /// Reads `body`, which may take `time` from the first frame that is waited for.
+    pub(in crate::layer) fn new(body: &'body mut Body, time: Duration) -> Self {
+        Self {
+            body,
+            time,
+            deadline: None,
+            this_turn: 0,
+        }
+    }
+
+    /// Returns the next frame, or `None` at the end of the body.
+    pub(in crate::layer) async fn next(&mut self) -> Option<Result<Bytes, RejectionKind>> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        while self.this_turn < FRAMES_A_TURN {
+            match Pin::new(&mut *self.body).poll_frame(cx) {
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(kind_of(&error)))),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.this_turn += 1;
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Pending => {
+                    self.this_turn = 0;
+                    return self.poll_deadline(cx);
+                }
+            }
+        }
+        // Others get their turn, and the deadline is looked at.
+        self.this_turn = 0;
+        cx.waker().wake_by_ref();
+        self.poll_deadline(cx)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        let time = self.time;
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        deadline
+            .as_mut()
+            .poll(cx)
+            .map(|()| Some(Err(RejectionKind::BodyTooSlow)))
+    }
+}
+
+/// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read the response.
+///
+/// Returns `true` if the body ended: its connection can be used again.
+pub(in crate::layer) async fn drain(body: &mut Body, limit: usize, time: Duration) -> bool {
+    let mut left = limit;
+    let mut frames = Frames::new(body, time);
+    while let Some(frame) = frames.next().await {
+        match frame {
+            Ok(frame) if frame.len() <= left => left -= frame.len(),
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// Tells an outer layer's limit from a broken body.
+fn kind_of(error: &(dyn std::error::Error + 'static)) -> RejectionKind {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return RejectionKind::BodyTooLarge;
+        }
+        cause = error.source();
+    }
+    RejectionKind::BodyBroken
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body::Frame;
+
+    use super::*;
+
+    /// Frames of these many bytes, then nothing.
+    struct Given(std::vec::IntoIter<usize>);
+
+    impl http_body::Body for Given {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            Poll::Ready(self.0.next().map(|len| Ok(Frame::data(vec![b'x'; len].into()))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_have_their_turn_after_64_frames() {
+        let mut body = Body::new(Given(vec![1; 200].into_iter()));
+        let mut frames = Frames::new(&mut body, Duration::from_secs(1));
+        let mut cx = Context::from_waker(Waker::noop());
+        for turn in [64, 64, 64] {
+            for frame in 0..turn {
+                assert!(frames.poll_next(&mut cx).is_ready(), "{frame}");
+            }
+            assert!(frames.poll_next(&mut cx).is_pending());
+        }
+        for _ in 0..8 {
+            assert!(matches!(frames.poll_next(&mut cx), Poll::Ready(Some(Ok(_)))));
+        }
+        assert!(matches!(frames.poll_next(&mut cx), Poll::Ready(None)));
+    }
+}

@@ -1,0 +1,293 @@
+//! Why a request was rejected: for the operator, never for the sender.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::key::Fingerprint;
+use crate::keyring::Keys;
+use crate::signature::SignatureError;
+use crate::verify::VerifyError;
+
+/// Longest text of a sender's that is kept, in bytes.
+const MAX_TEXT: usize = 256;
+
+/// A rejected request: what was wrong with it, and what helps an operator to find out why.
+///
+/// The layer puts it into the extensions of the response that it rejects the request with:
+///
+#[cfg_attr(feature = "layer", doc = "```")]
+#[cfg_attr(not(feature = "layer"), doc = "```text")]
+/// use axum_core::response::Response;
+/// use inngest_auth::{Rejection, RejectionKind};
+///
+/// /// In a layer outside `InngestAuth`.
+/// fn is_clock_trouble(response: &Response) -> bool {
+///     let rejection = response.extensions().get::<Rejection>();
+///     rejection.is_some_and(|r| matches!(r.kind(), RejectionKind::Stale | RejectionKind::Future))
+/// }
+/// assert!(!is_clock_trouble(&Response::default()));
+/// ```
+#[derive(Clone)]
+pub struct Rejection {
+    kind: RejectionKind,
+    detail: Option<Detail>,
+    age: Option<i64>,
+    keys_tried: [Option<Fingerprint>; 2],
+    body_len: Option<u64>,
+    content_encoding: Option<Box<str>>,
+}
+
+/// What a kind alone does not say.
+#[derive(Clone)]
+enum Detail {
+    Signature(SignatureError),
+    /// The configuration error's text, and the variable to set.
+    Configuration(&'static str, Arc<str>),
+}
+
+impl Rejection {
+    /// Returns what was wrong.
+    #[must_use]
+    pub fn kind(&self) -> RejectionKind {
+        self.kind
+    }
+
+    /// Returns the age of the signature in seconds, negative if it lies in the future, or `None` if none was read.
+    #[must_use]
+    pub fn age(&self) -> Option<i64> {
+        self.age
+    }
+
+    /// Returns the fingerprints of the keys that did not match, the current key's first.
+    pub fn keys_tried(&self) -> impl Iterator<Item = Fingerprint> {
+        self.keys_tried.into_iter().flatten()
+    }
+
+    /// Returns the length of the body in bytes, if it was read to its end.
+    #[must_use]
+    pub fn body_len(&self) -> Option<u64> {
+        self.body_len
+    }
+
+    /// Returns the request's `Content-Encoding`, cut to 256 bytes, if the signature did not match.
+    ///
+    /// A body that is still compressed here is not what was signed.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.content_encoding.as_deref()
+    }
+
+    /// Returns the name of the environment variable to set, if the configuration cannot be used.
+    #[must_use]
+    pub fn variable(&self) -> Option<&'static str> {
+        match self.detail {
+            Some(Detail::Configuration(variable, _)) => Some(variable),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn new(kind: RejectionKind) -> Self {
+        Self {
+            kind,
+            detail: None,
+            age: None,
+            keys_tried: [None; 2],
+            body_len: None,
+            content_encoding: None,
+        }
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn unconfigured(variable: &'static str, problem: Arc<str>) -> Self {
+        Self {
+            detail: Some(Detail::Configuration(variable, problem)),
+            ..Self::new(RejectionKind::Unconfigured)
+        }
+    }
+
+    /// Adds what an operator compares when no key matched.
+    pub(crate) fn mismatch(keys: &Keys, age: i64, body_len: usize) -> Self {
+        Self {
+            age: Some(age),
+            keys_tried: [
+                keys.current().fingerprint(),
+                keys.fallback().and_then(crate::key::SigningKey::fingerprint),
+            ],
+            body_len: Some(body_len as u64),
+            ..Self::new(RejectionKind::WrongSignature)
+        }
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn with_content_encoding(mut self, value: Option<&[u8]>) -> Self {
+        let cut = |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into();
+        self.content_encoding = value.map(cut);
+        self
+    }
+}
+
+impl From<SignatureError> for Rejection {
+    fn from(error: SignatureError) -> Self {
+        Self {
+            detail: Some(Detail::Signature(error)),
+            ..Self::new(RejectionKind::Malformed)
+        }
+    }
+}
+
+impl From<VerifyError> for Rejection {
+    fn from(error: VerifyError) -> Self {
+        let (kind, age) = match error {
+            VerifyError::Stale { age } => (RejectionKind::Stale, age.try_into().ok()),
+            VerifyError::Future { ahead } => (RejectionKind::Future, ahead.try_into().ok().map(i64::wrapping_neg)),
+            VerifyError::Mismatch => (RejectionKind::WrongSignature, None),
+        };
+        Self { age, ..Self::new(kind) }
+    }
+}
+
+impl From<RejectionKind> for Rejection {
+    fn from(kind: RejectionKind) -> Self {
+        Self::new(kind)
+    }
+}
+
+impl fmt::Debug for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Only what is known. `Display` has the errors.
+        let mut debug = f.debug_struct("Rejection");
+        debug.field("kind", &self.kind);
+        if let Some(age) = self.age {
+            debug.field("age_seconds", &age);
+        }
+        if self.keys_tried().next().is_some() {
+            debug.field("keys_tried", &self.keys_tried().collect::<Vec<_>>());
+        }
+        if let Some(len) = self.body_len {
+            debug.field("body_bytes", &len);
+        }
+        if let Some(encoding) = &self.content_encoding {
+            debug.field("content_encoding", encoding);
+        }
+        debug.finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(Detail::Signature(error)) => error.fmt(f),
+            Some(Detail::Configuration(_, problem)) => f.write_str(problem),
+            None => f.write_str(self.kind.what()),
+        }
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+/// The kinds of [`Rejection`], each with its status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum RejectionKind {
+    /// 401: no `X-Inngest-Signature`.
+    Missing,
+    /// 401: more than one.
+    Doubled,
+    /// 401: one that breaks the grammar.
+    Malformed,
+    /// 401: signed longer ago than the tolerance.
+    Stale,
+    /// 401: signed further ahead than the tolerance.
+    Future,
+    /// 401: no key signed this body at that time.
+    WrongSignature,
+    /// 401: this very signature was accepted before.
+    Replayed,
+    /// 401: signed before this process started, so that another process may have accepted it. Only a
+    /// replay guard that forgets on restart rejects it.
+    BeforeStart,
+    /// 413: the body is longer than the limit.
+    BodyTooLarge,
+    /// 408: the body did not end before the deadline.
+    BodyTooSlow,
+    /// 400: the body ended in an error.
+    BodyBroken,
+    /// 503: the bodies not yet verified have used up the layer's budget.
+    OverBudget,
+    /// 503: the replay store is down or full.
+    StoreUnavailable,
+    /// 500: the configuration cannot be used; the start-up log says why.
+    Unconfigured,
+    /// 500: the clock cannot tell the time.
+    NoTime,
+}
+
+impl RejectionKind {
+    /// Returns the HTTP status that the sender sees, unless the layer was told to send another.
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Missing
+            | Self::Doubled
+            | Self::Malformed
+            | Self::Stale
+            | Self::Future
+            | Self::WrongSignature
+            | Self::Replayed
+            | Self::BeforeStart => 401,
+            Self::BodyTooLarge => 413,
+            Self::BodyTooSlow => 408,
+            Self::BodyBroken => 400,
+            Self::OverBudget | Self::StoreUnavailable => 503,
+            Self::Unconfigured | Self::NoTime => 500,
+        }
+    }
+
+    /// Returns the kind's name in snake case, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Doubled => "doubled",
+            Self::Malformed => "malformed",
+            Self::Stale => "stale",
+            Self::Future => "future",
+            Self::WrongSignature => "wrong_signature",
+            Self::Replayed => "replayed",
+            Self::BeforeStart => "before_start",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::BodyBroken => "body_broken",
+            Self::OverBudget => "over_budget",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Unconfigured => "unconfigured",
+            Self::NoTime => "no_time",
+        }
+    }
+
+    fn what(self) -> &'static str {
+        match self {
+            Self::Missing => "no X-Inngest-Signature header",
+            Self::Doubled => "more than one X-Inngest-Signature header",
+            Self::Malformed => "malformed X-Inngest-Signature header",
+            Self::Stale => "the signature is older than the tolerance: compare the clocks",
+            Self::Future => "the signature is further in the future than the tolerance: compare the clocks",
+            Self::WrongSignature => "no key matches the signature: compare the keys' fingerprints",
+            Self::Replayed => "this signature was accepted before",
+            Self::BeforeStart => "signed before this process started: another process may have accepted it",
+            Self::BodyTooLarge => "the body is over the limit",
+            Self::BodyTooSlow => "the body did not end before its deadline",
+            Self::BodyBroken => "the body ended in an error",
+            Self::OverBudget => "the unverified bodies have used up their memory budget",
+            Self::StoreUnavailable => "the replay store is down or full",
+            Self::Unconfigured => "the configuration cannot be used",
+            Self::NoTime => "the clock cannot tell the time",
+        }
+    }
+}
+
+impl fmt::Display for RejectionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,325 @@
+//! A request, checked from its signature header to the last byte of its body. No HTTP types, no async.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::clock::{Clock, SystemClock};
+use crate::key::Mac;
+use crate::keyring::{KeyRing, Keys};
+use crate::rejection::{Rejection, RejectionKind};
+use crate::signature::Signature;
+use crate::verify::{self, Authentic, Tolerance, Verified, check_fresh};
+
+/// The largest body, in bytes, that is verified by default.
+const BODY_LIMIT: usize = 8 * 1024 * 1024;
+
+/// Verifies requests in any HTTP stack: the keys, the clock, the tolerance and the body limit that requests are checked
+/// against.
+///
+/// [`InngestAuth`](crate::InngestAuth) is built on it. Clones share the keys.
+///
+/// ```
+/// use inngest_auth::{RejectionKind, SigningKey, Verifier, testing::TestClock};
+///
+/// let key: SigningKey = "signkey-test-12345678".parse()?;
+/// let header = key.sign(b"{}", 1_700_000_000).to_string();
+/// let verifier = Verifier::new(key).clock(TestClock::at(1_700_000_000));
+///
+/// // Give it all values of `X-Inngest-Signature`: there must be exactly one.
+/// let (authentic, _) = verifier.verify([header.as_bytes()], b"{}")?;
+/// assert_eq!(&*authentic.into_bytes(), b"{}");
+///
+/// let rejection = verifier.verify([header.as_bytes()], b"[]").unwrap_err();
+/// assert_eq!((rejection.kind(), rejection.kind().status()), (RejectionKind::WrongSignature, 401));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Verifier {
+    keys: KeyRing,
+    clock: Arc<dyn Clock>,
+    tolerance: Tolerance,
+    body_limit: usize,
+}
+
+impl Verifier {
+    /// Creates a verifier with these keys, the system's clock, a tolerance of 300 s and a body limit of 8 MiB.
+    pub fn new(keys: impl Into<KeyRing>) -> Self {
+        Self {
+            keys: keys.into(),
+            clock: Arc::new(SystemClock),
+            tolerance: Tolerance::default(),
+            body_limit: BODY_LIMIT,
+        }
+    }
+
+    /// Sets how far a signature's time may lie from the clock, in the past and in the future (default: 300 s).
+    pub fn tolerance(mut self, tolerance: impl Into<Tolerance>) -> Self {
+        self.tolerance = tolerance.into();
+        self
+    }
+
+    /// Sets the maximum body size in bytes (default: 8 MiB).
+    pub fn body_limit(mut self, bytes: usize) -> Self {
+        self.body_limit = bytes;
+        self
+    }
+
+    /// Sets the clock (default: [`SystemClock`]).
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Returns the ring that requests are verified with. Rotate it, and the next request follows.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// Verifies a request whose body is in memory. `signatures` are all values of its `X-Inngest-Signature` header.
+    ///
+    /// Returns the bytes that were authenticated, and what can sign the response.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`], whose kind has the status to respond with.
+    pub fn verify<'header, 'body>(
+        &self,
+        signatures: impl IntoIterator<Item = &'header [u8]>,
+        body: &'body [u8],
+    ) -> Result<(Authentic<'body>, ResponseSigner), Rejection> {
+        let mut check = self.check_header(signatures)?;
+        check.update(body)?;
+        let proof = check.finish([body])?;
+        let (authentic, signer) = (Authentic::new(proof.verified, body, proof.canonical), proof.signer);
+        self.check_fresh(&proof.signature)?;
+        Ok((authentic, signer))
+    }
+
+    /// Checks the header of a request whose body is still to come: a stranger's body need not be read.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if there is not exactly one signature, if it breaks the grammar or lies outside the
+    /// tolerance.
+    pub fn start<'header>(
+        &self,
+        signatures: impl IntoIterator<Item = &'header [u8]>,
+    ) -> Result<BodyVerifier<'_>, Rejection> {
+        Ok(BodyVerifier {
+            verifier: self,
+            check: self.check_header(signatures)?,
+            body: Vec::new(),
+        })
+    }
+
+    /// Signs the response to a verified request, as [`ResponseSigner`] describes.
+    ///
+    /// Returns `None` if the response is empty or comes later than the tolerance: it must be sent unsigned.
+    #[must_use]
+    pub fn sign_response(&self, signer: &ResponseSigner, body: &[u8]) -> Option<Signature> {
+        let signature = signer.sign([body])?;
+        self.check_fresh(&signature).ok()?;
+        Some(signature)
+    }
+
+    pub(crate) fn check_header<'header>(
+        &self,
+        signatures: impl IntoIterator<Item = &'header [u8]>,
+    ) -> Result<Check, Rejection> {
+        let mut signatures = signatures.into_iter();
+        let signature = match (signatures.next(), signatures.next()) {
+            (None | Some([]), None) => return Err(RejectionKind::Missing.into()),
+            (Some(signature), None) => Signature::parse(signature)?,
+            _ => return Err(RejectionKind::Doubled.into()),
+        };
+        let checked_at = self.check_fresh(&signature)?;
+        let keys = self.keys.snapshot();
+        Ok(Check {
+            running: keys.current().mac(),
+            keys,
+            signature,
+            checked_at,
+            left: self.body_limit,
+            body_limit: self.body_limit,
+        })
+    }
+
+    /// Returns the time, if the signature lies inside the window.
+    pub(crate) fn check_fresh(&self, signature: &Signature) -> Result<u64, Rejection> {
+        let now = self.clock.now().ok_or(RejectionKind::NoTime)?;
+        check_fresh(signature, now, self.tolerance)?;
+        Ok(now)
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn window(&self) -> Tolerance {
+        self.tolerance
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier")
+            .field("keys", &*self.keys.snapshot())
+            .field("tolerance", &self.tolerance)
+            .field("body_limit", &self.body_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request whose header was accepted, while its body arrives in pieces.
+///
+/// ```
+/// # use inngest_auth::{SigningKey, Verifier, testing::TestClock};
+/// # let key: SigningKey = "signkey-test-12345678".parse()?;
+/// # let header = key.sign(b"{}", 1_700_000_000).to_string();
+/// # let verifier = Verifier::new(key).clock(TestClock::at(1_700_000_000));
+/// let mut body = verifier.start([header.as_bytes()])?;
+/// for piece in [b"{", b"}"] {
+///     body.push(piece)?;
+/// }
+/// let (authentic, _) = body.finish()?;
+/// assert_eq!(&*authentic.into_bytes(), b"{}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct BodyVerifier<'verifier> {
+    verifier: &'verifier Verifier,
+    check: Check,
+    body: Vec<u8>,
+}
+
+impl BodyVerifier<'_> {
+    /// Checks the length that `Content-Length` announces, in bytes. A smaller one is not believed.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if the length is over the limit.
+    pub fn expect(&self, announced: u64) -> Result<(), Rejection> {
+        self.check.expect(announced)
+    }
+
+    /// Adds the next piece of the body. It is copied.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if the body is over the limit.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), Rejection> {
+        self.check.update(piece)?;
+        self.body.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// Verifies the body, once it has been read to its end.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if no key signed these bytes, or if the signature has left the window meanwhile.
+    pub fn finish(self) -> Result<(Authentic<'static>, ResponseSigner), Rejection> {
+        let proof = self.check.finish([&*self.body])?;
+        self.verifier.check_fresh(&proof.signature)?;
+        let bytes = proof.canonical.unwrap_or(self.body);
+        Ok((Authentic::new(proof.verified, &[], Some(bytes)), proof.signer))
+    }
+}
+
+/// A request whose header was accepted. The MAC of the current key runs along with its body.
+pub(crate) struct Check {
+    keys: Arc<Keys>,
+    signature: Signature,
+    /// In Unix seconds.
+    checked_at: u64,
+    running: Mac,
+    /// Bytes that the body may still have.
+    left: usize,
+    body_limit: usize,
+}
+
+impl Check {
+    pub(crate) fn expect(&self, announced: u64) -> Result<(), Rejection> {
+        if announced > self.body_limit as u64 {
+            return Err(RejectionKind::BodyTooLarge.into());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn update(&mut self, piece: &[u8]) -> Result<(), RejectionKind> {
+        self.left = self.left.checked_sub(piece.len()).ok_or(RejectionKind::BodyTooLarge)?;
+        self.running.update(piece);
+        Ok(())
+    }
+
+    #[cfg(feature = "layer")]
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
+    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
+        let Self { keys, signature, .. } = self;
+        match verify::compare(self.running, &signature, &keys, body) {
+            Ok((verified, canonical)) => {
+                keys.count(verified.key(), self.checked_at);
+                Ok(Proof {
+                    signature,
+                    verified,
+                    canonical,
+                    signer: ResponseSigner { keys, verified },
+                })
+            }
+            Err(_) => {
+                let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
+                Err(Rejection::mismatch(&keys, age, self.body_limit - self.left))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check")
+            .field("signature", &self.signature)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known of a verified request.
+pub(crate) struct Proof {
+    pub(crate) signature: Signature,
+    pub(crate) verified: Verified,
+    /// The canonical form of the body, if only that was signed.
+    pub(crate) canonical: Option<Vec<u8>>,
+    pub(crate) signer: ResponseSigner,
+}
+
+/// Signs the response to one verified request: with the key that verified it and the request's own `t`.
+///
+/// A signed response is a valid signature of its bytes. With a later time, anyone who sees responses could keep the
+/// window of a captured request open forever, by sending them back as requests.
+#[derive(Clone, Debug)]
+pub struct ResponseSigner {
+    keys: Arc<Keys>,
+    verified: Verified,
+}
+
+impl ResponseSigner {
+    /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
+    /// signed: its signature would be one of every empty request.
+    pub(crate) fn sign<'body>(&self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Option<Signature> {
+        let pieces = || body.clone().into_iter();
+        let newline = pieces().filter(|piece| !piece.is_empty()).last()?.ends_with(b"\n");
+        let mut left = pieces().map(<[u8]>::len).sum::<usize>() - usize::from(newline);
+        if left == 0 {
+            return None;
+        }
+        let signed = pieces().map(|piece| {
+            let piece = &piece[..left.min(piece.len())];
+            left -= piece.len();
+            piece
+        });
+        let key = self.keys.in_role(self.verified.key());
+        Some(Signature::sign(key, signed, self.verified.signed_at()))
+    }
+}
