@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_core::BoxError;
 use axum_core::body::Body;
 use axum_core::response::Response;
+use bytes::Bytes;
 use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -248,11 +250,13 @@ impl Status {
 
 /// The bounds on the inner service are those of every layer whose future is boxed. They are here so that one that is
 /// missing is reported where the layer is added.
-impl<S> Layer<S> for InngestAuth
+impl<S, R> Layer<S> for InngestAuth
 where
-    S: Service<Request<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
 {
     type Service = InngestAuthService<S>;
 
