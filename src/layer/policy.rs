@@ -9,11 +9,13 @@ use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
 use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version};
 
+use super::body::backlog::Backlog;
 use super::body::budget::Budget;
 use super::body::buffer::Buffer;
-use super::body::read::{Frames, drain};
+use super::body::read::{drain, read};
 use super::caller::Caller;
 use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
+use super::log::Limiter;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Signing, Unsigned};
 use crate::env::Mode;
@@ -25,6 +27,9 @@ use crate::verify::Verified;
 
 /// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// The same on HTTP/2, where streams are cheaper than connections; and how many bytes.
+const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
+const HTTP2_DRAIN: usize = 64 * 1024;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
 #[derive(Clone)]
@@ -34,6 +39,7 @@ pub(super) struct Policy {
     pub(super) body_limit: usize,
     pub(super) body_deadline: Duration,
     pub(super) budget: Arc<Budget>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) insecure_unsigned_sync: bool,
     pub(super) sign_responses: SignResponses,
     pub(super) replay: Option<replay::Guard>,
@@ -41,6 +47,7 @@ pub(super) struct Policy {
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// What becomes of a request.
@@ -54,6 +61,8 @@ pub(super) enum Admission {
 pub(super) struct Admitted {
     caller: Caller,
     signing: Option<Signing>,
+    /// Bytes of the body that the layer holds.
+    body_len: usize,
 }
 
 /// What the headers of a request say.
@@ -78,7 +87,11 @@ impl Policy {
             Ok(Heading::UnsignedSync) => return self.forward_unsigned_sync(request).await,
             Err(rejection) => return self.reject_unread(rejection, request, self.body_limit).await,
         };
-        let body = match self.read_body(&mut check, request.body_mut()).await {
+        // Step 7: the MAC runs along.
+        let read = read(request.body_mut(), self.body_deadline, &self.budget, |frame| {
+            check.update(frame)
+        });
+        let body = match read.await {
             Ok(body) => body,
             Err(kind @ RejectionKind::OverBudget) => {
                 return self.reject_unread(kind.into(), request, check.left()).await;
@@ -93,7 +106,7 @@ impl Policy {
             }
         };
         let purpose = Purpose::of(request, body.len());
-        let first_use = match self.record(verifier, &proof.signature, purpose).await {
+        let first_use = match self.record(verifier, &proof.signature, purpose, body.len()).await {
             Ok(first_use) => first_use,
             Err(rejection) => return self.reject(rejection, false),
         };
@@ -123,32 +136,21 @@ impl Policy {
         Ok(Heading::Signed(check))
     }
 
-    /// Reads the body under its limits, while the MAC runs along: step 7.
-    ///
-    /// Its share of the budget is released on return: what is verified next is no stranger's, and what is not is freed.
-    async fn read_body(&self, check: &mut Check, body: &mut Body) -> Result<Buffer, RejectionKind> {
-        let mut share = self.budget.share();
-        let mut buffer = Buffer::default();
-        let mut frames = Frames::new(body, self.body_deadline);
-        while let Some(frame) = frames.next().await {
-            let frame = frame?;
-            check.update(&frame)?;
-            if !share.grow_to(buffer.held_with(frame.len())) {
-                return Err(RejectionKind::OverBudget);
-            }
-            buffer.push(frame);
-        }
-        Ok(buffer)
-    }
-
     /// Checks that the window is still open and records the signature: step 10.
     ///
     /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
-    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
+    async fn record(
+        &self,
+        verifier: &Verifier,
+        signature: &Signature,
+        purpose: Purpose,
+        body_len: usize,
+    ) -> Result<bool, Rejection> {
         // A slow body must not outlive the window: what is recorded too late may have been forgotten.
         let now = verifier.check_fresh(signature)?;
         let Some(guard) = &self.replay else { return Ok(true) };
-        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
+        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew);
+        let recorded = self.backlog.wait(body_len, recorded).await?;
         // Nor must a slow store: when its response comes, it may have forgotten the signature again.
         verifier.check_fresh(signature)?;
         match recorded {
@@ -157,13 +159,16 @@ impl Policy {
             Ok(_) if purpose.runs_nothing() => Ok(false),
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
-            Err(error) if self.replay_fails_open => {
-                tracing::warn!(%error, "a request is admitted that may be a replay");
-                Ok(true)
-            }
             Err(error) => {
-                tracing::warn!(%error, "a request is rejected that may be a replay");
-                Err(RejectionKind::StoreUnavailable.into())
+                let admitted = self.replay_fails_open;
+                if let Some(suppressed) = self.limiter.permit("replay_store") {
+                    tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
+                }
+                if admitted {
+                    Ok(true)
+                } else {
+                    Err(RejectionKind::StoreUnavailable.into())
+                }
             }
         }
     }
@@ -183,7 +188,11 @@ impl Policy {
         let signing = sign
             .then(|| Signing::new(self.sign_responses, purpose, request.method(), proof.signer))
             .flatten();
-        let admitted = Admitted { caller, signing };
+        let mut admitted = Admitted {
+            caller,
+            signing,
+            body_len: 0,
+        };
         if purpose == Purpose::TrustProbe {
             return Admission::TrustProbe(admitted);
         }
@@ -193,14 +202,17 @@ impl Policy {
         };
         *request.body_mut() = body;
         forward(request, len, caller);
+        admitted.body_len = len;
         Admission::Forward(admitted)
     }
 
     /// Forwards a request untouched, marked: step 1.
     fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admission {
         let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        if from_cloud && key_set {
+        let hint = from_cloud && key_set;
+        if let Some(suppressed) = hint.then(|| self.limiter.permit("dev_cloud")).flatten() {
             tracing::warn!(
+                suppressed,
                 "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
             );
         }
@@ -209,19 +221,27 @@ impl Policy {
         Admission::Forward(Admitted {
             caller: Caller::Dev,
             signing: None,
+            body_len: 0,
         })
     }
 
     /// Forwards a sync without its body, and without what its headers say about it: step 3.
     async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admission {
-        drain(request.body_mut(), self.body_limit, self.drain_time()).await;
+        drain(request.body_mut(), self.body_limit, DRAIN_TIME.min(self.body_deadline)).await;
         *request.body_mut() = Body::empty();
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
         Admission::Forward(Admitted {
             caller: Caller::UnsignedSync,
             signing: None,
+            body_len: 0,
         })
+    }
+
+    /// Waits for `ready`, the inner service's readiness, in the backlog: step 12.
+    pub(super) async fn wait<F: Future>(&self, admitted: &Admitted, ready: F) -> Result<F::Output, Response<Body>> {
+        let waited = self.backlog.wait(admitted.body_len, ready).await;
+        waited.map_err(|kind| self.rejected(kind.into(), false))
     }
 
     /// Marks the response, and signs it if that is required: step 13.
@@ -235,7 +255,7 @@ impl Policy {
         if let (Some(signing), Mode::Cloud(verifier)) = (admitted.signing, &self.mode)
             && let Err(why) = self.sign(response, verifier, &signing).await
         {
-            signing.warn_unsigned(why);
+            signing.warn_unsigned(why, &self.limiter);
         }
     }
 
@@ -276,23 +296,53 @@ impl Policy {
         Ok(())
     }
 
-    /// Rejects a request whose body was not read. It is drained first: on HTTP/1 an unread body closes the connection,
-    /// and a sender that is still writing may then see a reset in place of the response.
+    /// Rejects a request whose body was not read. It is drained first, within limits.
+    ///
+    /// On HTTP/1 an unread body closes the connection, and a sender that is still writing may then see a reset in place
+    /// of the response. On HTTP/2 some clients take the reset of a stream that they still write to for a failure. And a
+    /// connection that is closed would tell a stale signature from a wrong one.
     async fn reject_unread(&self, rejection: Rejection, request: &mut Request<Body>, limit: usize) -> Admission {
-        let in_the_way = request.version() < Version::HTTP_2 && !http_body::Body::is_end_stream(request.body());
-        let never_arrives = headers::waits_for_continue(request.headers())
-            || headers::announced_len(request.headers()).is_some_and(|len| len > self.body_limit as u64);
-        let close = in_the_way && (never_arrives || !drain(request.body_mut(), limit, self.drain_time()).await);
-        self.reject(rejection, close)
+        let http1 = request.version() < Version::HTTP_2;
+        let (most, time) = if http1 {
+            (self.body_limit, DRAIN_TIME)
+        } else {
+            (HTTP2_DRAIN, HTTP2_DRAIN_TIME)
+        };
+        let ended = http_body::Body::is_end_stream(request.body());
+        let hopeless = headers::waits_for_continue(request.headers())
+            || headers::announced_len(request.headers()).is_some_and(|len| len > most as u64);
+        let time = time.min(self.body_deadline);
+        let drained = ended || (!hopeless && drain(request.body_mut(), limit.min(most), time).await);
+        self.reject(rejection, http1 && !drained)
     }
 
     fn reject(&self, rejection: Rejection, close: bool) -> Admission {
-        log(&rejection);
-        Admission::Reject(response::reject(rejection, close, self.on_rejection.as_deref()))
+        Admission::Reject(self.rejected(rejection, close))
     }
 
-    fn drain_time(&self) -> Duration {
-        DRAIN_TIME.min(self.body_deadline)
+    fn rejected(&self, rejection: Rejection, close: bool) -> Response<Body> {
+        self.log(&rejection);
+        response::reject(rejection, close, self.on_rejection.as_deref())
+    }
+
+    /// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
+    fn log(&self, rejection: &Rejection) {
+        use RejectionKind as Kind;
+        let kind = rejection.kind();
+        let debug = matches!(
+            kind,
+            Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken
+        );
+        let enabled = if debug {
+            tracing::enabled!(tracing::Level::DEBUG)
+        } else {
+            tracing::enabled!(tracing::Level::WARN)
+        };
+        match enabled.then(|| self.limiter.permit(kind.as_str())).flatten() {
+            Some(suppressed) if debug => tracing::debug!(?rejection, suppressed, "rejected: {rejection}"),
+            Some(suppressed) => tracing::warn!(?rejection, suppressed, "rejected: {rejection}"),
+            None => {}
+        }
     }
 }
 
@@ -315,17 +365,6 @@ fn mark(extensions: &mut Extensions, caller: Caller) {
         None => {
             extensions.remove::<Verified>();
         }
-    }
-}
-
-/// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
-fn log(rejection: &Rejection) {
-    use RejectionKind as Kind;
-    match rejection.kind() {
-        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
-            tracing::debug!(?rejection, "rejected: {rejection}");
-        }
-        _ => tracing::warn!(?rejection, "rejected: {rejection}"),
     }
 }
 

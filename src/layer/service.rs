@@ -84,7 +84,10 @@ where
     let (admitted, mut response) = match policy.admit(&mut request).await {
         Admission::Forward(admitted) => {
             // Step 12: only now does the inner service exist for this request.
-            poll_fn(|cx| inner.poll_ready(cx)).await?;
+            match policy.wait(&admitted, poll_fn(|cx| inner.poll_ready(cx))).await {
+                Ok(ready) => ready?,
+                Err(response) => return Ok(response),
+            }
             (admitted, inner.call(request).await?.map(Body::new))
         }
         Admission::TrustProbe(admitted) => (admitted, response::trust_probe()),
