@@ -1,7 +1,7 @@
 //! Memory of verified bodies that wait.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
@@ -24,11 +24,14 @@ impl Backlog {
 
     /// Waits for `ready` while a body of `len` bytes is in memory. What is ready at once is not
     /// counted.
-    pub(in crate::layer) async fn wait<F: Future>(&self, len: usize, ready: F) -> Result<F::Output, RejectionKind> {
-        let mut ready = pin!(ready);
+    pub(in crate::layer) fn wait<F: Future + Unpin>(
+        &self,
+        len: usize,
+        mut ready: F,
+    ) -> impl Future<Output = Result<F::Output, RejectionKind>> {
         let mut place = None;
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = ready.as_mut().poll(cx) {
+        poll_fn(move |cx| {
+            if let Poll::Ready(output) = Pin::new(&mut ready).poll(cx) {
                 return Poll::Ready(Ok(output));
             }
             if place.is_none() {
@@ -36,7 +39,6 @@ impl Backlog {
             }
             Poll::Pending
         })
-        .await
     }
 
     fn place(&self, len: usize) -> Option<Place<'_>> {
@@ -62,6 +64,7 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use std::future::{pending, ready};
+    use std::pin::pin;
     use std::task::{Context, Waker};
 
     use super::*;

@@ -24,17 +24,18 @@ const FLOOD: Duration = Duration::from_millis(250);
 
 /// Reads a body to its end, within `time` and the budget. `take` sees every frame first.
 ///
-/// The share of the budget is released on return: what is verified next is no stranger's, and what
+/// The share of the budget is released at the end: what is verified next is no stranger's, and what
 /// is not is freed.
-pub(in crate::layer) async fn read(
-    body: &mut Body,
+pub(in crate::layer) fn read<'a>(
+    body: &'a mut Body,
     time: Duration,
-    budget: &Budget,
-    mut take: impl FnMut(&[u8]) -> Result<(), RejectionKind>,
-) -> Result<Buffer, RejectionKind> {
+    budget: &'a Budget,
+    mut take: impl FnMut(&[u8]) -> Result<(), RejectionKind> + 'a,
+) -> impl Future<Output = Result<Buffer, RejectionKind>> + 'a {
     let mut share = budget.share();
     let mut frames = Frames::new(body, time);
-    poll_fn(|cx| {
+    // Not an `async fn`, which would store its arguments twice.
+    poll_fn(move |cx| {
         share.resume()?;
         loop {
             let Poll::Ready(frame) = frames.poll_next(cx) else {
@@ -51,7 +52,6 @@ pub(in crate::layer) async fn read(
             share.copy(&frame)?;
         }
     })
-    .await
 }
 
 /// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read the response.
