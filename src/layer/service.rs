@@ -95,7 +95,7 @@ where
             // Step 12: only now does the inner service exist for this request.
             match policy.wait(&admitted, poll_fn(|cx| inner.poll_ready(cx))).await {
                 Ok(ready) => ready?,
-                Err(kind) => return Ok(policy.respond_to(kind.into(), false)),
+                Err(kind) => return Ok(policy.respond_to(kind.into(), false, &request)),
             }
             inner.call(request).await?.map(Body::new)
         };
