@@ -157,7 +157,6 @@ impl From<Arc<Keys>> for Generation {
     }
 }
 
-#[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the verifier counts"))]
 impl Generation {
     pub(crate) fn keys(&self) -> &Arc<Keys> {
         &self.keys
