@@ -76,7 +76,9 @@ struct Learned {
     keys: Weak<Keys>,
     /// The key that calls begin with.
     first: KeyRole,
-    /// Whether it was logged that the API accepts no key.
+    /// How often that changed.
+    changes: u8,
+    /// Whether it was logged that the API has rejected all keys.
     warned: bool,
 }
 
@@ -85,6 +87,7 @@ impl Learned {
         Self {
             keys: Arc::downgrade(keys),
             first: KeyRole::Current,
+            changes: 0,
             warned: false,
         }
     }
@@ -122,38 +125,50 @@ impl Credentials {
     }
 
     /// Begins later calls with this bearer's key: the API rejected the other one.
-    pub(super) fn prefer(&self, bearer: &Bearer) {
-        let changed = self.learn(bearer, |learned| {
-            std::mem::replace(&mut learned.first, bearer.role) != bearer.role
+    pub(super) fn prefer(&self, bearer: &Bearer, rejected: StatusCode) {
+        let changes = self.learn(bearer, |learned| {
+            if learned.first != bearer.role {
+                learned.first = bearer.role;
+                learned.changes = learned.changes.saturating_add(1);
+                return learned.changes;
+            }
+            0
         });
-        if changed {
-            tracing::info!(
+        match changes {
+            0 => {}
+            1 | 2 => tracing::info!(
                 first = %bearer.role,
                 current = ?bearer.keys.current(),
                 fallback = ?bearer.keys.fallback(),
                 "Inngest's API rejected the first key; later calls begin with the other"
-            );
+            ),
+            // A rotation makes two. More are no rotation, and would be logged without end.
+            _ => self.warn(bearer, rejected),
         }
     }
 
-    /// Logs that the API accepts no key: once, until the keys change.
+    /// Logs that the API has rejected all keys: once, until the keys change.
     pub(super) fn warn(&self, bearer: &Bearer, status: StatusCode) {
         if self.learn(bearer, |learned| !std::mem::replace(&mut learned.warned, true)) {
             tracing::warn!(
                 %status,
                 current = ?bearer.keys.current(),
                 fallback = ?bearer.keys.fallback(),
-                "Inngest's API rejected every signing key; check INNGEST_SIGNING_KEY, and that \
+                "Inngest's API has rejected every signing key; check INNGEST_SIGNING_KEY, and that \
                  INNGEST_API_BASE_URL is the server that the key belongs to"
             );
         }
     }
 
-    /// Updates what is known, and returns what `update` does: `false` if the keys have changed. A
+    /// Updates what is known, and returns what `update` does: nothing if the keys have changed. A
     /// call that began before a rotation says nothing about the keys after it.
-    fn learn(&self, bearer: &Bearer, update: impl FnOnce(&mut Learned) -> bool) -> bool {
+    fn learn<T: Default>(&self, bearer: &Bearer, update: impl FnOnce(&mut Learned) -> T) -> T {
         let mut learned = self.learned();
-        learned.is_about(&bearer.keys) && update(&mut learned)
+        if learned.is_about(&bearer.keys) {
+            update(&mut learned)
+        } else {
+            T::default()
+        }
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {

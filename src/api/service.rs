@@ -101,13 +101,14 @@ where
                 credentials.warn(&first, response.status());
                 return Ok(response);
             };
+            let rejected = response.status();
             // Its body, which nobody reads, would hold a connection.
             drop(response);
             let response = send_with(&second, client, request).await?;
             if is_rejected(&response) {
                 credentials.warn(&second, response.status());
             } else {
-                credentials.prefer(&second);
+                credentials.prefer(&second, rejected);
             }
             Ok(response)
         })
@@ -140,7 +141,7 @@ where
             let response = send_with(&first, client, request).await?;
             if is_rejected(&response) {
                 match second {
-                    Some(second) => credentials.prefer(&second),
+                    Some(second) => credentials.prefer(&second, response.status()),
                     None => credentials.warn(&first, response.status()),
                 }
             }
