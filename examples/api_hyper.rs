@@ -38,7 +38,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Some(KeyRole::Fallback) => "the fallback's",
         None => "no",
     };
-    println!("{} answered {}, with {key} token", config.api_base()?, response.status());
+    println!(
+        "{} answered {}, with {key} token",
+        config.api_base()?,
+        response.status()
+    );
 
     // Any other host gets no token, and no request.
     let request = Request::get("http://api.inngest.example/v1/events").body(Full::default())?;

@@ -13,9 +13,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{
-    ApiAuthError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys,
-};
+use inngest_auth::{ApiAuthError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys};
 use serde_json::Value;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, ServiceExt};
@@ -251,7 +249,9 @@ async fn a_setting_of_the_api_that_is_invalid_fails_every_call() {
     ] {
         let config = Config::from_vars([("INNGEST_SIGNING_KEY", CURRENT), (variable, value)]).unwrap();
         let (address, got) = server(|_| 200).await;
-        let error = call(&layered(&InngestApiAuth::from_config(&config)), address).await.unwrap_err();
+        let error = call(&layered(&InngestApiAuth::from_config(&config)), address)
+            .await
+            .unwrap_err();
         assert!(
             matches!(error, ApiAuthError::Unconfigured(error) if error.variable() == variable),
             "{variable}: {error}"

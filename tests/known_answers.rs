@@ -88,11 +88,7 @@ fn bearers_are_the_prefix_and_the_hash() {
         let expected = format!("{}{}", text(&case, "prefix"), text(&case, "sha256"));
         let key = key(text(&case, "key"));
         assert_eq!(*key.bearer(), expected, "{case}");
-        assert_eq!(
-            key.fingerprint().to_string(),
-            text(&case, "sha256")[..12],
-            "{case}"
-        );
+        assert_eq!(key.fingerprint().to_string(), text(&case, "sha256")[..12], "{case}");
     }
     for case in cases("fingerprint", 2) {
         let fingerprint = key(text(&case, "key")).fingerprint();
@@ -105,7 +101,10 @@ fn bearers_are_the_prefix_and_the_hash() {
 fn a_text_without_a_bearer_is_no_key() {
     for case in cases("bearer_hash_error", 10) {
         let error = text(&case, "key").parse::<SigningKey>().unwrap_err();
-        assert!(matches!(error, KeyError::NotHex | KeyError::OddLength), "{case}: {error}");
+        assert!(
+            matches!(error, KeyError::NotHex | KeyError::OddLength),
+            "{case}: {error}"
+        );
     }
 }
 
@@ -115,7 +114,10 @@ fn keys_are_normalized_once() {
         let given = text(&case, "key");
         let Some(normal) = case["normalized"].as_str() else {
             let error = given.parse::<SigningKey>().unwrap_err();
-            assert!(matches!(error, KeyError::Blank | KeyError::OnlyPrefix), "{case}: {error}");
+            assert!(
+                matches!(error, KeyError::Blank | KeyError::OnlyPrefix),
+                "{case}: {error}"
+            );
             continue;
         };
         // What is left may look like a prefix: `odd_key` would remove that, too.
@@ -143,7 +145,12 @@ fn a_prefix_is_signkey_one_word_and_a_dash() {
         assert_eq!(format!("{:?}", key(text)), shown, "{text}");
     }
     // No word, or more than one: no prefix, so that what is there is not hex.
-    for text in ["signkey--12345678", "signkey-é-12345678", "signkey-12345678", "signkey-my-env-12345678"] {
+    for text in [
+        "signkey--12345678",
+        "signkey-é-12345678",
+        "signkey-12345678",
+        "signkey-my-env-12345678",
+    ] {
         assert_eq!(text.parse::<SigningKey>(), Err(KeyError::NotHex), "{text}");
     }
     let fingerprint = key("12345678").fingerprint();

@@ -78,10 +78,7 @@ impl InngestApiAuth {
         let stance = match config.keys() {
             Some(keys) => {
                 if api.scheme == Scheme::HTTP && !api.is_loopback() {
-                    tracing::warn!(
-                        api = base,
-                        "the API's token goes over plain http: use https"
-                    );
+                    tracing::warn!(api = base, "the API's token goes over plain http: use https");
                 }
                 Stance::Authenticate {
                     keys: keys.clone(),
@@ -91,8 +88,7 @@ impl InngestApiAuth {
             None => Stance::Dev { api },
         };
         let environment = environment.map(|name| {
-            HeaderValue::from_bytes(name.as_bytes())
-                .expect("`Config` lets pass only UTF-8 without control characters")
+            HeaderValue::from_bytes(name.as_bytes()).expect("`Config` lets pass only UTF-8 without control characters")
         });
         Ok(Self(Arc::new(Outbound { stance, environment })))
     }

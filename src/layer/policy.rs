@@ -202,7 +202,13 @@ impl Guard {
         };
         let signer = sign.then(|| {
             let required_only = self.sign_responses == SignResponses::Required;
-            Signer::new(Arc::clone(claim.held.keys()), verified, request.method(), required_only, sync)
+            Signer::new(
+                Arc::clone(claim.held.keys()),
+                verified,
+                request.method(),
+                required_only,
+                sync,
+            )
         });
         if !trust {
             describe(&mut request, len, caller);
