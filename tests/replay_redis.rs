@@ -122,15 +122,11 @@ async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_i
     ] {
         let sighting = until(number, ends);
         assert_eq!(store.record(sighting).await.unwrap(), recorded);
-        let key = format!("ns:{}", hex(&sighting.mac));
+        let key = format!("ns:{}", hex::encode(sighting.mac));
         let left = server.say(&["PTTL", &key]);
         let left: i64 = left.trim_start_matches(':').trim_end().parse().unwrap();
         assert!(lives.contains(&left), "{left} ms until {ends}");
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a store says when it cannot tell: the server's code, what to do, and no secret.

@@ -134,14 +134,12 @@ impl MemoryReplayStore {
         let before_start = state.start.is_after(sighting, uptime, self.clock_error);
         state.lifetime = state.lifetime.max(sighting.lifetime());
         state.forget(sighting.now);
-        if sighting.until < sighting.now || state.entries.contains(&entry) {
+        let known = state.entries.contains(&entry) || state.forgotten.contains(sighting.signed_at);
+        if known || sighting.seconds_left().is_none() {
             return Ok(Recorded::Seen);
         }
         if before_start && !self.accepts_before_start {
             return Ok(Recorded::BeforeStart);
-        }
-        if state.forgotten.contains(sighting.signed_at) {
-            return Ok(Recorded::Seen);
         }
         if state.entries.len() >= self.capacity {
             return Err(ReplayStoreError::Full);
