@@ -31,14 +31,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(InngestApiAuth::from_config(&config))
         .service(client);
 
-    let request = Request::get(format!("{}/v1/events", config.api_base())).body(Full::default())?;
+    let request = Request::get(format!("{}/v1/events", config.api_base()?)).body(Full::default())?;
     let response = api.clone().oneshot(request).await?;
     let key = match response.extensions().get() {
         Some(KeyRole::Current) => "the current key's",
         Some(KeyRole::Fallback) => "the fallback's",
         None => "no",
     };
-    println!("{} answered {}, with {key} token", config.api_base(), response.status());
+    println!(
+        "{} answered {}, with {key} token",
+        config.api_base()?,
+        response.status()
+    );
 
     // Any other host gets no token, and no request.
     let request = Request::get("http://api.inngest.example/v1/events").body(Full::default())?;
@@ -52,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 /// An API in the middle of a rotation: it does not know the new key yet.
 async fn stand_in() -> Result<Config, Box<dyn Error>> {
     let (new, old) = ("signkey-demo-22222222", "signkey-demo-11111111");
-    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer()?);
+    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let app = Router::new().fallback(move |headers: HeaderMap| async move {

@@ -156,7 +156,7 @@
 pub mod api;
 mod canonical;
 mod clock;
-mod env;
+mod config;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
@@ -181,15 +181,15 @@ pub use api::origin::ApiBaseError;
 #[cfg(feature = "layer")]
 pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
-pub use env::{Config, ConfigError};
-pub use key::{BearerError, Fingerprint, KeyError, SigningKey};
+pub use config::{Config, ConfigError, KeyDefect};
+pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
 pub use layer::{Caller, CallerRejection, InngestAuth, InngestAuthService, ResponseFuture, SignResponses, Status};
 pub use rejection::{Rejection, RejectionKind};
 pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
 pub use verifier::{BodyVerifier, ResponseSigner, Verifier};
-pub use verify::{Authentic, Form, Tolerance, Verified, VerifyError, verify};
+pub use verify::{Authentic, Form, Tolerance, ToleranceError, Verified, VerifyError, verify};
 
 /// The README's code compiles too.
 #[cfg(all(doctest, feature = "layer"))]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, SigningKey};
 use crate::keyring::Keys;
 use crate::signature::SignatureError;
 use crate::verify::VerifyError;
@@ -110,8 +110,8 @@ impl Rejection {
         Self {
             age: Some(age),
             keys_tried: [
-                keys.current().fingerprint(),
-                keys.fallback().and_then(crate::key::SigningKey::fingerprint),
+                Some(keys.current().fingerprint()),
+                keys.fallback().map(SigningKey::fingerprint),
             ],
             body_len: Some(body_len as u64),
             ..Self::new(RejectionKind::WrongSignature)

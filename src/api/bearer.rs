@@ -1,9 +1,10 @@
 //! The `Authorization` that a key gives.
 
+use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use crate::key::{BearerError, SigningKey};
+use crate::key::SigningKey;
 use crate::keyring::{KeyRing, KeyRole, Keys};
 
 impl KeyRing {
@@ -13,37 +14,32 @@ impl KeyRing {
     ///
     /// For a client that is not a Tower service: send with the first, and on 401 or 403 once more
     /// with the next.
-    ///
-    /// # Errors
-    ///
-    /// [`BearerError`] if no key has a token. A key without one is skipped if the other has one.
-    pub fn bearers(&self) -> Result<Vec<HeaderValue>, BearerError> {
-        let tokens = bearers(&self.snapshot())?;
-        Ok(tokens.into_iter().map(|(_, token)| token).collect())
+    #[must_use]
+    pub fn bearers(&self) -> Vec<HeaderValue> {
+        let tokens = bearers(&self.snapshot());
+        tokens.into_iter().map(|(_, token)| token).collect()
     }
 }
 
-pub(super) fn bearers(keys: &Keys) -> Result<Vec<(KeyRole, HeaderValue)>, BearerError> {
+pub(super) fn bearers(keys: &Keys) -> Vec<(KeyRole, HeaderValue)> {
     let current = Some((KeyRole::Current, keys.current()));
     let fallback = keys.fallback().map(|key| (KeyRole::Fallback, key));
-    let with_token = |(role, key): (KeyRole, &SigningKey)| bearer(key).map(|token| (role, token));
-    let mut tokens: Vec<_> = current.into_iter().chain(fallback).filter_map(with_token).collect();
+    let keys = current.into_iter().chain(fallback);
+    let mut tokens: Vec<_> = keys.map(|(role, key)| (role, bearer(key))).collect();
     // Keys that differ only in the case of their hex have the same token: it is sent once.
     tokens.dedup_by(|(_, later), (_, earlier)| later == earlier);
-    if tokens.is_empty() {
-        Err(BearerError)
-    } else {
-        Ok(tokens)
-    }
+    tokens
 }
 
-fn bearer(key: &SigningKey) -> Option<HeaderValue> {
-    let token = key.bearer().ok()?;
+fn bearer(key: &SigningKey) -> HeaderValue {
+    let token = key.bearer();
     // Filled in place: a buffer that grew would leave pieces of the token behind.
     let mut text = Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
     text.push_str("Bearer ");
     text.push_str(&token);
-    let mut value = HeaderValue::from_str(&text).expect("a prefix of word characters, and hex");
+    // Shared, not copied, so that the last header that carries it wipes it.
+    let text = Bytes::from_owner(text);
+    let mut value = HeaderValue::from_maybe_shared(text).expect("a token is visible ASCII");
     value.set_sensitive(true);
-    Some(value)
+    value
 }

@@ -7,7 +7,7 @@ use tower_layer::Layer;
 
 use super::origin::{ApiBaseError, Origin};
 use super::service::{InngestApiAuthService, Outbound};
-use crate::env::{Config, ConfigError, Mode};
+use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 
 /// A layer that authenticates an HTTP client's calls to Inngest's API. See the
@@ -46,11 +46,18 @@ impl InngestApiAuth {
     ///
     /// Never: a `Config` accepts only base URLs that this crate can read.
     pub fn from_config(config: &Config) -> Self {
-        let api = Origin::parse(config.api_base()).expect("Config accepts only such URLs");
-        let environment = config
-            .environment()
-            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("Config accepts no controls"));
-        Self::with(Outbound::new(config.mode().clone(), api, environment))
+        Self::checked(config).unwrap_or_else(|error| {
+            tracing::error!("no call to Inngest's API can be authenticated: {error}");
+            Self::with(Outbound::unusable(error))
+        })
+    }
+
+    fn checked(config: &Config) -> Result<Self, ConfigError> {
+        let (base, environment) = (config.api_base()?, config.environment()?);
+        let api = Origin::parse(base).expect("`Config` accepts only such URLs");
+        let environment = environment
+            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no control characters"));
+        Ok(Self::with(Outbound::new(config.mode().clone(), api, environment)))
     }
 
     /// Creates the layer with these keys, for the API at `api_base`, like

@@ -6,7 +6,6 @@
 //!    environment is named and the request names none.
 //! 3. Is the answer 401 or 403, and there is a fallback with another token: once more, with that one. During a
 //!    rotation the API knows only one of the two.
-//! 4. A key without a token (its remainder is not hex) is skipped.
 //!
 //! In dev mode nothing is added. The response's extensions hold the [`KeyRole`](crate::KeyRole) whose token was
 //! sent last, so that any outer layer can count how often the fallback was needed.
@@ -31,7 +30,7 @@
 //! let config = Config::from_vars([("INNGEST_SIGNING_KEY", "signkey-prod-12345678")])?;
 //! let api = InngestApiAuth::from_config(&config).layer(client);
 //!
-//! let request = Request::post(format!("{}/fn/register", config.api_base())).body("{}".to_owned())?;
+//! let request = Request::post(format!("{}/fn/register", config.api_base()?)).body("{}".to_owned())?;
 //! assert_eq!(api.clone().oneshot(request).await?.status(), StatusCode::OK);
 //!
 //! // Another host gets no token, and no request.

@@ -12,8 +12,7 @@ use tower_service::Service;
 
 use super::bearer::bearers;
 use super::origin::Origin;
-use crate::env::{ConfigError, Mode};
-use crate::key::BearerError;
+use crate::config::{ConfigError, Mode};
 use crate::keyring::{KeyRing, KeyRole};
 
 const ENVIRONMENT: HeaderName = HeaderName::from_static("x-inngest-env");
@@ -130,9 +129,7 @@ impl Outbound {
             }
             _ => {}
         }
-        let tokens = keys
-            .map_or(Ok(Vec::new()), |keys| bearers(&keys))
-            .map_err(ApiAuthError::NoToken)?;
+        let tokens = keys.map_or_else(Vec::new, |keys| bearers(&keys));
         Ok(Prepared { request, tokens })
     }
 }
@@ -187,9 +184,6 @@ pub enum ApiAuthError<E> {
     /// The URI is not absolute, or does not have the API's scheme, host and port.
     #[error("request URI is not on the API's origin; nothing sent (check INNGEST_API_BASE_URL)")]
     WrongOrigin,
-    /// No key has a token.
-    #[error(transparent)]
-    NoToken(BearerError),
     /// All branch environments share this key, and none is named.
     #[error("a branch key (signkey-branch-…) needs a branch environment: set INNGEST_ENV")]
     MissingEnvironment,

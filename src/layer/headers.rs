@@ -54,9 +54,13 @@ impl Purpose {
     }
 }
 
-/// Returns `true` if a request without a signature asks for a sync and nothing else.
-pub(super) fn is_plain_sync<B>(request: &Request<B>) -> bool {
-    request.method() == Method::PUT && asks_only_for_a_sync(request.uri())
+/// Returns `true` for a sync that nobody signed: a `PUT` without a signature, or with an empty one.
+pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
+    let mut signatures = request.headers().get_all(SIGNATURE).iter();
+    request.method() == Method::PUT
+        && signatures.next().is_none_or(HeaderValue::is_empty)
+        && signatures.next().is_none()
+        && asks_only_for_a_sync(request.uri())
 }
 
 /// A query that names a function, a step or a probe asks for a call or a probe.

@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum_core::BoxError;
 use axum_core::body::Body;
 use axum_core::response::Response;
+use bytes::Bytes;
 use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -15,7 +17,7 @@ use super::policy::Policy;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
 use crate::clock::Clock;
-use crate::env::{Config, ConfigError, Mode};
+use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 use crate::rejection::Rejection;
 use crate::replay::{self, ReplayStore};
@@ -63,7 +65,7 @@ impl InngestAuth {
         match config.mode() {
             Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
             Mode::Dev { key_set } => Self::dev(*key_set),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(error.clone())),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
         }
     }
 
@@ -248,11 +250,13 @@ impl Status {
 
 /// The bounds on the inner service are those of every layer whose future is boxed. They are here so that one that is
 /// missing is reported where the layer is added.
-impl<S> Layer<S> for InngestAuth
+impl<S, R> Layer<S> for InngestAuth
 where
-    S: Service<Request<Body>> + Clone + Send + 'static,
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Send,
+    R: http_body::Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
 {
     type Service = InngestAuthService<S>;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
-use http::{Extensions, HeaderValue, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 
 use super::body::budget::Budget;
 use super::body::buffer::Buffer;
@@ -15,12 +15,12 @@ use super::body::read::{Frames, drain};
 use super::caller::Caller;
 use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
 use super::response::{self, OnRejection};
-use super::sign::{self, SignResponses, Signing, Unsigned};
-use crate::env::Mode;
+use super::sign::{self, SignResponses, Unsigned};
+use crate::config::Mode;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
-use crate::verifier::{Check, Proof, Verifier};
+use crate::verifier::{Check, Proof, ResponseSigner, Verifier};
 use crate::verify::Verified;
 
 /// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
@@ -43,102 +43,89 @@ pub(super) struct Policy {
     pub(super) on_rejection: Option<Arc<OnRejection>>,
 }
 
-/// What becomes of a request.
-pub(super) enum Admission {
-    Forward(Admitted),
-    TrustProbe(Admitted),
-    Reject(Response<Body>),
-}
-
 /// What is known of a request that was admitted.
 pub(super) struct Admitted {
     caller: Caller,
-    signing: Option<Signing>,
+    purpose: Purpose,
+    signer: Option<ResponseSigner>,
 }
 
-/// What the headers of a request say.
-enum Heading {
-    Signed(Check),
-    UnsignedSync,
+/// What is known of a request that was rejected.
+pub(super) struct Rejected {
+    rejection: Rejection,
+    unread: Unread,
+}
+
+/// What is left of a rejected request's body.
+enum Unread {
+    Nothing,
+    /// It may have up to this many bytes, and its sender may still be writing.
+    AtMost(usize),
+    /// More than is worth waiting for.
+    Endless,
 }
 
 impl Policy {
-    /// Takes a request through steps 1 to 11.
-    pub(super) async fn admit(&self, request: &mut Request<Body>) -> Admission {
+    /// Takes a request through steps 1 to 10: it now has the body that was authenticated, and is marked.
+    pub(super) async fn admit(&self, request: &mut Request<Body>) -> Result<Admitted, Rejected> {
         let verifier = match &self.mode {
             Mode::Cloud(verifier) => verifier,
-            Mode::Dev { key_set } => return self.forward_dev(request, *key_set),
+            Mode::Dev { key_set } => return Ok(self.forward_dev(request, *key_set)),
             Mode::Unusable(error) => {
                 let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
-                return self.reject_unread(rejection, request, self.body_limit).await;
+                return Err(self.unread(rejection));
             }
         };
-        let mut check = match self.check_headers(verifier, request) {
-            Ok(Heading::Signed(check)) => check,
-            Ok(Heading::UnsignedSync) => return self.forward_unsigned_sync(request).await,
-            Err(rejection) => return self.reject_unread(rejection, request, self.body_limit).await,
-        };
-        let body = match self.read_body(&mut check, request.body_mut()).await {
-            Ok(body) => body,
-            Err(kind @ RejectionKind::OverBudget) => {
-                return self.reject_unread(kind.into(), request, check.left()).await;
-            }
-            Err(kind) => return self.reject(kind.into(), request.version() < Version::HTTP_2),
-        };
-        let proof = match check.finish(body.iter()) {
-            Ok(proof) => proof,
-            Err(rejection) => {
-                let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                return self.reject(rejection.with_content_encoding(encoding), false);
-            }
-        };
+        if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
+            return Ok(self.forward_unsigned_sync(request).await);
+        }
+        let (body, proof) = self.verify(verifier, request).await?;
         let purpose = Purpose::of(request, body.len());
-        let first_use = match self.record(verifier, &proof.signature, purpose).await {
-            Ok(first_use) => first_use,
-            Err(rejection) => return self.reject(rejection, false),
-        };
-        self.prepare(request, body, proof, purpose, first_use)
+        let first_use = self
+            .record(verifier, &proof.signature, purpose)
+            .await
+            .map_err(Rejected::read)?;
+        Ok(self.forward_verified(request, body, proof, purpose, first_use))
     }
 
-    /// Checks what needs no body: steps 3 to 6.
-    #[expect(
-        clippy::result_large_err,
-        reason = "a box would be one more allocation that strangers cause"
-    )]
-    fn check_headers(&self, verifier: &Verifier, request: &Request<Body>) -> Result<Heading, Rejection> {
-        let signatures = request.headers().get_all(SIGNATURE).iter().map(HeaderValue::as_bytes);
-        let check = match verifier.check_header(signatures) {
-            Err(rejection)
-                if rejection.kind() == RejectionKind::Missing
-                    && self.insecure_unsigned_sync
-                    && headers::is_plain_sync(request) =>
-            {
-                return Ok(Heading::UnsignedSync);
+    /// Checks the headers, reads the body and compares: steps 3 to 9.
+    async fn verify(&self, verifier: &Verifier, request: &mut Request<Body>) -> Result<(Buffer, Proof), Rejected> {
+        let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
+        let mut body = Buffer::default();
+        self.read_body(request.body_mut(), &mut check, &mut body)
+            .await
+            .map_err(|kind| Rejected {
+                rejection: kind.into(),
+                unread: match kind {
+                    RejectionKind::OverBudget => Unread::AtMost(check.left()),
+                    _ => Unread::Endless,
+                },
+            })?;
+        match check.finish(body.iter()) {
+            Ok(proof) => Ok((body, proof)),
+            Err(rejection) => {
+                let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
+                Err(Rejected::read(rejection.with_content_encoding(encoding)))
             }
-            check => check?,
-        };
-        if let Some(len) = headers::announced_len(request.headers()) {
-            check.expect(len)?;
         }
-        Ok(Heading::Signed(check))
     }
 
     /// Reads the body under its limits, while the MAC runs along: step 7.
     ///
-    /// Its share of the budget is released on return: what is verified next is no stranger's, and what is not is freed.
-    async fn read_body(&self, check: &mut Check, body: &mut Body) -> Result<Buffer, RejectionKind> {
+    /// Its share of the budget is released on return: what is rejected is freed, and what is verified is no stranger's.
+    async fn read_body(&self, body: &mut Body, check: &mut Check, buffer: &mut Buffer) -> Result<(), RejectionKind> {
         let mut share = self.budget.share();
-        let mut buffer = Buffer::default();
         let mut frames = Frames::new(body, self.body_deadline);
         while let Some(frame) = frames.next().await {
             let frame = frame?;
             check.update(&frame)?;
             if !share.grow_to(buffer.held_with(frame.len())) {
+                *buffer = Buffer::default();
                 return Err(RejectionKind::OverBudget);
             }
             buffer.push(frame);
         }
-        Ok(buffer)
+        Ok(())
     }
 
     /// Checks that the window is still open and records the signature: step 10.
@@ -168,36 +155,33 @@ impl Policy {
         }
     }
 
-    /// Prepares a verified request for the handler, or for the layer's own response to a trust probe: step 11.
-    fn prepare(
+    /// Gives a verified request the body that was authenticated, and marks it.
+    fn forward_verified(
         &self,
         request: &mut Request<Body>,
         body: Buffer,
         proof: Proof,
         purpose: Purpose,
         first_use: bool,
-    ) -> Admission {
+    ) -> Admitted {
         let caller = Caller::Verified(proof.verified);
-        // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
-        let sign = first_use || purpose == Purpose::TrustProbe;
-        let signing = sign
-            .then(|| Signing::new(self.sign_responses, purpose, request.method(), proof.signer))
-            .flatten();
-        let admitted = Admitted { caller, signing };
-        if purpose == Purpose::TrustProbe {
-            return Admission::TrustProbe(admitted);
-        }
         let (len, body) = match proof.canonical {
             Some(canonical) => (canonical.len(), Body::from(canonical)),
             None => (body.len(), body.into_body(None)),
         };
         *request.body_mut() = body;
         forward(request, len, caller);
-        Admission::Forward(admitted)
+        // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
+        let may_sign = first_use || purpose == Purpose::TrustProbe;
+        Admitted {
+            caller,
+            purpose,
+            signer: Some(proof.signer).filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
+        }
     }
 
     /// Forwards a request untouched, marked: step 1.
-    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admission {
+    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admitted {
         let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
         if from_cloud && key_set {
             tracing::warn!(
@@ -206,36 +190,30 @@ impl Policy {
         }
         DefaultBodyLimit::max(self.body_limit).apply(request);
         mark(request.extensions_mut(), Caller::Dev);
-        Admission::Forward(Admitted {
-            caller: Caller::Dev,
-            signing: None,
-        })
+        Admitted::unverified(Caller::Dev)
     }
 
     /// Forwards a sync without its body, and without what its headers say about it: step 3.
-    async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admission {
+    async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admitted {
         drain(request.body_mut(), self.body_limit, self.drain_time()).await;
         *request.body_mut() = Body::empty();
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
-        Admission::Forward(Admitted {
-            caller: Caller::UnsignedSync,
-            signing: None,
-        })
+        Admitted::unverified(Caller::UnsignedSync)
     }
 
     /// Marks the response, and signs it if that is required: step 13.
-    pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: Admitted) {
+    pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: &Admitted) {
         // What a layer inside rejected was rejected: an outer layer finds one outcome.
         if response.extensions().get::<Rejection>().is_none() {
             mark(response.extensions_mut(), admitted.caller);
         } else {
             response.extensions_mut().remove::<Verified>();
         }
-        if let (Some(signing), Mode::Cloud(verifier)) = (admitted.signing, &self.mode)
-            && let Err(why) = self.sign(response, verifier, &signing).await
+        if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
+            && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
         {
-            signing.warn_unsigned(why);
+            sign::warn_unsigned(admitted.purpose, why);
         }
     }
 
@@ -243,11 +221,12 @@ impl Policy {
         &self,
         response: &mut Response<Body>,
         verifier: &Verifier,
-        signing: &Signing,
+        signer: &ResponseSigner,
+        purpose: Purpose,
     ) -> Result<(), Unsigned> {
-        signing.check(response)?;
-        let buffered = match sign::buffer(response.body_mut()).await {
-            Ok(buffered) => buffered,
+        self.sign_responses.check(purpose, response)?;
+        let body = match sign::buffer(response.body_mut()).await {
+            Ok(body) => body,
             Err(error) => {
                 tracing::error!("failed to buffer the response body for signing: {error}");
                 let marks = std::mem::take(response.extensions_mut());
@@ -256,12 +235,8 @@ impl Policy {
                 return Err(Unsigned::NotRequired);
             }
         };
-        let signature = match signing.signer().sign(buffered.bytes.iter()) {
-            _ if buffered.trailers.is_some() => Err(Unsigned::Trailers),
-            None => Err(Unsigned::Empty),
-            Some(signature) => Ok(signature),
-        };
-        *response.body_mut() = buffered.bytes.into_body(buffered.trailers);
+        let signature = body.sign(signer);
+        *response.body_mut() = body.into_body();
         let signature = signature?;
         let now = verifier.check_fresh(&signature).map_err(|_| Unsigned::TooLate)?;
         if let Some(guard) = &self.replay {
@@ -276,24 +251,84 @@ impl Policy {
         Ok(())
     }
 
-    /// Rejects a request whose body was not read. It is drained first: on HTTP/1 an unread body closes the connection,
-    /// and a sender that is still writing may then see a reset in place of the response.
-    async fn reject_unread(&self, rejection: Rejection, request: &mut Request<Body>, limit: usize) -> Admission {
-        let in_the_way = request.version() < Version::HTTP_2 && !http_body::Body::is_end_stream(request.body());
-        let never_arrives = headers::waits_for_continue(request.headers())
-            || headers::announced_len(request.headers()).is_some_and(|len| len > self.body_limit as u64);
-        let close = in_the_way && (never_arrives || !drain(request.body_mut(), limit, self.drain_time()).await);
-        self.reject(rejection, close)
+    /// Rejects a request by its headers alone.
+    fn unread(&self, rejection: Rejection) -> Rejected {
+        Rejected {
+            rejection,
+            unread: Unread::AtMost(self.body_limit),
+        }
     }
 
-    fn reject(&self, rejection: Rejection, close: bool) -> Admission {
-        log(&rejection);
-        Admission::Reject(response::reject(rejection, close, self.on_rejection.as_deref()))
+    /// Makes the response to a rejected request, once what is left of its body is out of the way.
+    pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
+        let close = !self.drain(&rejected.unread, request).await;
+        log(&rejected.rejection);
+        response::reject(rejected.rejection, close, self.on_rejection.as_deref())
+    }
+
+    /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
+    ///
+    /// On HTTP/1 an unread body closes the connection, and a sender that is still writing may then see a reset in place
+    /// of the response.
+    async fn drain(&self, unread: &Unread, request: &mut Request<Body>) -> bool {
+        if request.version() >= Version::HTTP_2 || http_body::Body::is_end_stream(request.body()) {
+            return true;
+        }
+        match *unread {
+            Unread::Nothing => true,
+            Unread::Endless => false,
+            Unread::AtMost(_) if self.never_arrives(request.headers()) => false,
+            Unread::AtMost(limit) => drain(request.body_mut(), limit, self.drain_time()).await,
+        }
+    }
+
+    /// Returns `true` if the sender waits to be told to send the body, or announced more than the limit.
+    fn never_arrives(&self, headers: &HeaderMap) -> bool {
+        headers::waits_for_continue(headers)
+            || headers::announced_len(headers).is_some_and(|len| len > self.body_limit as u64)
     }
 
     fn drain_time(&self) -> Duration {
         DRAIN_TIME.min(self.body_deadline)
     }
+}
+
+impl Admitted {
+    fn unverified(caller: Caller) -> Self {
+        Self {
+            caller,
+            purpose: Purpose::Call,
+            signer: None,
+        }
+    }
+
+    /// Returns `true` if the layer itself responds: step 11.
+    pub(super) fn is_trust_probe(&self) -> bool {
+        self.purpose == Purpose::TrustProbe
+    }
+}
+
+impl Rejected {
+    /// Rejects a request whose body was read to its end.
+    fn read(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            unread: Unread::Nothing,
+        }
+    }
+}
+
+/// Checks what needs no body: steps 3 to 6.
+#[expect(
+    clippy::result_large_err,
+    reason = "a box would be one more allocation that strangers cause"
+)]
+fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
+    let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
+    if let Some(len) = headers::announced_len(headers) {
+        check.expect(len)?;
+    }
+    Ok(check)
 }
 
 /// Makes a request agree with its new body of `len` bytes, and marks it.

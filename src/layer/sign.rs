@@ -3,12 +3,13 @@
 use axum_core::BoxError;
 use axum_core::body::Body;
 use http::header::CONTENT_ENCODING;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 
 use super::body::buffer::Buffer;
 use super::headers::{Purpose, SIGNATURE, is_in_band};
+use crate::signature::Signature;
 use crate::verifier::ResponseSigner;
 
 /// The longest response, in bytes, that is buffered to be signed.
@@ -37,14 +38,6 @@ pub enum SignResponses {
     Never,
 }
 
-/// What is needed to sign the response to one verified request.
-pub(super) struct Signing {
-    signer: ResponseSigner,
-    purpose: Purpose,
-    rule: SignResponses,
-    is_head: bool,
-}
-
 /// Why a response is sent unsigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsigned {
@@ -63,76 +56,78 @@ pub(super) enum Unsigned {
     NotRecorded,
 }
 
-impl Signing {
-    /// Returns `None` if no response to such a request is signed.
-    pub(super) fn new(rule: SignResponses, purpose: Purpose, method: &Method, signer: ResponseSigner) -> Option<Self> {
-        let applies = match rule {
-            SignResponses::Required => matches!(purpose, Purpose::TrustProbe | Purpose::Sync),
-            SignResponses::All => true,
-            SignResponses::Never => false,
-        };
-        applies.then(|| Self {
-            signer,
-            purpose,
-            rule,
-            is_head: method == Method::HEAD,
-        })
+impl SignResponses {
+    /// Returns `false` if no response to such a request is signed.
+    pub(super) fn apply_to(self, purpose: Purpose) -> bool {
+        match self {
+            Self::Required => matches!(purpose, Purpose::TrustProbe | Purpose::Sync),
+            Self::All => true,
+            Self::Never => false,
+        }
     }
 
     /// Decides from its head whether a response is signed.
-    pub(super) fn check(&self, response: &Response<Body>) -> Result<(), Unsigned> {
+    pub(super) fn check(self, purpose: Purpose, response: &Response<Body>) -> Result<(), Unsigned> {
         let headers = response.headers();
-        let required = match self.purpose {
+        let required = match purpose {
             Purpose::TrustProbe => true,
             Purpose::Sync => response.status() == StatusCode::OK && is_in_band(headers),
             Purpose::Introspection | Purpose::Call => false,
         };
-        let wanted = required || (self.rule == SignResponses::All && response.status().is_success());
+        let wanted = required || (self == Self::All && response.status().is_success());
         match response.body().size_hint().exact() {
             _ if !wanted => Err(Unsigned::NotRequired),
             _ if headers.contains_key(SIGNATURE) => Err(Unsigned::HasSignature),
-            _ if self.is_head || response.status() == StatusCode::NO_CONTENT => Err(Unsigned::Empty),
             _ if headers.contains_key(CONTENT_ENCODING) => Err(Unsigned::Coded),
+            _ if response.status() == StatusCode::NO_CONTENT => Err(Unsigned::Empty),
             None => Err(Unsigned::Stream),
             Some(0) => Err(Unsigned::Empty),
             Some(len) if len > MAX_LEN => Err(Unsigned::TooLong),
             Some(_) => Ok(()),
         }
     }
+}
 
-    pub(super) fn signer(&self) -> &ResponseSigner {
-        &self.signer
-    }
-
-    /// Warns if Inngest will not take the response without a signature.
-    pub(super) fn warn_unsigned(&self, why: Unsigned) {
-        let required = matches!(self.purpose, Purpose::TrustProbe | Purpose::Sync);
-        if required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired) {
-            tracing::warn!(
-                reason = ?why,
-                "the response to an in-band sync or a trust probe is sent unsigned: Inngest will not accept it"
-            );
-        }
+/// Warns if Inngest will not take the response without a signature.
+pub(super) fn warn_unsigned(purpose: Purpose, why: Unsigned) {
+    let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
+    if required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired) {
+        tracing::warn!(
+            reason = ?why,
+            "the response to an in-band sync or a trust probe is sent unsigned: Inngest will not accept it"
+        );
     }
 }
 
 /// A response's body in memory, unchanged.
+#[derive(Default)]
 pub(super) struct Buffered {
-    pub(super) bytes: Buffer,
-    pub(super) trailers: Option<HeaderMap>,
+    bytes: Buffer,
+    trailers: Option<Box<HeaderMap>>,
+}
+
+impl Buffered {
+    pub(super) fn sign(&self, signer: &ResponseSigner) -> Result<Signature, Unsigned> {
+        match self.trailers {
+            // Not part of what would be signed.
+            Some(_) => Err(Unsigned::Trailers),
+            None => signer.sign(self.bytes.iter()).ok_or(Unsigned::Empty),
+        }
+    }
+
+    pub(super) fn into_body(self) -> Body {
+        self.bytes.into_body(self.trailers.map(|trailers| *trailers))
+    }
 }
 
 /// Buffers a body of known length, to be signed.
 pub(super) async fn buffer(body: &mut Body) -> Result<Buffered, BoxError> {
     let declared = body.size_hint().exact().ok_or("body has no declared length")?;
-    let mut buffered = Buffered {
-        bytes: Buffer::default(),
-        trailers: None,
-    };
+    let mut buffered = Buffered::default();
     while let Some(frame) = body.frame().await {
         match frame?.into_data() {
             Ok(data) => buffered.bytes.push(data),
-            Err(frame) => buffered.trailers = frame.into_trailers().ok(),
+            Err(frame) => buffered.trailers = frame.into_trailers().ok().map(Box::new),
         }
         if buffered.bytes.len() as u64 > declared {
             return Err("body is longer than its declared length".into());
