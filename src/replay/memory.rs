@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::error::ReplayStoreError;
 use super::start::Start;
-use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
+use super::{Recorded, ReplayStore, Sighting};
 use crate::clock::Clock;
 
 /// A replay store in memory, exact and bounded. For a service that runs in one process.
