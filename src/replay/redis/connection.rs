@@ -288,3 +288,37 @@ fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
 fn unavailable(why: &str) -> ReplayStoreError {
     ReplayStoreError::Unavailable(why.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers and runtimes that do each of these are in `tests/replay_redis.rs`, but for those that take long.
+    #[test]
+    fn an_attempt_is_replaced_when_its_task_stands_and_a_failure_after_a_pause() {
+        let failed = || Some(Err(unavailable("test")));
+        for (seconds_ago, outcome, ended, replaced) in [
+            // Connecting.
+            (0, None, false, false),
+            (9, None, false, false),
+            (11, None, false, true),
+            (0, None, true, true),
+            // Not connected.
+            (0, failed(), true, false),
+            (0, failed(), false, false),
+            (1, failed(), true, true),
+        ] {
+            let (sender, outcome) = watch::channel(outcome);
+            let sender = Some(sender).filter(|_| !ended);
+            let link = Link {
+                began: Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap(),
+                outcome,
+                worked: AtomicBool::new(false),
+                left: OnceLock::new(),
+            };
+            let what = format!("{seconds_ago} s ago, connected: {:?}", link.outcome.borrow().is_some());
+            assert_eq!(link.is_to_be_replaced(), replaced, "{what}, ended: {ended}");
+            drop(sender);
+        }
+    }
+}
