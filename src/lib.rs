@@ -23,7 +23,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), std::io::Error> {
-//!     tracing_subscriber::fmt::init();
+//!     tracing_subscriber::fmt().init();
 //!     let app = Router::new()
 //!         .route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()))
 //!         .route("/healthz", get(|| async { "ok" }));

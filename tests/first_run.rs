@@ -102,26 +102,26 @@ fn what_serves_says_what_to_try_next() {
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
             &["cargo run --example sign -- --url 'http://127.0.0.1:", "RUST_LOG=debug"][..],
-            &["INFO", "fingerprint b2ed992186a5"][..],
-        ),
-        // One in the middle of it is not.
-        (
-            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
-            &["cargo run --example sign"],
-            &["WARN", "copy the whole key again, in one line"],
+            &["INFO", "verifies every request", "current_key=b2ed992186a5"][..],
         ),
         (
             &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
             &["cargo run --example sign"],
             &[
                 "WARN",
-                "there is no fallback; unset it, or set it to the rotation's other key",
+                "there is no fallback key; unset it, or set it to the rotation's other key",
             ],
         ),
         (
             &[("INNGEST_DEV", "1")],
             &["anybody gets in", "curl -i 'http://127.0.0.1:"],
             &["WARN", "verifies NOTHING"],
+        ),
+        // Whoever sets a key may not mean to run without it.
+        (
+            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
+            &["anybody gets in"],
+            &["ERROR", "verifies NOTHING in dev mode, although a signing key is set"],
         ),
         (
             &[],
@@ -162,6 +162,11 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
             "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
+        ),
+        // A newline at its end is trimmed, one in the middle of it is not.
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
+            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone, in one line",
         ),
         (
             &[("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
