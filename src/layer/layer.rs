@@ -12,6 +12,7 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::body::backlog::Backlog;
 use super::body::budget::Budget;
 use super::policy::Policy;
 use super::service::InngestAuthService;
@@ -145,12 +146,14 @@ impl InngestAuth {
             body_limit: 8 * 1024 * 1024,
             body_deadline: Duration::from_secs(30),
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
+            backlog: Arc::new(Backlog::new(256 * 1024 * 1024)),
             insecure_unsigned_sync: false,
             sign_responses: SignResponses::default(),
             replay: None,
             replay_skew: 60,
             replay_fails_open: false,
             on_rejection: None,
+            limiter: Arc::default(),
         }))
     }
 
@@ -206,10 +209,20 @@ impl InngestAuth {
         self.set(|policy| policy.body_deadline = deadline)
     }
 
-    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). Beyond it, requests are
-    /// rejected with 503.
+    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). If that
+    /// is reached, the oldest body that waits for its sender makes room: its request is rejected
+    /// with 503. A body that arrives in one frame, as small ones do, holds none.
     pub fn body_budget(self, bytes: usize) -> Self {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
+    }
+
+    /// Sets how many bytes all verified bodies may hold together while they wait for the inner
+    /// service to be ready, or for a replay store (default: 256 MiB). Beyond it, requests are
+    /// rejected with 503, and Inngest retries them later.
+    ///
+    /// What the inner service holds once it has taken a request is not counted.
+    pub fn verified_backlog(self, bytes: usize) -> Self {
+        self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }
 
     /// Forwards unsigned `PUT` requests whose query names no function, step or probe: the sync that the UI of a
