@@ -70,18 +70,14 @@ fn read(path: &Path) -> Result<inngest_auth::Keys, String> {
     // Keys and nothing else: dev mode is not a thing to slip into while running.
     let vars = vars.filter(|(name, _)| name.starts_with("INNGEST_SIGNING_KEY"));
     let config = Config::from_vars(vars).map_err(|error| format!("{}: {error}", path.display()))?;
-    let keys = config.keys().ok_or("no keys")?.snapshot();
-    Ok(inngest_auth::Keys::new(
-        keys.current().clone(),
-        keys.fallback().cloned(),
-    ))
+    Ok(config.keys().ok_or("no keys")?.snapshot().as_ref().clone())
 }
 
 /// Both keys change at once, from the next request on; one that is under way is not disturbed.
 fn reload(ring: &KeyRing, path: &Path) {
     match read(path) {
         Ok(keys) => {
-            ring.replace(keys.current().clone(), keys.fallback().cloned());
+            ring.replace(keys.clone());
             println!(
                 "  reloaded: current {:?}, fallback {:?}",
                 keys.current(),

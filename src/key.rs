@@ -1,13 +1,14 @@
 //! One signing key: parsed once, its HMAC state made once, never printed.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 // `Hmac` carries its key as two SHA-256 states, and wipes them only if SHA-256 itself does.
 const _: () = {
@@ -16,109 +17,143 @@ const _: () = {
     wiped_on_drop::<sha2::block_api::Sha256VarCore>();
 };
 
-/// An Inngest signing key: `signkey-<env>-<hex>` from Inngest Cloud, or bare hex of a self-hosted server.
+/// An Inngest signing key: `signkey-<env>-<hex>` from Inngest Cloud, or the bare hex of a
+/// self-hosted server.
 ///
 /// The HMAC key is the **characters** that follow the prefix, not the bytes that they spell in hex
-/// (`docs/SDK_SPEC.md` §4.1.1). The text itself is not kept; what is kept is wiped on drop.
+/// (`docs/SDK_SPEC.md` §4.1.1). They must be hex digits of even number: no genuine sender holds
+/// another key. The text itself is not kept. What is kept lives in one allocation, which clones
+/// share and the last one wipes.
 ///
 /// ```
 /// use inngest_auth::{KeyError, SigningKey};
 ///
 /// let key: SigningKey = "signkey-prod-12345678\n".parse()?;
-/// assert_eq!(key.fingerprint().unwrap().to_string(), "b2ed992186a5");
+/// assert_eq!(key.fingerprint().to_string(), "b2ed992186a5");
 /// assert_eq!(format!("{key:?}"), "SigningKey(signkey-prod-…, fingerprint b2ed992186a5)");
 ///
-/// // A prefix with nothing behind it is no key.
 /// assert_eq!("signkey-prod-".parse::<SigningKey>().unwrap_err(), KeyError::OnlyPrefix);
+/// assert_eq!("undefined".parse::<SigningKey>().unwrap_err(), KeyError::NotHex);
 /// # Ok::<(), KeyError>(())
 /// ```
 #[derive(Clone)]
-pub struct SigningKey {
+pub struct SigningKey(Arc<Secrets>);
+
+/// Behind a pointer, because a value that moves leaves a copy of its bytes where it was.
+struct Secrets {
     mac: Mac,
+    /// The secret half of the bearer token.
+    hash: Zeroizing<[u8; 32]>,
+    /// `signkey-<env>-`, or nothing.
     prefix: Box<str>,
-    /// SHA-256 of the hex-decoded remainder: the secret half of the bearer token.
-    hash: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl SigningKey {
-    /// The bearer token for Inngest's API: the prefix and the hex SHA-256 of the hex-decoded remainder.
-    ///
-    /// # Errors
-    ///
-    /// [`BearerError`] where the remainder is not hex of even length. Such a key still verifies.
-    pub fn bearer(&self) -> Result<Zeroizing<String>, BearerError> {
-        let hash = self.hash.as_ref().ok_or(BearerError)?;
-        // Filled in place: a buffer that grew would leave pieces of the token behind.
-        let mut token = Zeroizing::new(String::with_capacity(self.prefix.len() + 64));
-        token.push_str(&self.prefix);
-        let mut digits = Zeroizing::new([0; 64]);
-        if let (Ok(()), digits) = (hex::encode_to_slice(**hash, &mut *digits), &*digits) {
-            token.extend(digits.iter().copied().map(char::from));
-        }
-        Ok(token)
-    }
-
-    /// What Inngest's dashboard shows of the key; `None` where the key has no bearer token.
+    /// Returns the bearer token for Inngest's API: the prefix, then the hex SHA-256 of the
+    /// hex-decoded remainder.
     #[must_use]
-    pub fn fingerprint(&self) -> Option<Fingerprint> {
-        let hash = self.hash.as_ref()?;
-        let mut digits = [0; 12];
-        hex::encode_to_slice(&hash[..6], &mut digits).ok()?;
-        Some(Fingerprint(digits))
+    pub fn bearer(&self) -> Zeroizing<String> {
+        let Secrets { hash, prefix, .. } = &*self.0;
+        // Filled in place: a buffer that grew would leave pieces of the token behind.
+        let mut token = Zeroizing::new(String::with_capacity(prefix.len() + 2 * hash.len()));
+        token.push_str(prefix);
+        token.extend(hash.iter().copied().flat_map(hex_digits));
+        token
     }
 
-    /// `signkey-<env>-`, or nothing.
+    /// Returns the public name of the key: the first twelve hex digits of its SHA-256.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(std::array::from_fn(|at| self.0.hash[at]))
+    }
+
+    /// Returns `signkey-<env>-`, or nothing.
     #[cfg(feature = "layer")]
     pub(crate) fn prefix(&self) -> &str {
-        &self.prefix
+        &self.0.prefix
     }
 
     pub(crate) fn mac(&self) -> Mac {
-        self.mac.clone()
+        self.0.mac.clone()
+    }
+
+    /// `hashed` is what the bearer token hashes.
+    fn new(prefix: &str, remainder: &[u8], hashed: &[u8]) -> Self {
+        wiping_the_stack(|| {
+            Self(Arc::new(Secrets {
+                mac: Mac::new(remainder),
+                hash: Zeroizing::new(Sha256::digest(hashed).into()),
+                prefix: prefix.into(),
+            }))
+        })
+    }
+
+    /// Takes any text behind the prefix: keys that [`FromStr`] rejects, for the tests of verifiers.
+    pub(crate) fn odd(text: &str) -> Self {
+        let (prefix, remainder) = text.split_at(prefix_len(text));
+        assert!(!remainder.is_empty(), "an HMAC key must not be empty");
+        Self::new(prefix, remainder.as_bytes(), remainder.as_bytes())
     }
 }
 
 impl FromStr for SigningKey {
     type Err = KeyError;
 
-    /// Surrounding white space goes (secrets often end in a newline), then the prefix, once.
+    /// Trims white space (secrets often end in a newline) and removes the prefix once.
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
-        let (prefix, secret) = text.split_at(prefix_len(text));
-        match (prefix, secret) {
+        let (prefix, remainder) = text.split_at(prefix_len(text));
+        match (prefix, remainder) {
             ("", "") => return Err(KeyError::Blank),
             (_, "") => return Err(KeyError::OnlyPrefix),
+            _ if !remainder.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                return Err(KeyError::NotHex);
+            }
+            _ if remainder.len() % 2 == 1 => return Err(KeyError::OddLength),
             _ => {}
         }
-        let mac = Mac::new(secret.as_bytes())?;
-        let mut decoded = Zeroizing::new(vec![0; secret.len() / 2]);
-        let hash = hex::decode_to_slice(secret, &mut decoded)
-            .ok()
-            .map(|()| Zeroizing::new(Sha256::digest(&*decoded).into()));
-        Ok(Self {
-            mac,
-            prefix: prefix.into(),
-            hash,
-        })
+        let mut decoded = Zeroizing::new(vec![0; remainder.len() / 2]);
+        hex::decode_to_slice(remainder, &mut decoded).expect("hex digits of even number");
+        Ok(Self::new(prefix, remainder.as_bytes(), &decoded))
     }
 }
 
-/// Length of `^signkey-\w+-`, 0 where the text has no such prefix.
-fn prefix_len(text: &str) -> usize {
+/// Returns the length of `^signkey-\w+-`, 0 if the text has no such prefix.
+pub(crate) fn prefix_len(text: &str) -> usize {
     const HEAD: &str = "signkey-";
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let word = text
         .strip_prefix(HEAD)
         .and_then(|rest| rest.split_once('-'))
         .map(|(word, _)| word)
-        .filter(|word| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'));
+        .filter(|word| !word.is_empty() && word.bytes().all(is_word));
     word.map_or(0, |word| HEAD.len() + word.len() + 1)
 }
 
-/// Equal in what they sign and in their prefix, told in constant time.
+/// Runs `work`, then overwrites the part of the stack that it used: hash functions return their
+/// states by value, and what is moved out of a stack frame stays there.
+fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
+    /// In bytes. More than the deepest of these calls needs in a debug build.
+    const DEPTH: usize = 16 * 1024;
+
+    #[inline(never)]
+    fn run<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+    #[inline(never)]
+    fn wipe() {
+        [0_u64; DEPTH / 8].zeroize();
+    }
+    let result = run(work);
+    wipe();
+    result
+}
+
+/// Equal if they sign alike and have the same prefix. Compares in constant time.
 impl PartialEq for SigningKey {
     fn eq(&self, other: &Self) -> bool {
-        let same_tag = self.mac().finish().ct_eq(&other.mac().finish());
-        self.prefix == other.prefix && bool::from(same_tag)
+        let signs_alike = wiping_the_stack(|| bool::from(self.mac().finish().ct_eq(&other.mac().finish())));
+        self.0.prefix == other.0.prefix && signs_alike
     }
 }
 
@@ -126,21 +161,24 @@ impl Eq for SigningKey {}
 
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let dots = if self.prefix.is_empty() { "" } else { "…, " };
-        match self.fingerprint() {
-            Some(fingerprint) => write!(f, "SigningKey({}{dots}fingerprint {fingerprint})", self.prefix),
-            None => write!(f, "SigningKey({}{dots}no fingerprint)", self.prefix),
-        }
+        let prefix = &*self.0.prefix;
+        let dots = if prefix.is_empty() { "" } else { "…, " };
+        write!(f, "SigningKey({prefix}{dots}fingerprint {})", self.fingerprint())
     }
 }
 
-/// The first twelve hex digits of a key's SHA-256, as the dashboard shows them. Safe to log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Fingerprint([u8; 12]);
+/// The first twelve hex digits of a key's SHA-256. Safe to log.
+///
+/// `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints it for a key whose remainder is `HEX`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 6]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(&self.0).unwrap_or_default())
+        self.0
+            .into_iter()
+            .flat_map(hex_digits)
+            .try_for_each(|digit| f.write_char(digit))
     }
 }
 
@@ -150,33 +188,35 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Why a text is no signing key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+fn hex_digits(byte: u8) -> [char; 2] {
+    [byte >> 4, byte & 0xf].map(|value| char::from(b"0123456789abcdef"[usize::from(value)]))
+}
+
+/// An error returned when a text is not a signing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum KeyError {
     /// Empty, or white space.
-    #[error("the signing key is blank")]
+    #[error("signing key is blank")]
     Blank,
-    /// `signkey-<env>-` and nothing behind it.
-    #[error("the signing key has nothing after its prefix")]
+    /// `signkey-<env>-` and nothing after it.
+    #[error("signing key has nothing after its prefix")]
     OnlyPrefix,
+    /// Something other than hex digits follows the prefix, or there is no prefix and it is not hex.
+    #[error("signing key must be hex digits, or `signkey-<env>-` and hex digits")]
+    NotHex,
+    /// A digit was lost or added.
+    #[error("signing key has an odd number of hex digits")]
+    OddLength,
 }
-
-/// The key has no bearer token: what follows its prefix is not hex of even length.
-///
-/// It verifies requests all the same, but cannot call Inngest's API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the signing key has no API token: what follows its prefix is not hex of even length")]
-pub struct BearerError;
 
 /// A running HMAC-SHA256.
 #[derive(Clone)]
 pub(crate) struct Mac(Hmac<Sha256>);
 
 impl Mac {
-    fn new(secret: &[u8]) -> Result<Self, KeyError> {
-        // HMAC takes a key of any length (RFC 2104 §2), so this error cannot come.
-        Hmac::new_from_slice(secret).map(Self).map_err(|_| KeyError::Blank)
+    fn new(secret: &[u8]) -> Self {
+        Self(Hmac::new_from_slice(secret).expect("HMAC takes a key of any length (RFC 2104 §2)"))
     }
 
     pub(crate) fn update(&mut self, bytes: &[u8]) {
@@ -202,7 +242,7 @@ mod tests {
         let (mut valid, mut invalid) = (0, 0);
         for group in suite.test_groups {
             for case in group.tests {
-                let mut mac = Mac::new(&case.key).unwrap();
+                let mut mac = Mac::new(&case.key);
                 // In two pieces, as a body arrives.
                 let (first, rest) = case.msg.split_at(case.msg.len() / 3);
                 mac.update(first);

@@ -1,15 +1,18 @@
 //! The keys that a process holds, shared by everything that signs or verifies, changed while it runs.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::key::SigningKey;
 
-/// A handle on the current key and the fallback. Clones share one ring, and cost one reference count.
+/// A handle on the current key and the fallback key. Clones share one ring, and cost one reference
+/// count.
 ///
-/// Whoever holds a clone (the layer, the outbound layer, you) follows a change at its next request; a request
-/// under way is judged, and its answer signed, by the keys that it began with. So no change refuses a call
-/// that one of the keys before it or after it signed, as long as the two overlap:
+/// Whoever holds a clone (the layer, the outbound layer, you) follows a change at its next request.
+/// A request in progress is verified, and its response signed, with the keys that it began with. So
+/// no change rejects a call that was signed with a key from before or after it, as long as the two
+/// overlap:
 ///
 /// ```
 /// use inngest_auth::{KeyRing, SigningKey, Tolerance, VerifyError, verify};
@@ -31,20 +34,27 @@ use crate::key::SigningKey;
 /// assert_eq!((check(&new), check(&old)), (Ok(()), Err(VerifyError::Mismatch)));
 /// # Ok::<(), inngest_auth::KeyError>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct KeyRing(Arc<RwLock<Arc<Keys>>>);
+#[derive(Clone)]
+pub struct KeyRing(Arc<RwLock<Arc<Generation>>>);
 
 impl KeyRing {
-    /// The keys as they are now. A request takes one snapshot and is judged by it from beginning to end.
+    /// Returns the keys as they are now. A request takes one snapshot and is verified by it from
+    /// beginning to end.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Keys> {
+        Arc::clone(&self.generation().keys)
+    }
+
+    /// Returns the keys as they are now, with the counters of their usage.
+    pub(crate) fn generation(&self) -> Arc<Generation> {
         // A panic cannot leave half a change behind: what the lock guards is one pointer.
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Makes `new` the current key, and the current key the fallback.
     ///
-    /// Can be said twice, as a reload may: with the current key it changes nothing. With the fallback it swaps.
+    /// Can be called again with the same key, as a reload may: with the current key it changes
+    /// nothing. With the fallback key it swaps the two.
     pub fn rotate(&self, new: SigningKey) {
         self.change(|keys| {
             let old = if new == *keys.current() {
@@ -53,40 +63,69 @@ impl KeyRing {
                 Some(keys.current())
             };
             let old = old.cloned();
-            (new, old)
+            Keys::new(new, old)
         });
     }
 
-    /// Puts both keys in the place of those that are there.
-    pub fn replace(&self, current: SigningKey, fallback: Option<SigningKey>) {
-        self.change(|_| (current, fallback));
+    /// Replaces both keys.
+    ///
+    /// ```
+    /// # use inngest_auth::{KeyRing, Keys, SigningKey};
+    /// # let (old, new): (SigningKey, SigningKey) = ("11111111".parse()?, "22222222".parse()?);
+    /// # let ring = KeyRing::from(old.clone());
+    /// ring.replace((new.clone(), Some(old)));
+    /// // With one key, the fallback goes.
+    /// ring.replace(new.clone());
+    /// assert_eq!(*ring.snapshot(), Keys::from(new));
+    /// # Ok::<(), inngest_auth::KeyError>(())
+    /// ```
+    pub fn replace(&self, keys: impl Into<Keys>) {
+        let keys = keys.into();
+        self.change(|_| keys);
     }
 
-    /// Drops the fallback: from now on only the current key counts. The last step of a rotation.
+    /// Drops the fallback key: from now on only the current key counts. The last step of a rotation.
     pub fn retire_fallback(&self) {
-        self.change(|keys| (keys.current().clone(), None));
+        self.change(|keys| keys.current().clone().into());
     }
 
-    /// How often each key verified a request since the keys last changed.
+    /// Returns how often each key verified a request since the keys last changed.
     #[must_use]
     pub fn usage(&self) -> KeyUsage {
-        self.snapshot().usage()
+        self.generation().used.get()
     }
 
-    fn change(&self, change: impl FnOnce(&Keys) -> (SigningKey, Option<SigningKey>)) {
-        let mut keys = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let (current, fallback) = change(&keys);
-        let new = Keys::new(current, fallback);
-        if new != **keys {
-            tracing::info!(current = ?new.current(), fallback = ?new.fallback(), "signing keys changed");
-            *keys = Arc::new(new);
-        }
+    fn change(&self, change: impl FnOnce(&Keys) -> Keys) {
+        let (old, new) = {
+            let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let new = Arc::new(change(&held.keys));
+            if *new == *held.keys {
+                return;
+            }
+            let next = Arc::new(Generation::from(Arc::clone(&new)));
+            (std::mem::replace(&mut *held, next), new)
+        };
+        // Without the lock: a subscriber may read the ring, which would deadlock.
+        tracing::info!(
+            current = ?new.current(),
+            fallback = ?new.fallback(),
+            previous_current = ?old.keys.current(),
+            previous_fallback = ?old.keys.fallback(),
+            "signing keys changed"
+        );
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyRing").field(&*self.snapshot()).finish()
     }
 }
 
 impl From<Keys> for KeyRing {
     fn from(keys: Keys) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(keys))))
+        let generation = Generation::from(Arc::new(keys));
+        Self(Arc::new(RwLock::new(Arc::new(generation))))
     }
 }
 
@@ -96,68 +135,34 @@ impl From<SigningKey> for KeyRing {
     }
 }
 
-/// Which key a request was signed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum KeyRole {
-    /// The current key.
-    Current,
-    /// The fallback: a rotation is under way, or its end was forgotten.
-    Fallback,
+impl From<(SigningKey, Option<SigningKey>)> for KeyRing {
+    fn from(keys: (SigningKey, Option<SigningKey>)) -> Self {
+        Keys::from(keys).into()
+    }
 }
 
-/// The current key and, during a rotation, the fallback: what one request is judged by. Never changes; a
-/// [`KeyRing`](crate::KeyRing) changes which of these it holds.
-#[derive(Debug)]
-pub struct Keys {
-    current: SigningKey,
-    fallback: Option<SigningKey>,
+/// Keys from one change of the ring to the next, and how often they were used. Whoever verifies with
+/// these keys counts here, so that no request is counted for a key that came later.
+pub(crate) struct Generation {
+    keys: Arc<Keys>,
     used: Used,
 }
 
-/// How often each key verified a request, and when the fallback last did (0: never).
-#[derive(Debug, Default)]
-struct Used {
-    current: AtomicU64,
-    fallback: AtomicU64,
-    fallback_at: AtomicU64,
-}
-
-impl Keys {
-    /// A fallback equal to the current key is none.
-    #[must_use]
-    pub fn new(current: SigningKey, fallback: Option<SigningKey>) -> Self {
-        let fallback = fallback.filter(|fallback| *fallback != current);
+impl From<Arc<Keys>> for Generation {
+    fn from(keys: Arc<Keys>) -> Self {
         Self {
-            current,
-            fallback,
+            keys,
             used: Used::default(),
         }
     }
+}
 
-    /// The key that is tried first, and that signs what nobody asked for.
-    #[must_use]
-    pub fn current(&self) -> &SigningKey {
-        &self.current
+impl Generation {
+    pub(crate) fn keys(&self) -> &Arc<Keys> {
+        &self.keys
     }
 
-    /// The key that is tried next.
-    #[must_use]
-    pub fn fallback(&self) -> Option<&SigningKey> {
-        self.fallback.as_ref()
-    }
-
-    /// How often each key verified a request.
-    #[must_use]
-    pub fn usage(&self) -> KeyUsage {
-        let last = self.used.fallback_at.load(Ordering::Relaxed);
-        KeyUsage {
-            current: self.used.current.load(Ordering::Relaxed),
-            fallback: self.used.fallback.load(Ordering::Relaxed),
-            fallback_last_used: Some(last).filter(|&at| at != 0),
-        }
-    }
-
-    /// Counts a verified request, and says once that the fallback is in use.
+    /// Counts a verified request. Logs once that the fallback key is in use.
     pub(crate) fn count(&self, role: KeyRole, now: u64) {
         let counter = match role {
             KeyRole::Current => &self.used.current,
@@ -168,11 +173,85 @@ impl Keys {
         };
         if counter.fetch_add(1, Ordering::Relaxed) == 0 && role == KeyRole::Fallback {
             tracing::info!(
-                current = ?self.current,
-                fallback = ?self.fallback,
+                current = ?self.keys.current(),
+                fallback = ?self.keys.fallback(),
                 "Inngest signs with the fallback key: a rotation has begun, or its last step is still to do"
             );
         }
+    }
+}
+
+/// How often each key verified a request, and when the fallback key last did (0: never).
+#[derive(Default)]
+struct Used {
+    current: AtomicU64,
+    fallback: AtomicU64,
+    fallback_at: AtomicU64,
+}
+
+impl Used {
+    fn get(&self) -> KeyUsage {
+        let last = self.fallback_at.load(Ordering::Relaxed);
+        KeyUsage {
+            current: self.current.load(Ordering::Relaxed),
+            fallback: self.fallback.load(Ordering::Relaxed),
+            fallback_last_used: Some(last).filter(|&at| at != 0),
+        }
+    }
+}
+
+/// Which key a request was signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyRole {
+    /// The current key.
+    Current,
+    /// The fallback key: a rotation is in progress, or its last step was forgotten.
+    Fallback,
+}
+
+impl KeyRole {
+    /// Returns `current` or `fallback`, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
+impl fmt::Display for KeyRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The current key and, during a rotation, the fallback key: what one request is verified with. A
+/// plain value; a [`KeyRing`] changes which of these it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    current: SigningKey,
+    fallback: Option<SigningKey>,
+}
+
+impl Keys {
+    /// Puts two keys together. A fallback key equal to the current one is dropped.
+    #[must_use]
+    pub fn new(current: SigningKey, fallback: Option<SigningKey>) -> Self {
+        let fallback = fallback.filter(|fallback| *fallback != current);
+        Self { current, fallback }
+    }
+
+    /// Returns the current key: tried first when verifying, and used for signing.
+    #[must_use]
+    pub fn current(&self) -> &SigningKey {
+        &self.current
+    }
+
+    /// Returns the fallback key: tried when the current key does not match.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&SigningKey> {
+        self.fallback.as_ref()
     }
 
     pub(crate) fn in_role(&self, role: KeyRole) -> &SigningKey {
@@ -183,31 +262,30 @@ impl Keys {
     }
 }
 
-/// Equal keys in equal roles, however often they were used.
-impl PartialEq for Keys {
-    fn eq(&self, other: &Self) -> bool {
-        self.current == other.current && self.fallback == other.fallback
-    }
-}
-
-impl Eq for Keys {}
-
-/// How often each key verified a request since the ring last changed: what answers "may the old key go?".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct KeyUsage {
-    /// Requests that the current key verified.
-    pub current: u64,
-    /// Requests that the fallback verified.
-    pub fallback: u64,
-    /// When the fallback last did, in Unix seconds.
-    pub fallback_last_used: Option<u64>,
-}
-
 impl From<SigningKey> for Keys {
     fn from(current: SigningKey) -> Self {
         Self::new(current, None)
     }
+}
+
+/// The current key, and the fallback key if there is one.
+impl From<(SigningKey, Option<SigningKey>)> for Keys {
+    fn from((current, fallback): (SigningKey, Option<SigningKey>)) -> Self {
+        Self::new(current, fallback)
+    }
+}
+
+/// How often each key verified a request since the ring last changed. It says whether the old key
+/// can be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct KeyUsage {
+    /// The number of requests that the current key verified.
+    pub current: u64,
+    /// The number of requests that the fallback key verified.
+    pub fallback: u64,
+    /// The time at which the fallback key last verified a request, in Unix seconds.
+    pub fallback_last_used: Option<u64>,
 }
 
 #[cfg(test)]
@@ -222,8 +300,7 @@ mod tests {
     fn after(current: &str, fallback: Option<&str>, change: impl FnOnce(&KeyRing)) -> Keys {
         let ring = KeyRing::from(Keys::new(key(current), fallback.map(key)));
         change(&ring);
-        let keys = ring.snapshot();
-        Keys::new(keys.current().clone(), keys.fallback().cloned())
+        ring.snapshot().as_ref().clone()
     }
 
     #[test]
@@ -245,7 +322,7 @@ mod tests {
             let changed = after(before.0, before.1, |ring| match change {
                 "rotate" => ring.rotate(key(new)),
                 "retire" => ring.retire_fallback(),
-                _ => ring.replace(key(new), Some(key(other))),
+                _ => ring.replace((key(new), Some(key(other)))),
             });
             assert_eq!(changed, expected, "{before:?} {change}");
         }
@@ -268,23 +345,83 @@ mod tests {
         assert!(Keys::new(key("aa"), Some(elsewhere)).fallback().is_some());
     }
 
-    #[cfg(feature = "layer")]
-    #[test]
-    fn use_is_counted_by_key_and_only_since_the_last_change() {
-        let ring = KeyRing::from(Keys::new(key("bb"), Some(key("aa"))));
-        let keys = ring.snapshot();
-        for (role, now) in [(KeyRole::Current, 7), (KeyRole::Fallback, 9), (KeyRole::Fallback, 8)] {
-            keys.count(role, now);
+    /// Reads and changes the ring whenever it is told anything.
+    struct Meddles(KeyRing);
+
+    impl tracing::Subscriber for Meddles {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
         }
-        let usage = ring.usage();
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            let shown = format!("{:?} {:?}", self.0, self.0.usage());
+            assert!(shown.contains("SigningKey"));
+            self.0.rotate(key("cc"));
+            self.0.generation().count(KeyRole::Fallback, 1);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// On a thread of its own, so that a deadlock is a failure and not a test without end.
+    #[test]
+    fn a_subscriber_may_use_the_ring_while_it_is_told_of_a_change() {
+        let ring = KeyRing::from(key("aa"));
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tracing::subscriber::with_default(Meddles(ring.clone()), || {
+                ring.rotate(key("bb"));
+                let rotated = ring.snapshot();
+                ring.replace(key("dd"));
+                ring.rotate(key("ee"));
+                ring.retire_fallback();
+                done.send((rotated, ring.snapshot())).unwrap();
+            });
+        });
+        let outcome = outcome.recv_timeout(std::time::Duration::from_secs(10));
+        let (rotated, retired) = outcome.expect("the ring must not be locked while it logs");
         assert_eq!(
-            (usage.current, usage.fallback, usage.fallback_last_used),
-            (1, 2, Some(9))
+            *rotated,
+            (key("cc"), Some(key("bb"))).into(),
+            "changed, then changed again"
         );
-        ring.replace(key("bb"), Some(key("aa")));
-        assert_eq!(ring.usage(), usage, "nothing changed");
-        ring.retire_fallback();
-        let usage = ring.usage();
-        assert_eq!((usage.current, usage.fallback, usage.fallback_last_used), (0, 0, None));
+        assert_eq!(*retired.current(), key("cc"));
+    }
+
+    #[test]
+    fn usage_is_counted_by_key_and_only_since_the_last_change() {
+        let usage = |ring: &KeyRing| {
+            let usage = ring.usage();
+            (usage.current, usage.fallback, usage.fallback_last_used)
+        };
+        let ring = KeyRing::from(Keys::new(key("bb"), Some(key("aa"))));
+        let began_before = ring.generation();
+        for (role, now) in [(KeyRole::Current, 7), (KeyRole::Fallback, 9), (KeyRole::Fallback, 8)] {
+            began_before.count(role, now);
+        }
+        assert_eq!(usage(&ring), (1, 2, Some(9)));
+        ring.replace((key("bb"), Some(key("aa"))));
+        assert_eq!(usage(&ring), (1, 2, Some(9)), "nothing changed");
+        ring.replace((key("cc"), Some(key("bb"))));
+        began_before.count(KeyRole::Fallback, 10);
+        assert_eq!(
+            usage(&ring),
+            (0, 0, None),
+            "the key that was counted is not in the ring"
+        );
+    }
+
+    #[test]
+    fn roles_have_names_for_labels() {
+        for (role, name) in [(KeyRole::Current, "current"), (KeyRole::Fallback, "fallback")] {
+            assert_eq!((role.as_str(), &*format!("{role:>9}")), (name, &*format!("{name:>9}")));
+        }
     }
 }

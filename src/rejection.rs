@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::key::Fingerprint;
+use crate::key::{Fingerprint, SigningKey};
 use crate::keyring::Keys;
 use crate::signature::SignatureError;
 use crate::verify::VerifyError;
@@ -110,8 +110,8 @@ impl Rejection {
         Self {
             age: Some(age),
             keys_tried: [
-                keys.current().fingerprint(),
-                keys.fallback().and_then(crate::key::SigningKey::fingerprint),
+                Some(keys.current().fingerprint()),
+                keys.fallback().map(SigningKey::fingerprint),
             ],
             body_len: Some(body_len as u64),
             ..Self::new(RejectionKind::WrongSignature)
@@ -214,7 +214,7 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
-    /// 503: the verified bodies that wait for the handler have used up the layer's backlog.
+    /// 503: the verified bodies that wait for their handlers have used up the layer's backlog.
     BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
@@ -282,7 +282,7 @@ impl RejectionKind {
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => "the verified bodies that wait for the handler have used up their backlog",
+            Self::BacklogFull => "the verified bodies that wait for their handlers have used up their backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

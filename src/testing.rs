@@ -31,6 +31,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::key::SigningKey;
+
+/// Makes a key of any text: for the tests of verifiers only.
+///
+/// [`SigningKey`] parses what Inngest issues and nothing else. Published test vectors have other
+/// keys, too. This one takes whatever follows the prefix as the HMAC key. Its bearer token and its
+/// fingerprint mean nothing.
+///
+/// ```
+/// use inngest_auth::{SigningKey, testing::odd_key};
+///
+/// assert!("signkey-test-not-hex".parse::<SigningKey>().is_err());
+/// let header = odd_key("signkey-test-not-hex").sign(b"{}", 1_700_000_000).to_string();
+/// assert!(header.starts_with("t=1700000000&s=5163"));
+/// ```
+///
+/// # Panics
+///
+/// Panics if nothing follows the prefix.
+#[must_use]
+pub fn odd_key(text: &str) -> SigningKey {
+    SigningKey::odd(text)
+}
 
 /// A clock that stands still until it is set. Clones show the same time.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, SystemClock};
 use crate::key::Mac;
-use crate::keyring::{KeyRing, Keys};
+use crate::keyring::{Generation, KeyRing, Keys};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::signature::Signature;
 use crate::verify::{self, Authentic, Tolerance, Verified, check_fresh};
@@ -135,9 +135,9 @@ impl Verifier {
             _ => return Err(RejectionKind::Doubled.into()),
         };
         let checked_at = self.check_fresh(&signature)?;
-        let keys = self.keys.snapshot();
+        let keys = self.keys.generation();
         Ok(Check {
-            running: keys.current().mac(),
+            running: keys.keys().current().mac(),
             keys,
             signature,
             checked_at,
@@ -227,7 +227,7 @@ impl BodyVerifier<'_> {
 
 /// A request whose header was accepted. The MAC of the current key runs along with its body.
 pub(crate) struct Check {
-    keys: Arc<Keys>,
+    keys: Arc<Generation>,
     signature: Signature,
     /// In Unix seconds.
     checked_at: u64,
@@ -259,19 +259,22 @@ impl Check {
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
     pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
         let Self { keys, signature, .. } = self;
-        match verify::compare(self.running, &signature, &keys, body) {
+        match verify::compare(self.running, &signature, keys.keys(), body) {
             Ok((verified, canonical)) => {
                 keys.count(verified.key(), self.checked_at);
                 Ok(Proof {
                     signature,
                     verified,
                     canonical,
-                    signer: ResponseSigner { keys, verified },
+                    signer: ResponseSigner {
+                        keys: Arc::clone(keys.keys()),
+                        verified,
+                    },
                 })
             }
             Err(_) => {
                 let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
-                Err(Rejection::mismatch(&keys, age, self.body_limit - self.left))
+                Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left))
             }
         }
     }

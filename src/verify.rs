@@ -1,6 +1,7 @@
 //! The check of bytes against a signature, the keys and the time. Pure: no clock, no state, no secret of its own.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -10,16 +11,27 @@ use crate::key::{Mac, SigningKey};
 use crate::keyring::{KeyRole, Keys};
 use crate::signature::{Signature, finish};
 
-/// How far, in whole seconds, a signature's time may lie from ours, in either direction: 1 s to 1 h, 5 min
-/// unless set.
+/// How far, in whole seconds, a signature's time may be from ours, in either direction: 1 second to
+/// 1 hour (default: 5 minutes).
 ///
-/// A longer one is cut to an hour and a shorter one raised to a second: it bounds for how long a captured
-/// request can be sent again, and a window of none would refuse Inngest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The upper bound limits for how long a captured request can be sent again. The lower bound is
+/// there because a window of zero would reject Inngest.
+///
+/// ```
+/// use std::time::Duration;
+/// use inngest_auth::{Tolerance, ToleranceError};
+///
+/// assert_eq!(Tolerance::try_from_secs(30)?.as_secs(), 30);
+/// assert!(Tolerance::try_from_secs(3601).is_err());
+/// // A `Duration` is clamped.
+/// assert_eq!(Tolerance::from(Duration::MAX).as_secs(), 3600);
+/// # Ok::<(), ToleranceError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tolerance(u64);
 
 impl Tolerance {
-    /// In seconds, brought into 1 to 3600.
+    /// Takes whole seconds, clamped to 1 to 3600.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         // `clamp` is not const.
@@ -30,7 +42,19 @@ impl Tolerance {
         }
     }
 
-    /// In seconds.
+    /// Takes whole seconds.
+    ///
+    /// # Errors
+    ///
+    /// [`ToleranceError`] if `seconds` is not in 1 to 3600.
+    pub const fn try_from_secs(seconds: u64) -> Result<Self, ToleranceError> {
+        match seconds {
+            1..=3600 => Ok(Self(seconds)),
+            _ => Err(ToleranceError { seconds }),
+        }
+    }
+
+    /// Returns the seconds.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0
@@ -43,20 +67,44 @@ impl Default for Tolerance {
     }
 }
 
-/// Rounded down to whole seconds.
+/// Rounds down to whole seconds, then clamps to 1 second to 1 hour.
 impl From<Duration> for Tolerance {
     fn from(duration: Duration) -> Self {
         Self::from_secs(duration.as_secs())
     }
 }
 
+/// An error returned when a [`Tolerance`] is out of range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("invalid tolerance of {seconds} s: expected 1 to 3600 s")]
+pub struct ToleranceError {
+    seconds: u64,
+}
+
 /// Which bytes a signature was over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// The body as sent.
     Raw,
     /// The body's RFC 8785 form, and only that: what is handed on is that form.
     Canonical,
+}
+
+impl Form {
+    /// Returns `raw` or `canonical`, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Canonical => "canonical",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Proof that a body was signed by a holder of one of the keys, inside the window. Only this crate makes it.

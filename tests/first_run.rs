@@ -161,7 +161,7 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
-            "copy the whole key, like signkey-prod-0123…",
+            "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
         ),
         (
             &[("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
@@ -172,15 +172,15 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
                 ("INNGEST_SIGNING_KEY", KEY),
                 ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-"),
             ],
-            "INNGEST_SIGNING_KEY_FALLBACK: the signing key has nothing after its prefix",
+            "invalid signing key in INNGEST_SIGNING_KEY_FALLBACK: nothing follows the prefix",
         ),
         (
             &[("INNGEST_DEV", "yes")],
-            "INNGEST_DEV has a value that means nothing: write `1`, `true`",
+            r#"invalid value for INNGEST_DEV: expected "1", "true", "0", "false" or a URL"#,
         ),
         (
             &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_ENABLE_UNAUTHED_SYNC", "yes")],
-            "INNGEST_ENABLE_UNAUTHED_SYNC has a value that means nothing: write `1` or `true`",
+            r#"invalid value for INNGEST_ENABLE_UNAUTHED_SYNC: expected "1", "true", "0" or "false""#,
         ),
     ] {
         let mut vars: BTreeMap<_, _> = vars.iter().copied().collect();

@@ -30,18 +30,31 @@ fn variants(source: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// What a literal says, up to its closing quotation mark.
+fn literal(source: &str) -> String {
+    let (mut said, mut rest) = (String::new(), source.chars());
+    while let Some(next) = rest.next().filter(|&next| next != '"') {
+        match (next, rest.clone().next()) {
+            ('\\', Some('\n')) => rest = rest.as_str().trim_start().chars(),
+            ('\\', _) => said.extend(rest.next()),
+            _ => said.push(next),
+        }
+    }
+    said
+}
+
 /// The literals behind `before`, cut where a value is put in.
 fn literals(source: &str, before: &str) -> Vec<String> {
     let found = source.split(before).skip(1).filter_map(|rest| {
         let rest = rest.trim_start().strip_prefix('"')?;
-        Some(rest.split_once('"').unwrap().0)
+        Some(literal(rest))
     });
     found
         .flat_map(|text| {
-            text.split('{')
-                .map(|part| part.split_once('}').map_or(part, |(_, part)| part))
+            let parts = text.split('{');
+            let said = parts.map(|part| words(part.split_once('}').map_or(part, |(_, part)| part)));
+            said.collect::<Vec<_>>()
         })
-        .map(words)
         .filter(|part| part.len() > 4)
         .collect()
 }
@@ -64,11 +77,12 @@ fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
 fn every_error_can_be_looked_up_by_its_words() {
     let page = troubleshooting();
     for (source, name, least) in [
-        (include_str!("../src/env.rs"), "ConfigError", 5),
-        (include_str!("../src/key.rs"), "KeyError", 2),
+        (include_str!("../src/config/error.rs"), "ConfigError", 6),
+        (include_str!("../src/config/defect.rs"), "KeyDefect", 20),
         (include_str!("../src/signature.rs"), "SignatureError", 6),
         (include_str!("../src/layer/caller.rs"), "CallerRejection", 2),
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
+        (include_str!("../src/api/origin.rs"), "ApiBaseError", 5),
     ] {
         let said = literals(between(source, &format!("pub enum {name} {{\n"), "\n}\n"), "#[error(");
         assert!(said.len() >= least, "{name}: {said:?}");
@@ -76,8 +90,13 @@ fn every_error_can_be_looked_up_by_its_words() {
             assert!(page.contains(&text), "{name}: {text}");
         }
     }
-    for kind in variants(include_str!("../src/env.rs"), "ConfigError") {
-        assert!(page.contains(&format!("| {kind} |")), "{kind}");
+    for (source, name) in [
+        (include_str!("../src/config/error.rs"), "ConfigError"),
+        (include_str!("../src/config/defect.rs"), "KeyDefect"),
+    ] {
+        for kind in variants(source, name) {
+            assert!(page.contains(&format!("| {kind} |")), "{kind}");
+        }
     }
 }
 

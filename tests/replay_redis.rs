@@ -1,60 +1,81 @@
-//! The shared store, against a real Redis: `REDIS_URL=redis://127.0.0.1:6379 cargo test --features redis`.
+//! The shared store, against real Redis servers: `REDIS_URL=… cargo test --features redis`.
 //!
-//! Without `REDIS_URL` these tests say that they are skipped. The one that kills its server starts one of its own, from
+//! Without `REDIS_URL` these tests say that they are skipped. Most start servers of their own, from
 //! `redis-server` in the path.
 #![cfg(feature = "redis")]
 
 mod common;
+#[path = "common/redis.rs"]
+mod redis;
 
-use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{CALL, NOW, Seen, ask, inngest};
 use inngest_auth::replay::{Recorded, RedisReplayStore, ReplayStore, ReplayStoreError, Sighting};
-use inngest_auth::{Rejection, RejectionKind};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use inngest_auth::{InngestAuth, Rejection, RejectionKind, SignResponses};
+use redis::{Redis, free, wanted};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::subscriber::DefaultGuard;
 
-/// A URL, or the word that the test is skipped.
-fn redis_url(test: &str) -> Option<String> {
-    let url = std::env::var("REDIS_URL").ok();
-    if url.is_none() {
-        eprintln!("{test}: skipped, REDIS_URL is not set");
-    }
-    url
+/// Patient: these tests share their machine with others.
+fn store(url: &str) -> RedisReplayStore {
+    RedisReplayStore::new(url).unwrap().timeout(Duration::from_secs(10))
 }
 
-/// Keys that no other run has.
-fn store(url: &str, test: &str) -> RedisReplayStore {
-    let run = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_nanos();
-    RedisReplayStore::new(url)
-        .unwrap()
-        .namespace(&format!("inngest-auth-test-{test}-{run}"))
+fn impatient(url: &str) -> RedisReplayStore {
+    RedisReplayStore::new(url).unwrap()
 }
 
-fn sighting(number: u16, until: u64) -> Sighting {
+fn sighting(number: u64) -> Sighting {
+    until(number, NOW + 360)
+}
+
+fn until(number: u64, until: u64) -> Sighting {
     let mut mac = [7; 32];
-    mac[..2].copy_from_slice(&number.to_be_bytes());
+    mac[..8].copy_from_slice(&number.to_be_bytes());
     Sighting::new(mac, NOW, until, NOW)
+}
+
+/// Asks until it is so: the store connects again at its own rate.
+async fn asked_until(
+    store: &RedisReplayStore,
+    number: u64,
+    is_so: impl Fn(&Result<Recorded, ReplayStoreError>) -> bool,
+) -> Result<Recorded, ReplayStoreError> {
+    let began = Instant::now();
+    loop {
+        let recorded = store.record(sighting(number)).await;
+        if is_so(&recorded) {
+            return recorded;
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{recorded:?}");
+        tokio::task::yield_now().await;
+    }
+}
+
+fn guarded(auth: InngestAuth, store: RedisReplayStore) -> InngestAuth {
+    auth.sign_responses(SignResponses::Never).replay_guard(store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
-    let Some(url) = redis_url("of_64_tasks_with_one_mac_exactly_one_is_fresh") else {
+    if !wanted("of_64_tasks_with_one_mac_exactly_one_is_fresh") {
         return;
-    };
-    // Two instances, each with connections of its own.
-    let one = Arc::new(store(&url, "race"));
-    let stores = [Arc::clone(&one), Arc::new((*one).clone())];
-    for round in 0..1000 {
+    }
+    let server = Redis::start(&[]);
+    // Two instances, each with a connection of its own.
+    let stores = [Arc::new(store(&server.url())), Arc::new(store(&server.url()))];
+    for round in 0..200 {
         let tasks: Vec<_> = (0..64)
             .map(|task| {
                 let store = Arc::clone(&stores[task % 2]);
-                tokio::spawn(async move { store.record(sighting(round, NOW + 60)).await })
+                tokio::spawn(async move { store.record(sighting(round)).await })
             })
             .collect();
         let mut fresh = 0;
@@ -67,19 +88,13 @@ async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
 
 #[tokio::test]
 async fn a_call_replayed_at_another_instance_is_refused() {
-    let Some(url) = redis_url("a_call_replayed_at_another_instance_is_refused") else {
+    if !wanted("a_call_replayed_at_another_instance_is_refused") {
         return;
-    };
+    }
+    let server = Redis::start(&[]);
     let it = inngest();
-    let shared = store(&url, "instances");
     let seen = Seen::default();
-    let instances = [shared.clone(), shared].map(|store| {
-        seen.app(
-            it.auth()
-                .sign_responses(inngest_auth::SignResponses::Never)
-                .replay_guard(store),
-        )
-    });
+    let instances = [(); 2].map(|()| seen.app(guarded(it.auth(), store(&server.url()))));
     assert_eq!(ask(&instances[0], it.call(CALL, "{}")).await.status, 200);
     for instance in &instances {
         let answer = ask(instance, it.call(CALL, "{}")).await;
@@ -91,140 +106,547 @@ async fn a_call_replayed_at_another_instance_is_refused() {
     assert_eq!(seen.count(), 1);
 }
 
-/// What Redis itself says of a command.
-async fn redis(url: &str, command: &[&str]) -> String {
-    let address = url.trim_start_matches("redis://").trim_end_matches('/');
-    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
-    let words: Vec<_> = command
-        .iter()
-        .map(|word| format!("${}\r\n{word}\r\n", word.len()))
-        .collect();
-    socket
-        .write_all(format!("*{}\r\n{}", words.len(), words.concat()).as_bytes())
-        .await
-        .unwrap();
-    let mut answer = vec![0; 4096];
-    let read = socket.read(&mut answer).await.unwrap();
-    String::from_utf8_lossy(&answer[..read]).into_owned()
+#[tokio::test]
+async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed() {
+    if !wanted("an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed") {
+        return;
+    }
+    let server = Redis::start(&[]);
+    let store = store(&server.url()).namespace("ns");
+    for (number, ends, recorded, lives) in [
+        (1, NOW + 360, Recorded::Fresh, 360_000..=361_000),
+        (2, NOW, Recorded::Fresh, 1..=1000),
+        // No key: that is -2.
+        (3, NOW - 1, Recorded::Seen, -2..=-2),
+        (4, NOW - 100, Recorded::Seen, -2..=-2),
+    ] {
+        let sighting = until(number, ends);
+        assert_eq!(store.record(sighting).await.unwrap(), recorded);
+        let key = format!("ns:{}", hex(&sighting.mac));
+        let left = server.say(&["PTTL", &key]);
+        let left: i64 = left.trim_start_matches(':').trim_end().parse().unwrap();
+        assert!(lives.contains(&left), "{left} ms until {ends}");
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a store says when it cannot tell: the server's code, what to do, and no secret.
+#[tokio::test]
+async fn an_error_keeps_the_servers_code_and_no_secret() {
+    if !wanted("an_error_keeps_the_servers_code_and_no_secret") {
+        return;
+    }
+    let open = Redis::start(&[]);
+    let closed = Redis::start(&["--requirepass", "s3cret"]);
+    let full = Redis::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]);
+    full.say(&["SET", "other", &"x".repeat(60_000)]);
+    full.say(&["CONFIG", "SET", "maxmemory", "100"]);
+    let alone = Redis::start(&["--min-replicas-to-write", "1"]);
+    let cluster = Redis::start(&["--cluster-enabled", "yes"]);
+    let node = Redis::start(&["--cluster-enabled", "yes"]);
+    // All slots are there, and none here.
+    node.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+    let moved = Redis::start(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]);
+    let [host, port] = [node.address.ip().to_string(), node.address.port().to_string()];
+    moved.say(&["CLUSTER", "MEET", &host, &port]);
+    moved.wait("the nodes do not meet", |moved| {
+        moved.say(&["SET", "key", ""]).starts_with("-MOVED")
+    });
+    open.say(&["ACL", "SETUSER", "reader", "on", ">s3cret", "~*", "+get", "+config|get"]);
+    let reader = format!("redis://reader:s3cret@{}", open.address);
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let stranger_url = format!("redis://:s3cret@{}", stranger.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for socket in stranger.incoming() {
+            io::Write::write_all(&mut socket.unwrap(), b"HTTP/1.1 400 s3cret\r\n\r\n").unwrap();
+        }
+    });
+    let with = |server: &Redis, login: &str, path: &str| format!("redis://{login}@{}{path}", server.address);
+    for (url, code, says) in [
+        (full.url(), Some("OOM"), "SET with an error: OOM (out of memory"),
+        (
+            closed.url(),
+            Some("NOAUTH"),
+            "CONFIG with an error: NOAUTH (authentication required",
+        ),
+        (
+            with(&closed, ":s3cret2", ""),
+            Some("WRONGPASS"),
+            "AUTH with an error: WRONGPASS (wrong user",
+        ),
+        (
+            with(&closed, "us3r:s3cret", ""),
+            Some("WRONGPASS"),
+            "AUTH with an error: WRONGPASS",
+        ),
+        (
+            with(&open, ":s3cret", ""),
+            Some("ERR"),
+            "AUTH with an error: ERR (the server expects no password",
+        ),
+        (
+            with(&closed, ":s3cret", "/99"),
+            Some("ERR"),
+            "SELECT with an error: ERR (no such database",
+        ),
+        (reader, Some("NOPERM"), "SET with an error: NOPERM (permission denied"),
+        (
+            alone.url(),
+            Some("NOREPLICAS"),
+            "SET with an error: NOREPLICAS (too few replicas",
+        ),
+        (
+            cluster.url(),
+            Some("CLUSTERDOWN"),
+            "SET with an error: CLUSTERDOWN (a Redis Cluster",
+        ),
+        (moved.url(), Some("MOVED"), "SET with an error: MOVED (a Redis Cluster"),
+        (
+            format!("redis://:s3cret@{}", free()),
+            None,
+            "unavailable: connection refused",
+        ),
+        (stranger_url, None, "unavailable: "),
+    ] {
+        let error = store(&url).record(sighting(1)).await.unwrap_err();
+        let text = error.to_string();
+        println!("{text}");
+        assert_eq!(error.code(), code, "{text}");
+        assert!(text.contains(says), "{says}: {text}");
+        let debug = format!("{error:?} {:?}", store(&url));
+        for secret in ["s3cret", "us3r", "127.0.0.1"] {
+            assert!(!text.contains(secret) && !debug.contains(secret), "{text} {debug}");
+        }
+    }
 }
 
 #[tokio::test]
-async fn an_entry_lives_to_the_last_second_of_its_window_and_at_least_one() {
-    let Some(url) = redis_url("an_entry_lives_to_the_last_second_of_its_window_and_at_least_one") else {
+async fn a_password_arrives_as_it_was_meant() {
+    if !wanted("a_password_arrives_as_it_was_meant") {
         return;
-    };
-    let store = store(&url, "ttl").namespace("inngest-auth-test-ttl");
-    for (number, until, expected) in [(1, NOW + 360, 359..=361), (2, NOW, 0..=1), (3, NOW - 100, 0..=1)] {
-        let sighting = sighting(number, until);
-        let key = format!("inngest-auth-test-ttl:{}", hex::encode(sighting.mac));
-        redis(&url, &["DEL", &key]).await;
-        assert_eq!(store.record(sighting).await.unwrap(), Recorded::Fresh);
-        let ttl = redis(&url, &["TTL", &key]).await;
-        let seconds: i64 = ttl.trim_start_matches(':').trim_end().parse().unwrap();
-        assert!(expected.contains(&seconds), "{seconds} s until {until}");
+    }
+    for (password, written) in [
+        ("p@ss", "p@ss"),
+        ("p@ss", "p%40ss"),
+        ("a#b/c?d%e:f", "a%23b%2Fc%3Fd%25e:f"),
+        ("b\u{e4}r", "b%C3%A4r"),
+    ] {
+        let server = Redis::start(&["--requirepass", password]);
+        let store = store(&format!("redis://:{written}@{}/3", server.address));
+        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh), "{written}");
+        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Seen), "{written}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Everything that this thread says from now on.
+    fn begin() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .with_max_level(tracing::Level::INFO)
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_may_remove_our_keys_is_an_error_in_the_log_once() {
+    if !wanted("a_server_that_may_remove_our_keys_is_an_error_in_the_log_once") {
+        return;
+    }
+    let (log, _guard) = Log::begin();
+    for policy in [
+        "allkeys-lru",
+        "allkeys-random",
+        "volatile-ttl",
+        "volatile-lfu",
+        "noeviction",
+    ] {
+        let server = Redis::start(&["--maxmemory", "8mb", "--maxmemory-policy", policy]);
+        let store = store(&server.url());
+        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh));
+        let said = log.take();
+        print!("{said}");
+        let evicts = policy != "noeviction";
+        assert_eq!(said.contains("ERROR"), evicts, "{said}");
+        assert!(!evicts || said.contains(policy) && said.contains("set maxmemory-policy to noeviction"));
+        assert_eq!(said.lines().count(), usize::from(evicts));
+        // Connected again, to the same: nothing new to say.
+        server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
+        asked_until(&store, 2, Result::is_ok).await.unwrap();
+        assert_eq!(log.take(), "");
+        // To a server that is set otherwise now.
+        server.say(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+        server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
+        asked_until(&store, 3, Result::is_ok).await.unwrap();
+        assert!(log.take().contains("volatile-lru"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_tell_its_policy_is_a_warning_and_works() {
+    if !wanted("a_server_that_does_not_tell_its_policy_is_a_warning_and_works") {
+        return;
+    }
+    let (log, _guard) = Log::begin();
+    let renamed = Redis::start(&["--rename-command", "CONFIG", ""]);
+    let forbidden = Redis::start(&[]);
+    forbidden.say(&["ACL", "SETUSER", "app", "on", ">s3cret", "~inngest-auth:*", "+set"]);
+    for (url, response) in [
+        (renamed.url(), "ERR"),
+        (format!("redis://app:s3cret@{}", forbidden.address), "NOPERM"),
+    ] {
+        let store = store(&url);
+        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh));
+        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Seen));
+        let said = log.take();
+        print!("{said}");
+        assert!(
+            said.contains("WARN") && said.contains("make sure that it is noeviction"),
+            "{said}"
+        );
+        assert!(said.contains(&format!("response=\"{response}\"")), "{said}");
+        assert_eq!(said.lines().count(), 1);
+    }
+}
+
+/// A server that evicts accepts replays; one that does not says that it is out of memory.
+#[tokio::test]
+async fn out_of_memory_nothing_is_accepted_twice_unless_keys_are_removed() {
+    const CALLS: u64 = 10_000;
+    if !wanted("out_of_memory_nothing_is_accepted_twice_unless_keys_are_removed") {
+        return;
+    }
+    for policy in ["noeviction", "allkeys-lru"] {
+        let server = Redis::start(&["--maxmemory", "2mb", "--maxmemory-policy", policy]);
+        let store = Arc::new(store(&server.url()));
+        let (mut accepted, mut twice, mut full) = (HashSet::new(), 0, 0);
+        for call in (0..CALLS).chain(0..CALLS).collect::<Vec<_>>().chunks(100) {
+            let batch: Vec<_> = call
+                .iter()
+                .map(|&call| {
+                    let store = Arc::clone(&store);
+                    tokio::spawn(async move { (call, store.record(sighting(call)).await) })
+                })
+                .collect();
+            for recorded in batch {
+                match recorded.await.unwrap() {
+                    (call, Ok(Recorded::Fresh)) => twice += u32::from(!accepted.insert(call)),
+                    (_, Err(error)) if error.code() == Some("OOM") => full += 1,
+                    (_, recorded) => assert_eq!(recorded, Ok(Recorded::Seen)),
+                }
+            }
+        }
+        let once = accepted.len();
+        println!("{policy}: {once} of {CALLS} calls accepted, {twice} of them twice, {full} times OOM");
+        if policy == "noeviction" {
+            assert!(twice == 0 && full > 0);
+        } else {
+            assert!(once as u64 == CALLS && twice > 0, "it evicts");
+        }
+    }
+}
+
+/// A name that leads to one server after another, as in DNS or a proxy: it counts who asks.
+struct Name {
+    address: SocketAddr,
+    leads_to: Arc<Mutex<SocketAddr>>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Name {
+    async fn of(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let name = Self {
+            address: listener.local_addr().unwrap(),
+            leads_to: Arc::new(Mutex::new(server)),
+            asked: Arc::default(),
+        };
+        let (leads_to, asked) = (Arc::clone(&name.leads_to), Arc::clone(&name.asked));
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                asked.fetch_add(1, Ordering::SeqCst);
+                let server = *leads_to.lock().unwrap();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(server).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        name
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    fn now_leads_to(&self, server: &Redis) {
+        *self.leads_to.lock().unwrap() = server.address;
+    }
+
+    fn url(&self) -> String {
+        format!("redis://{}", self.address)
+    }
+}
+
+fn becomes_replica(server: &Redis, of: &Redis) {
+    let [host, port] = [of.address.ip().to_string(), of.address.port().to_string()];
+    assert_eq!(server.say(&["REPLICAOF", &host, &port]), "+OK\r\n");
+}
+
+#[tokio::test]
+async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
+    if !wanted("after_a_failover_the_store_leaves_the_replica_at_a_limited_rate") {
+        return;
+    }
+    let [old, new] = [Redis::start(&[]), Redis::start(&[])];
+    becomes_replica(&new, &old);
+    new.wait("it does not follow", |new| {
+        new.say(&["INFO", "replication"]).contains("link_status:up")
+    });
+    let name = Name::of(old.address).await;
+    let store = store(&name.url());
+    assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh));
+    new.wait("no replication", |new| new.say(&["DBSIZE"]) == ":1\r\n");
+
+    // The roles change; the name leads to the old primary for a while.
+    new.say(&["REPLICAOF", "NO", "ONE"]);
+    becomes_replica(&old, &new);
+    let began = Instant::now();
+    for number in 0..2000 {
+        let error = store.record(sighting(100 + number)).await.unwrap_err();
+        assert_eq!(error.code(), Some("READONLY"), "{error}");
+    }
+    // The first, the one at once, and one a second.
+    let most = 2 + usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!((2..=most).contains(&name.asked()), "{} connections", name.asked());
+
+    name.now_leads_to(&new);
+    asked_until(&store, 2, Result::is_ok).await.unwrap();
+    assert_eq!(
+        store.record(sighting(1)).await,
+        Ok(Recorded::Seen),
+        "before the failover"
+    );
+    assert_eq!(store.record(sighting(2)).await, Ok(Recorded::Seen), "after it");
+    // And back: a connection that has worked is replaced at once, within the call.
+    becomes_replica(&new, &old);
+    old.say(&["REPLICAOF", "NO", "ONE"]);
+    name.now_leads_to(&old);
+    assert_eq!(store.record(sighting(3)).await, Ok(Recorded::Fresh));
+}
+
+#[tokio::test]
+async fn the_store_leaves_a_server_that_loads_or_has_lost_its_primary() {
+    if !wanted("the_store_leaves_a_server_that_loads_or_has_lost_its_primary") {
+        return;
+    }
+    // A replica that takes writes, but not without its primary, which is not there.
+    let orphan = Redis::start(&["--replica-serve-stale-data", "no", "--replica-read-only", "no"]);
+    let port = free().port().to_string();
+    assert_eq!(orphan.say(&["REPLICAOF", "127.0.0.1", &port]), "+OK\r\n");
+    // One that takes its time to load what it has kept.
+    let address = free();
+    let kept = [
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "always",
+        "--aof-use-rdb-preamble",
+        "yes",
+    ];
+    let server = Redis::start_at(address, &kept);
+    for key in 0..3000 {
+        server.say(&["SET", &format!("key{key}"), "value"]);
+    }
+    server.say(&["BGREWRITEAOF"]);
+    server.wait("no rewrite", |server| {
+        server
+            .say(&["INFO", "persistence"])
+            .contains("aof_last_bgrewrite_status:ok")
+            && server
+                .say(&["INFO", "persistence"])
+                .contains("aof_rewrite_in_progress:0")
+            && server.say(&["INFO", "persistence"]).contains("aof_rewrites:1")
+    });
+    server.kill();
+    // 3000 keys, half a millisecond each, and it looks up after each kilobyte.
+    let slowly = [
+        "--key-load-delay",
+        "500",
+        "--loading-process-events-interval-bytes",
+        "1024",
+    ];
+    let loading = Redis::start_at(address, &[&kept[..], &slowly].concat());
+    let up = Redis::start(&[]);
+    for (server, code) in [(&orphan, "MASTERDOWN"), (&loading, "LOADING")] {
+        let name = Name::of(server.address).await;
+        let store = store(&name.url());
+        let refused = store.record(sighting(1)).await.unwrap_err();
+        assert_eq!(refused.code(), Some(code), "{refused}");
+        name.now_leads_to(&up);
+        up.say(&["FLUSHALL"]);
+        assert_eq!(asked_until(&store, 1, Result::is_ok).await, Ok(Recorded::Fresh));
+        assert_eq!(name.asked(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_respond_is_left() {
+    if !wanted("a_server_that_does_not_respond_is_left") {
+        return;
+    }
+    let [hung, up] = [Redis::start(&[]), Redis::start(&[])];
+    let name = Name::of(hung.address).await;
+    let store = impatient(&name.url());
+    asked_until(&store, 1, Result::is_ok).await.unwrap();
+    hung.say(&["CLIENT", "PAUSE", "60000", "WRITE"]);
+    let error = store.record(sighting(2)).await.unwrap_err();
+    assert!(error.to_string().ends_with("no response within 250ms"), "{error}");
+    // A new connection leads elsewhere, at once: this one had worked.
+    name.now_leads_to(&up);
+    let patient = store.clone().timeout(Duration::from_secs(10));
+    assert_eq!(patient.record(sighting(2)).await, Ok(Recorded::Fresh));
+    // One that never accepts, too.
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let store = impatient(&format!("redis://{}", deaf.local_addr().unwrap()));
+    let error = store.record(sighting(2)).await.unwrap_err();
+    assert!(error.to_string().ends_with("no connection within 250ms"), "{error}");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_costs_no_call() {
+    if !wanted("a_connection_that_the_server_closed_costs_no_call") {
+        return;
+    }
+    let server = Redis::start(&[]);
+    let store = store(&server.url());
+    for number in 0..20 {
+        assert_eq!(store.record(sighting(number)).await, Ok(Recorded::Fresh));
+        server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
     }
 }
 
 #[test]
-fn a_url_that_is_none_is_an_error_that_does_not_quote_it() {
-    let error = RedisReplayStore::new("http://user:5ec2e7@host").err().unwrap();
-    assert!(
-        matches!(error, ReplayStoreError::Unavailable(_)) && !error.to_string().contains("5ec2e7"),
-        "{error}"
-    );
-}
-
-struct Server(Child);
-
-impl Server {
-    /// Writes down each entry before it says that it has it, so that a kill loses none.
-    fn start(address: SocketAddr, folder: &std::path::Path) -> Self {
-        let port = address.port().to_string();
-        let server = Command::new("redis-server")
-            .args([
-                "--port",
-                &port,
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "yes",
-            ])
-            .args(["--appendfsync", "always", "--dir", folder.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Another process: all that can be done is to ask until it is there.
-        let until = Instant::now() + Duration::from_secs(10);
-        while std::net::TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < until, "redis-server does not listen");
-            std::thread::yield_now();
-        }
-        Self(server)
+fn a_handle_works_in_any_runtime_after_another_has_ended_or_stands() {
+    if !wanted("a_handle_works_in_any_runtime_after_another_has_ended_or_stands") {
+        return;
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+    let server = Redis::start(&[]);
+    let store = store(&server.url());
+    let impatient = store.clone().timeout(Duration::from_millis(100));
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let record = |runtime: &tokio::runtime::Runtime, number| runtime.block_on(store.record(sighting(number)));
+    for number in 0..10 {
+        // Its runtime ends with it.
+        assert_eq!(record(&runtime(), number), Ok(Recorded::Fresh), "{number}");
+    }
+    let [one, other] = [runtime(), runtime()];
+    assert_eq!(record(&one, 10), Ok(Recorded::Fresh));
+    // Nobody drives `one`, which holds the connection: that is found by the timeout.
+    assert!(other.block_on(impatient.record(sighting(11))).is_err());
+    assert_eq!(record(&other, 12), Ok(Recorded::Fresh));
+    // A runtime that ends while it connects, before and after it has begun.
+    for polls in 0..3 {
+        let store = self::store(&server.url());
+        let ending = runtime();
+        ending.block_on(async {
+            let recording = store.record(sighting(20 + polls));
+            tokio::pin!(recording);
+            for _ in 0..polls {
+                let _ = std::future::poll_fn(|cx| {
+                    std::task::Poll::Ready(std::future::Future::poll(recording.as_mut(), cx))
+                })
+                .await;
+            }
+        });
+        drop(ending);
+        assert!(
+            runtime().block_on(store.record(sighting(30 + polls))).is_ok(),
+            "{polls}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twice() {
-    if redis_url("a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twice").is_none() {
+    if !wanted("a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twice") {
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let folder = std::env::temp_dir().join(format!("inngest-auth-redis-{}", free.port()));
-    std::fs::create_dir_all(&folder).unwrap();
+    // It writes down each entry before it says that it has it, so that a kill loses none.
+    let kept = ["--appendonly", "yes", "--appendfsync", "always"];
+    let address = free();
     let it = inngest();
     let seen = Seen::default();
     // Made before there is a server: it connects when it is asked.
-    let store = RedisReplayStore::new(&format!("redis://{free}")).unwrap();
-    let app = seen.app(
-        it.auth()
-            .sign_responses(inngest_auth::SignResponses::Never)
-            .replay_guard(store),
-    );
-    let call = |number: usize| ask(&app, it.call(CALL, format!("{{\"call\":{number}}}")));
-    assert_eq!(call(0).await.status, 503, "not there yet");
-
-    let server = Server::start(free, &folder);
+    let app = seen.app(guarded(it.auth(), store(&format!("redis://{address}"))));
+    let mut number = 0;
     let mut accepted = Vec::new();
-    // It is tried again at each call, and a call that comes while Redis still loads is refused like any other.
-    let until = Instant::now() + Duration::from_secs(10);
-    while accepted.is_empty() {
-        assert!(Instant::now() < until, "no recovery");
-        if call(1).await.status == 200 {
-            accepted.push(1);
+    let mut call = async || {
+        number += 1;
+        let answer = ask(&app, it.call(CALL, format!("{{\"call\":{number}}}"))).await;
+        if answer.status == 200 {
+            accepted.push(number);
+        }
+        (answer.status.as_u16(), answer.header("retry-after").is_some())
+    };
+    assert_eq!(call().await, (503, false), "not there yet");
+
+    for calls in [50, 10] {
+        let server = Redis::start_at(address, &kept);
+        let began = Instant::now();
+        while call().await.0 != 200 {
+            assert!(began.elapsed() < Duration::from_secs(20), "no recovery");
+        }
+        for _ in 0..calls {
+            assert_eq!(call().await, (200, false));
+        }
+        server.kill();
+        for _ in 0..10 {
+            assert_eq!(call().await, (503, false));
         }
     }
-    for number in 2..50 {
-        assert_eq!(call(number).await.status, 200);
-        accepted.push(number);
-    }
-    drop(server);
-    for number in 50..60 {
-        let answer = call(number).await;
-        assert_eq!(
-            (answer.status.as_u16(), answer.header("retry-after")),
-            (503, Some("1")),
-            "{number}"
-        );
-    }
-    let _server = Server::start(free, &folder);
-    let until = Instant::now() + Duration::from_secs(10);
-    while call(60).await.status != 200 {
-        assert!(Instant::now() < until, "no recovery");
-    }
-    accepted.push(60);
     // Everything once more.
-    for &number in &accepted {
-        assert_eq!(call(number).await.status, 401, "{number}");
+    let _server = Redis::start_at(address, &kept);
+    let began = Instant::now();
+    while call().await.0 != 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "no recovery");
     }
-    assert_eq!(seen.count(), accepted.len());
-    std::fs::remove_dir_all(&folder).unwrap();
+    assert_eq!(seen.count(), 63);
+    for number in accepted {
+        let again = ask(&app, it.call(CALL, format!("{{\"call\":{number}}}"))).await;
+        assert_eq!(again.status, 401, "{number}");
+    }
+    assert_eq!(seen.count(), 63);
 }

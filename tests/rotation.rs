@@ -93,7 +93,7 @@ async fn an_answer_is_signed_with_the_key_that_verified_even_if_it_went_meanwhil
     let auth = it.auth().sign_responses(SignResponses::All);
     let ring = auth.keys().unwrap().clone();
     let handler = move |body: Bytes| async move {
-        ring.replace(key("signkey-test-cc"), None);
+        ring.replace(key("signkey-test-cc"));
         body
     };
     let app = Router::new().fallback(handler).layer(auth);

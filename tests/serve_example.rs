@@ -59,7 +59,7 @@ async fn listening(app: Router) -> SocketAddr {
 
 /// The example's app, with an API that nobody listens at.
 async fn started(auth: InngestAuth) -> SocketAddr {
-    let registry = register::Registry::new(&config("", "http://127.0.0.1:1"), ORIGIN);
+    let registry = register::Registry::new(&config("", "http://127.0.0.1:1"), ORIGIN).unwrap();
     listening(app::app(auth, registry)).await
 }
 
@@ -68,7 +68,7 @@ type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Value)>>>;
 
 /// An API that knows one key.
 async fn api(known: &SigningKey, status: StatusCode, answer: &'static str) -> (String, Seen) {
-    let bearer = format!("Bearer {}", *known.bearer().unwrap());
+    let bearer = format!("Bearer {}", *known.bearer());
     let seen = Seen::default();
     let register = move |State(seen): State<Seen>, uri: Uri, headers: HeaderMap, body: Bytes| async move {
         if headers["authorization"] != bearer {
@@ -180,7 +180,7 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     .await;
     let config = config(other, &api);
     let auth = InngestAuth::from_config(&config).clock(clock.clone());
-    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN))).await;
+    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
 
     let (mut unsigned, mut signed, mut in_band) = (0, 0, 0);
     for it in &captured {
@@ -205,7 +205,7 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
             "GET" => inspected.replace('}', r#","function_count":1,"has_signing_key":true}"#),
             _ if answer.header("x-inngest-sync-kind") == Some("in_band") => {
                 in_band += 1;
-                register::Registry::new(&config, ORIGIN).payload().to_string()
+                register::Registry::new(&config, ORIGIN).unwrap().payload().to_string()
             }
             _ => r#"{"message":"Successfully registered","modified":true}"#.into(),
         };
@@ -236,7 +236,7 @@ async fn a_sync_registers_what_a_real_server_accepted() {
     for known in [&current, &old] {
         let (api, seen) = api(known, StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
         let config = config("signkey-prod-0123456789abcdef", &api);
-        let registry = register::Registry::new(&config, ORIGIN);
+        let registry = register::Registry::new(&config, ORIGIN).unwrap();
         let auth = InngestAuth::from_config(&config).clock(TestClock::at(1_700_000_000));
         let server = listening(app::app(auth, registry)).await;
         let request = Request::put("/api/inngest?deployId=a%26b%3D%20c&x=1")
@@ -281,7 +281,7 @@ async fn a_sync_that_failed_is_a_500_that_says_why() {
         let (api, _) = api(&key, StatusCode::from_u16(status).unwrap(), said).await;
         let config = config("", &api);
         let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
-        let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN))).await;
+        let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
         let request = Request::put("/api/inngest")
             .header("host", "localhost")
             .body(Full::default());
@@ -324,7 +324,7 @@ async fn an_unsigned_sync_registers_where_that_was_chosen() {
     let (api, seen) = api(&key, StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
-    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN))).await;
+    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
     // In-band needs a signature: unsigned, the payload is shown to nobody but the API.
     let request = Request::put("/api/inngest")
         .header("host", "localhost")

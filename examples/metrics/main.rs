@@ -89,7 +89,7 @@ async fn call_out(config: &Config, metrics: &Metrics) -> Result<(), Box<dyn Erro
         .map_response(move |response| metrics.count_api_call(response))
         .layer(InngestApiAuth::from_config(config))
         .service(Client::builder(TokioExecutor::new()).build_http::<String>());
-    api.oneshot(Request::get(format!("{}/v1/events", config.api_base())).body(String::new())?)
+    api.oneshot(Request::get(format!("{}/v1/events", config.api_base()?)).body(String::new())?)
         .await?;
     Ok(())
 }
@@ -107,7 +107,7 @@ async fn scrape(app: &Router) -> Result<String, Box<dyn Error>> {
 /// never does.
 async fn in_a_rotation() -> Result<Config, Box<dyn Error>> {
     let (new, old) = ("signkey-demo-22222222", "signkey-demo-11111111");
-    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer()?);
+    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let api = Router::new().fallback(move |headers: HeaderMap| async move {

@@ -47,7 +47,7 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     let listener = listen().await?;
     let address = listener.local_addr()?;
     let origin = std::env::var("SERVE_ORIGIN").unwrap_or_else(|_| format!("http://{address}"));
-    let registry = register::Registry::new(&config, &origin);
+    let registry = register::Registry::new(&config, &origin)?;
     let app = app::app(InngestAuth::from_config(&config), registry);
     println!("Serving http://{address}/api/inngest (for Inngest) and http://{address}/healthz (for anybody).");
     match tour {

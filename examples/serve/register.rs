@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{Config, InngestApiAuth, InngestApiAuthService};
+use inngest_auth::{Config, ConfigError, InngestApiAuth, InngestApiAuthService};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
@@ -29,13 +29,13 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// `origin`: the app's own, like `https://app.example`.
-    pub(crate) fn new(config: &Config, origin: &str) -> Self {
+    pub(crate) fn new(config: &Config, origin: &str) -> Result<Self, ConfigError> {
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self {
+        Ok(Self {
             api: InngestApiAuth::from_config(config).layer(client),
-            endpoint: format!("{}/fn/register", config.api_base()),
+            endpoint: format!("{}/fn/register", config.api_base()?),
             app_url: format!("{}/api/inngest", origin.trim_end_matches('/')),
-        }
+        })
     }
 
     /// What is registered. An in-band sync is answered with it.

@@ -33,6 +33,8 @@ pub struct Key<'a> {
     pub prefix: &'a str,
     /// What the HMAC is keyed with.
     pub secret: &'a str,
+    /// SHA-256 of the bytes that the secret spells, in hex.
+    pub hash: String,
 }
 
 /// `None` where the text is no key.
@@ -40,7 +42,9 @@ pub struct Key<'a> {
 pub fn read(text: &str) -> Option<Key<'_>> {
     let text = text.trim();
     let (prefix, secret) = text.split_at(prefix(text).unwrap_or_default());
-    (!secret.is_empty()).then_some(Key { prefix, secret })
+    let bytes = unhex(secret).filter(|bytes| !bytes.is_empty())?;
+    let hash = hex(&Sha256::digest(bytes));
+    Some(Key { prefix, secret, hash })
 }
 
 /// Length of what `^signkey-\w+-` matches, by the machine that the expression is.
@@ -52,14 +56,6 @@ fn prefix(text: &str) -> Option<usize> {
     }
     rest = rest.strip_prefix('-')?;
     (word > 0).then_some(text.len() - rest.len())
-}
-
-impl Key<'_> {
-    /// SHA-256 of the bytes that the secret spells, in hex; `None` where it spells none.
-    #[must_use]
-    pub fn hash(&self) -> Option<String> {
-        Some(hex(&Sha256::digest(unhex(self.secret)?)))
-    }
 }
 
 /// The bytes that hex digits of either case spell.

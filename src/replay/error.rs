@@ -12,8 +12,24 @@ pub enum ReplayStoreError {
     Full,
     /// The store was not reached, or did not respond in time.
     Unavailable(String),
-    /// The server responded with an error. Holds its code, like `OOM` or `NOAUTH`.
-    Server(String),
+    /// The server responded with an error.
+    Server {
+        /// The command, like `SET`.
+        command: &'static str,
+        /// The error's code, like `OOM` or `NOAUTH`.
+        code: String,
+    },
+}
+
+impl ReplayStoreError {
+    /// Returns the code of the server's error, if it responded with one.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Server { code, .. } => Some(code),
+            Self::Full | Self::Unavailable(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for ReplayStoreError {
@@ -21,9 +37,9 @@ impl fmt::Display for ReplayStoreError {
         match self {
             Self::Full => f.write_str("replay store is full: raise its capacity"),
             Self::Unavailable(why) => write!(f, "replay store is unavailable: {why}"),
-            Self::Server(code) => {
-                write!(f, "replay store responded with an error: {code}")?;
-                advice(code).map_or(Ok(()), |advice| write!(f, " ({advice})"))
+            Self::Server { command, code } => {
+                write!(f, "replay store responded to {command} with an error: {code}")?;
+                advice(command, code).map_or(Ok(()), |advice| write!(f, " ({advice})"))
             }
         }
     }
@@ -32,20 +48,22 @@ impl fmt::Display for ReplayStoreError {
 impl std::error::Error for ReplayStoreError {}
 
 /// What to do about an error code of Redis.
-fn advice(code: &str) -> Option<&'static str> {
-    Some(match code {
-        "OOM" => "out of memory: raise maxmemory",
-        "NOAUTH" => "authentication required: put user and password into the URL",
-        "WRONGPASS" => "wrong user or password: compare them; in a URL write `%` as `%25`, `@` as `%40`",
-        "NOPERM" => "the user may not: allow `SET` on the keys of the namespace",
-        "READONLY" => "a replica: the store connects again, to find the primary",
-        "LOADING" => "the server is loading its data: wait",
-        "MASTERDOWN" => "a replica without its primary: the store connects again",
-        "MISCONF" => "the server cannot save its data: see its log",
-        "NOREPLICAS" => "too few replicas: see min-replicas-to-write",
-        "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => {
-            "a Redis Cluster: this store is for one primary; see the `replay` module"
+fn advice(command: &str, code: &str) -> Option<&'static str> {
+    Some(match (command, code) {
+        (_, "OOM") => "out of memory: raise maxmemory",
+        (_, "NOAUTH") => "authentication required: put the user and password into the URL",
+        (_, "WRONGPASS") => "wrong user or password; in a URL special characters are %-encoded",
+        (_, "NOPERM") => "permission denied: allow SET on the keys of the namespace",
+        (_, "READONLY") => "a replica: connecting again to find the primary",
+        (_, "MASTERDOWN") => "a replica without its primary: connecting again",
+        (_, "LOADING") => "the server is loading its data: connecting again",
+        (_, "MISCONF") => "the server cannot save its data: see its log",
+        (_, "NOREPLICAS") => "too few replicas: see min-replicas-to-write",
+        (_, "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN") => {
+            "a Redis Cluster: this store is for one primary, see the module `replay`"
         }
+        ("AUTH", "ERR") => "the server expects no password, or no user name",
+        ("SELECT", "ERR") => "no such database",
         _ => return None,
     })
 }

@@ -99,7 +99,7 @@ use std::sync::Arc;
 pub use error::ReplayStoreError;
 pub use memory::MemoryReplayStore;
 #[cfg(feature = "redis")]
-pub use redis::RedisReplayStore;
+pub use redis::{RedisReplayStore, RedisUrlError};
 
 use crate::signature::Signature;
 use crate::verify::Tolerance;

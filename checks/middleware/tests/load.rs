@@ -155,8 +155,8 @@ fn swap_keys(server: &Server, ring: KeyRing) -> (JoinHandle<()>, Arc<AtomicUsize
                 0 => ring.rotate(other),
                 1 => ring.rotate(stays.clone()),
                 2 => ring.retire_fallback(),
-                3 => ring.replace(other, Some(stays.clone())),
-                _ => ring.replace(stays.clone(), None),
+                3 => ring.replace((other, Some(stays.clone()))),
+                _ => ring.replace(stays.clone()),
             }
         }
     };

@@ -73,7 +73,7 @@ impl http_body::Body for Cut {
 
 proptest! {
     #[test]
-    fn what_is_signed_verifies(body: Vec<u8>, key in "[!-~]{1,80}", at in NOW - 300..=NOW + 300) {
+    fn what_is_signed_verifies(body: Vec<u8>, key in "([0-9a-fA-F]{2}){1,40}", at in NOW - 300..=NOW + 300) {
         let key: SigningKey = format!("signkey-test-{key}").parse().unwrap();
         prop_assert!(accepted(&body, &key.sign(&body, at).to_string(), &key));
     }
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn another_key_is_refused(one in "[0-9a-f]{1,80}", other in "[0-9a-f]{1,80}") {
+    fn another_key_is_refused(one in "([0-9a-f]{2}){1,40}", other in "([0-9a-f]{2}){1,40}") {
         prop_assume!(one != other);
         let [one, other]: [SigningKey; 2] = [one.parse().unwrap(), other.parse().unwrap()];
         let header = one.sign(b"{}", NOW).to_string();

@@ -1,6 +1,6 @@
 //! Inngest's API called with reqwest, which is no Tower service: a short loop over the ring's tokens.
 
-use inngest_auth::{BearerError, KeyRing};
+use inngest_auth::KeyRing;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Client, Request, Response, StatusCode, redirect};
 
@@ -18,10 +18,10 @@ pub fn client() -> reqwest::Result<Client> {
 ///
 /// # Errors
 ///
-/// [`CallError`] where no key has a token, or where reqwest fails.
+/// [`CallError`] if the body is a stream, or reqwest fails.
 pub async fn call(client: &Client, keys: &KeyRing, request: &Request) -> Result<Response, CallError> {
     let mut answer = Err(CallError::Stream);
-    for token in keys.bearers().map_err(CallError::NoToken)? {
+    for token in keys.bearers() {
         let mut attempt = request.try_clone().ok_or(CallError::Stream)?;
         attempt.headers_mut().insert(AUTHORIZATION, token);
         let response = client.execute(attempt).await.map_err(CallError::Client)?;
@@ -37,8 +37,6 @@ pub async fn call(client: &Client, keys: &KeyRing, request: &Request) -> Result<
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum CallError {
-    /// No key has a token.
-    NoToken(BearerError),
     /// A body that can be sent once only.
     Stream,
     /// Reqwest's own.

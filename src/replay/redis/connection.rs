@@ -1,0 +1,275 @@
+//! One connection to Redis at a time: left when it is of no use, and made anew at a limited rate.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError,
+};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::ReplayStoreError;
+
+/// How long connecting may take. No call waits so long, but the next ones profit.
+const CONNECTING: Duration = Duration::from_secs(5);
+/// After a connection that never worked, how long until the next.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes connections, and holds the one in use.
+pub(super) struct Connector {
+    client: Client,
+    login: RedisConnectionInfo,
+    link: Mutex<Option<Arc<Link>>>,
+    policy: Mutex<Option<Policy>>,
+}
+
+/// A connection, or an attempt at one.
+struct Link {
+    began: Instant,
+    outcome: watch::Receiver<Option<Result<MultiplexedConnection, ReplayStoreError>>>,
+    /// Whether the server has done something for us.
+    worked: AtomicBool,
+    /// Why it must not be used any more.
+    left: OnceLock<ReplayStoreError>,
+}
+
+/// Whether the server removes keys that have not run out.
+#[derive(Clone, PartialEq, Eq)]
+enum Policy {
+    Keeps,
+    Evicts(String),
+    /// With the code of the server's error.
+    Unreadable(String),
+}
+
+impl Connector {
+    pub(super) fn new(server: ConnectionInfo) -> Self {
+        let login = server.redis_settings().clone();
+        // Without the login: `connect` does that, because the client drops the server's code.
+        let server = server.set_redis_settings(RedisConnectionInfo::default());
+        Self {
+            client: Client::open(server).expect("it is parsed already"),
+            login,
+            link: Mutex::default(),
+            policy: Mutex::default(),
+        }
+    }
+
+    /// Sends `command`; and if a connection that has worked turns out to be of no use any more,
+    /// sends it again on a new one. The server has closed it, for example, or has become a replica,
+    /// or the runtime that made it has ended. Each wait is limited by `patience`.
+    pub(super) async fn query<T: FromRedisValue>(
+        self: &Arc<Self>,
+        name: &'static str,
+        command: &Cmd,
+        patience: Duration,
+    ) -> Result<T, ReplayStoreError> {
+        let link = self.link();
+        let worked = link.worked.load(Ordering::Relaxed);
+        match link.query(name, command, patience).await {
+            Err(Failed::Elsewhere(_)) if worked => self.link().query(name, command, patience).await,
+            result => result,
+        }
+        .map_err(Failed::into_error)
+    }
+
+    fn link(self: &Arc<Self>) -> Arc<Link> {
+        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*link {
+            Some(link) if !link.is_to_be_replaced() => Arc::clone(link),
+            _ => Arc::clone(link.insert(Arc::new(self.begin()))),
+        }
+    }
+
+    /// In a task of its own, so that a caller who gives up does not end what others wait for.
+    fn begin(self: &Arc<Self>) -> Link {
+        let (outcome, received) = watch::channel(None);
+        let connector = Arc::clone(self);
+        tokio::spawn(async move {
+            let connected = timeout(CONNECTING, connector.connect()).await;
+            let connected = connected.unwrap_or_else(|_| Err(unavailable("connecting timed out")));
+            outcome.send_replace(Some(connected));
+        });
+        Link {
+            began: Instant::now(),
+            outcome: received,
+            worked: AtomicBool::new(false),
+            left: OnceLock::new(),
+        }
+    }
+
+    async fn connect(&self) -> Result<MultiplexedConnection, ReplayStoreError> {
+        // The limits are ours: `CONNECTING`, and the patience of each call.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting.await.map_err(|error| explain("CONNECT", &error))?;
+        if let Some(password) = self.login.password() {
+            let mut auth = redis::cmd("AUTH");
+            if let Some(user) = self.login.username() {
+                auth.arg(user);
+            }
+            let done = auth.arg(password).exec_async(&mut connection).await;
+            done.map_err(|error| explain("AUTH", &error))?;
+        }
+        if self.login.db() != 0 {
+            let mut select = redis::cmd("SELECT");
+            let done = select.arg(self.login.db()).exec_async(&mut connection).await;
+            done.map_err(|error| explain("SELECT", &error))?;
+        }
+        self.check_policy(&mut connection).await?;
+        Ok(connection)
+    }
+
+    /// Says, when it is new, that the server may remove our keys or would not tell.
+    async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), ReplayStoreError> {
+        const NAME: &str = "maxmemory-policy";
+        let mut command = redis::cmd("CONFIG");
+        command.arg("GET").arg(NAME);
+        let read: Result<HashMap<String, String>, _> = command.query_async(connection).await;
+        let policy = match read.map(|mut settings| settings.remove(NAME)) {
+            Ok(Some(policy)) if policy == "noeviction" => Policy::Keeps,
+            Ok(Some(policy)) => Policy::Evicts(word(&policy)),
+            Ok(None) => Policy::Unreadable("nothing".into()),
+            Err(error) => match explain("CONFIG", &error) {
+                ReplayStoreError::Server { code, .. } if code != "NOAUTH" => Policy::Unreadable(code),
+                error => return Err(error),
+            },
+        };
+        let mut known = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.as_ref() != Some(&policy) {
+            match &policy {
+                Policy::Keeps => {}
+                Policy::Evicts(policy) => tracing::error!(
+                    policy,
+                    "Redis may remove keys of the replay guard, and then replays are accepted: \
+                     set maxmemory-policy to noeviction"
+                ),
+                Policy::Unreadable(response) => tracing::warn!(
+                    response,
+                    "cannot read maxmemory-policy from Redis: make sure that it is noeviction, \
+                     or keys of the replay guard are removed and replays accepted"
+                ),
+            }
+            *known = Some(policy);
+        }
+        Ok(())
+    }
+}
+
+/// Why a command got no result.
+enum Failed {
+    /// Another connection can do better.
+    Elsewhere(ReplayStoreError),
+    Here(ReplayStoreError),
+}
+
+impl Failed {
+    fn into_error(self) -> ReplayStoreError {
+        match self {
+            Self::Elsewhere(error) | Self::Here(error) => error,
+        }
+    }
+}
+
+impl Link {
+    async fn query<T: FromRedisValue>(
+        &self,
+        name: &'static str,
+        command: &Cmd,
+        patience: Duration,
+    ) -> Result<T, Failed> {
+        let mut connection = self.connection(patience).await.map_err(Failed::Here)?;
+        let Ok(response) = timeout(patience, command.query_async(&mut connection)).await else {
+            // It may be dead: the network tells nobody that a server has gone.
+            let error = format!("no response within {patience:?}");
+            return Err(Failed::Here(self.leave(ReplayStoreError::Unavailable(error))));
+        };
+        let error = match response {
+            Ok(response) => {
+                self.worked.store(true, Ordering::Relaxed);
+                return Ok(response);
+            }
+            Err(error) => error,
+        };
+        let failed = explain(name, &error);
+        Err(match failed.code() {
+            // It cannot take what we write. After a failover the old primary is a replica, and the
+            // name in the URL leads to the new one.
+            Some("READONLY" | "LOADING" | "MASTERDOWN") => Failed::Elsewhere(self.leave(failed)),
+            Some(_) => {
+                self.worked.store(true, Ordering::Relaxed);
+                Failed::Here(failed)
+            }
+            // If it was written all the same, the second time it counts as seen: that is safe.
+            None if error.is_connection_dropped() => Failed::Elsewhere(self.leave(failed)),
+            None => Failed::Here(self.leave(failed)),
+        })
+    }
+
+    async fn connection(&self, patience: Duration) -> Result<MultiplexedConnection, ReplayStoreError> {
+        if let Some(error) = self.left.get() {
+            return Err(error.clone());
+        }
+        let mut outcome = self.outcome.clone();
+        match timeout(patience, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().expect("waited for"),
+            Ok(Err(_)) => Err(unavailable("its runtime ended while it was connecting")),
+            Err(_) => {
+                let error = format!("no connection within {patience:?}");
+                Err(ReplayStoreError::Unavailable(error))
+            }
+        }
+    }
+
+    fn leave(&self, error: ReplayStoreError) -> ReplayStoreError {
+        self.left.get_or_init(|| error.clone());
+        error
+    }
+
+    fn is_to_be_replaced(&self) -> bool {
+        let connected = self.outcome.borrow().as_ref().map(Result::is_ok);
+        // Its task is gone without an outcome: its runtime has ended.
+        let orphaned = connected.is_none() && self.outcome.has_changed().is_err();
+        // Nothing has run its task for too long: its runtime is there, but nobody drives it.
+        let stuck = connected.is_none() && self.began.elapsed() > 2 * CONNECTING;
+        let over = stuck || connected == Some(false) || self.left.get().is_some();
+        let worked = self.worked.load(Ordering::Relaxed);
+        orphaned || over && (worked || self.began.elapsed() >= PAUSE)
+    }
+}
+
+/// Says what went wrong without the text of a server or of the URL: either may hold a secret.
+fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
+    if let Some(code) = error.code() {
+        return ReplayStoreError::Server {
+            command,
+            code: word(code),
+        };
+    }
+    unavailable(match error.kind() {
+        _ if error.is_connection_refusal() => "connection refused",
+        _ if error.is_timeout() => "connecting timed out",
+        _ if error.is_connection_dropped() => "connection lost",
+        // Only to tell which it is: the text stays here.
+        _ if error.to_string().contains("certificate") => "its TLS certificate is not accepted",
+        ErrorKind::Io => "the host cannot be resolved or reached",
+        ErrorKind::Parse => "it does not speak Redis",
+        _ => error.category(),
+    })
+}
+
+fn unavailable(why: &str) -> ReplayStoreError {
+    ReplayStoreError::Unavailable(why.to_owned())
+}
+
+/// What can be an error code or the name of a policy, and nothing else.
+fn word(text: &str) -> String {
+    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "-_".contains(*char);
+    text.chars().take_while(is_plain).take(32).collect()
+}
