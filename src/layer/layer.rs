@@ -216,11 +216,10 @@ impl InngestAuth {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
 
-    /// Sets how many bytes all verified bodies may hold together while they wait for the inner
-    /// service to be ready, or for a replay store (default: 256 MiB). Beyond it, requests are
-    /// rejected with 503, and Inngest retries them later.
-    ///
-    /// What the inner service holds once it has taken a request is not counted.
+    /// Sets how many bytes all verified bodies of more than 64 KiB may hold together until their
+    /// handlers read them: while they wait for a replay store, or in the queue of a concurrency
+    /// limit (default: 256 MiB). Beyond it, requests are rejected with 503, and Inngest retries them
+    /// later.
     pub fn verified_backlog(self, bytes: usize) -> Self {
         self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }
