@@ -92,11 +92,15 @@ pub(super) fn announced_len(headers: &HeaderMap) -> Option<u64> {
 
 /// Parses `1*DIGIT` (RFC 9110 §8.6): a sign, which `str::parse` takes, is no part of it.
 fn parse_len(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok()?;
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = value.as_bytes();
+    let add = |len: u64, &digit: &u8| {
+        let digit = u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        len.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() {
         return None;
     }
-    digits.parse().ok()
+    digits.iter().try_fold(0, add)
 }
 
 /// Returns `true` if the sender waits to be told to send the body.
@@ -129,4 +133,72 @@ pub(super) fn strip_unsigned_sync(headers: &mut HeaderMap) {
 /// Returns `true` if the header says that the sync goes in band.
 pub(super) fn is_in_band(headers: &HeaderMap) -> bool {
     headers.get(SYNC_KIND).is_some_and(|kind| kind == "in_band")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_digits_and_nothing_else() {
+        for (text, len) in [
+            ("0", Some(0)),
+            ("962", Some(962)),
+            ("0962", Some(962)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999999999999", None),
+            ("", None),
+            ("+2", None),
+            ("-2", None),
+            (" 2", None),
+            ("2 ", None),
+            ("2,2", None),
+            ("0x2", None),
+            ("2a", None),
+            ("/", None),
+            (":", None),
+        ] {
+            assert_eq!(parse_len(&HeaderValue::from_static(text)), len, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_what_its_method_query_and_body_say() {
+        for (method, uri, run_id, len, purpose) in [
+            ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),
+            ("POST", "/?probe=trust", false, 7, Purpose::TrustProbe),
+            ("POST", "/?a=b&%70robe=tr%75st", false, 0, Purpose::TrustProbe),
+            ("GET", "/?probe=trust", false, 7, Purpose::Call),
+            ("PUT", "/?probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=other", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&fnId=a", false, 0, Purpose::Call),
+            ("POST", "/?fnId=a&probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&stepId=a", false, 0, Purpose::Call),
+            ("POST", "/", false, 0, Purpose::Call),
+            ("PUT", "/", false, 7, Purpose::Sync),
+            ("PUT", "/?deployId=1", false, 0, Purpose::Sync),
+            ("PUT", "/?fnId=a", false, 0, Purpose::Call),
+            ("PUT", "/?a=b&st%65pId=a", false, 0, Purpose::Call),
+            ("GET", "/?fnId=a", false, 0, Purpose::Introspection),
+            ("HEAD", "/", false, 0, Purpose::Introspection),
+            ("GET", "/", false, 1, Purpose::Call),
+            ("HEAD", "/", false, 1, Purpose::Call),
+            ("GET", "/", true, 0, Purpose::Call),
+            ("HEAD", "/", true, 0, Purpose::Call),
+            ("get", "/", false, 0, Purpose::Call),
+            ("DELETE", "/", false, 0, Purpose::Call),
+        ] {
+            let mut request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            if run_id {
+                request.headers_mut().insert(RUN_ID, HeaderValue::from_static("run"));
+            }
+            assert_eq!(
+                Purpose::of(&request, len),
+                purpose,
+                "{method} {uri} {len}, run id: {run_id}"
+            );
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
 use super::body::budget::Budget;
 use super::body::buffer::Buffer;
@@ -172,7 +172,7 @@ impl Policy {
         *request.body_mut() = body;
         forward(request, len, caller);
         // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
-        let may_sign = first_use || purpose == Purpose::TrustProbe;
+        let may_sign = (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
         Admitted {
             caller,
             purpose,
