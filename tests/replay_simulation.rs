@@ -47,6 +47,9 @@ const URLS: [&str; 5] = [
     "/api/inngest?probe=trust",
 ];
 
+/// What a response begins with, if it is new each time.
+const RESPONSE: &str = "{\"response\":";
+
 /// What holds in a world, or does not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Promise {
@@ -127,6 +130,15 @@ struct Inside {
     /// The MACs, and when they are forgotten.
     entries: BTreeMap<[u8; 32], Instant>,
     lost: HashMap<[u8; 32], u32>,
+}
+
+/// A signature that was good for something.
+struct Used {
+    runs: u32,
+    /// Whether it was our own, of a response.
+    response: bool,
+    /// How often the store lost it.
+    lost: u32,
 }
 
 impl SimulatedStore {
@@ -288,7 +300,7 @@ async fn handle(request: Request<Body>, happened: Arc<Mutex<Happened>>, pause: u
     let body = if echo {
         body
     } else {
-        format!("{{\"response\":{number}}}").into()
+        format!("{RESPONSE}{number}}}").into()
     };
     let response = Response::builder().header("x-inngest-sync-kind", "in_band");
     response.body(Body::from(body)).unwrap()
@@ -454,8 +466,8 @@ async fn send(service: Service, request: Request<Body>, happened: &Mutex<Happene
     Some(Captured { header, body })
 }
 
-/// Lives through one world, and returns what ran more than once, with how often its key was lost.
-fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<(u32, u32)>, Counts) {
+/// Lives through one world.
+fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<Used>, Counts) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -473,35 +485,44 @@ fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<(
         let inside = world.store.inside.lock().unwrap();
         let mut happened = world.happened.lock().unwrap();
         let runs = std::mem::take(&mut happened.runs);
-        let again: Vec<_> = runs
-            .into_iter()
-            .filter(|&(_, runs)| runs > 1)
-            .map(|((signed_at, body), runs)| {
-                let header = key.sign(&body, signed_at).to_string();
-                let mac = hex::decode(&header[header.len() - 64..]).unwrap();
-                let lost = inside.lost.get(&mac[..]).copied();
-                (runs, lost.unwrap_or_default())
-            })
-            .collect();
+        let used = runs.into_iter().map(|((signed_at, body), runs)| {
+            let header = key.sign(&body, signed_at).to_string();
+            let mac = hex::decode(&header[header.len() - 64..]).unwrap();
+            Used {
+                runs,
+                response: body.starts_with(RESPONSE.as_bytes()),
+                lost: inside.lost.get(&mac[..]).copied().unwrap_or_default(),
+            }
+        });
+        let used: Vec<_> = used.collect();
         let mut counts = std::mem::take(&mut happened.counts);
         counts.worlds = 1;
-        counts.runs_again = again.iter().map(|&(runs, _)| u64::from(runs) - 1).sum();
-        (again, counts)
+        let again = |used: &Used| u64::from(used.runs - u32::from(!used.response));
+        counts.runs_again = used.iter().map(again).sum();
+        // A call, the response to it, and the constant that a trust probe gets.
+        assert!(
+            promise == Promise::KeysLost || inside.entries.len() as u64 <= 3 * counts.signed,
+            "seed {seed}: filled"
+        );
+        (used, counts)
     })
 }
 
-/// Lives through many worlds. In each, a signature runs no more often than `most` says by how often its key was lost.
+/// Lives through many worlds. In each, a call runs no more often than `most` says, by how often its key was lost, and a
+/// response of ours once less: never, if nothing is lost.
 fn live_through(what: &str, seeds: u64, promise: Promise, most: impl Fn(u32) -> u32) -> Counts {
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
     let ring = KeyRing::from(key.clone());
     let mut all = Counts::default();
     let first = setting("REPLAY_SEED", 1);
     for seed in first..first + seeds {
-        let (again, counts) = live(seed, promise, &key, &ring);
-        for (runs, lost) in again {
+        let (used, counts) = live(seed, promise, &key, &ring);
+        for Used { runs, response, lost } in used {
+            let what = if response { "response" } else { "call" };
+            let most = most(lost) - u32::from(response);
             assert!(
-                runs <= most(lost),
-                "seed {seed}: {runs} runs of one signature, {lost} times lost"
+                runs <= most,
+                "seed {seed}: {runs} runs of one {what}, {lost} times lost"
             );
         }
         all.worlds += counts.worlds;
