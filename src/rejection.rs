@@ -214,6 +214,8 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
+    /// 503: the verified bodies that wait for the handler have used up the layer's backlog.
+    BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
     /// 500: the configuration cannot be used; the start-up log says why.
@@ -238,7 +240,7 @@ impl RejectionKind {
             Self::BodyTooLarge => 413,
             Self::BodyTooSlow => 408,
             Self::BodyBroken => 400,
-            Self::OverBudget | Self::StoreUnavailable => 503,
+            Self::OverBudget | Self::BacklogFull | Self::StoreUnavailable => 503,
             Self::Unconfigured | Self::NoTime => 500,
         }
     }
@@ -259,6 +261,7 @@ impl RejectionKind {
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
             Self::OverBudget => "over_budget",
+            Self::BacklogFull => "backlog_full",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unconfigured => "unconfigured",
             Self::NoTime => "no_time",
@@ -279,6 +282,7 @@ impl RejectionKind {
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
+            Self::BacklogFull => "the verified bodies that wait for the handler have used up their backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

@@ -112,7 +112,9 @@ pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
 /// Makes the headers agree with the body that is forwarded: `len` bytes, said once, and nothing about how they were sent.
 pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
-    let right = (said.next().and_then(parse_len), said.next()) == (Some(len as u64), None);
+    // Without leading zeros, which a parser behind us may take for octal.
+    let plain = |value: &&HeaderValue| value.len() == 1 || !value.as_bytes().starts_with(b"0");
+    let right = (said.next().filter(plain).and_then(parse_len), said.next()) == (Some(len as u64), None);
     if !right {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }

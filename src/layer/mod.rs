@@ -8,6 +8,7 @@ mod headers;
     reason = "named after the type's role, as elsewhere in the Tower ecosystem"
 )]
 mod layer;
+mod log;
 mod policy;
 mod response;
 mod service;

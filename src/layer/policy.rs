@@ -1,6 +1,7 @@
 //! The settings that requests are checked against, and the steps, in order. (The layer's page counts them.)
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use super::body::backlog::Backlog;
 use super::body::budget::Budget;
 use super::body::buffer::Buffer;
-use super::body::read::{Frames, drain};
+use super::body::read::{drain, read};
 use super::caller::Caller;
 use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
+use super::log::Limiter;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
 use crate::config::Mode;
@@ -25,6 +28,9 @@ use crate::verify::Verified;
 
 /// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// The same on HTTP/2, where streams are cheaper than connections; and how many bytes.
+const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
+const HTTP2_DRAIN: usize = 64 * 1024;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
 #[derive(Clone)]
@@ -34,6 +40,7 @@ pub(super) struct Policy {
     pub(super) body_limit: usize,
     pub(super) body_deadline: Duration,
     pub(super) budget: Arc<Budget>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) insecure_unsigned_sync: bool,
     pub(super) sign_responses: SignResponses,
     pub(super) replay: Option<replay::Guard>,
@@ -41,6 +48,7 @@ pub(super) struct Policy {
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// What is known of a request that was admitted.
@@ -48,6 +56,8 @@ pub(super) struct Admitted {
     caller: Caller,
     purpose: Purpose,
     signer: Option<ResponseSigner>,
+    /// Bytes of its body that the layer holds.
+    body_len: usize,
 }
 
 /// What is known of a request that was rejected.
@@ -82,7 +92,7 @@ impl Policy {
         let (body, proof) = self.verify(verifier, request).await?;
         let purpose = Purpose::of(request, body.len());
         let first_use = self
-            .record(verifier, &proof.signature, purpose)
+            .record(verifier, &proof.signature, purpose, body.len())
             .await
             .map_err(Rejected::read)?;
         Ok(self.forward_verified(request, body, proof, purpose, first_use))
@@ -91,16 +101,17 @@ impl Policy {
     /// Checks the headers, reads the body and compares: steps 3 to 9.
     async fn verify(&self, verifier: &Verifier, request: &mut Request<Body>) -> Result<(Buffer, Proof), Rejected> {
         let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
-        let mut body = Buffer::default();
-        self.read_body(request.body_mut(), &mut check, &mut body)
-            .await
-            .map_err(|kind| Rejected {
-                rejection: kind.into(),
-                unread: match kind {
-                    RejectionKind::OverBudget => Unread::AtMost(check.left()),
-                    _ => Unread::Endless,
-                },
-            })?;
+        // The MAC runs along.
+        let read = read(request.body_mut(), self.body_deadline, &self.budget, |frame| {
+            check.update(frame)
+        });
+        let body = read.await.map_err(|kind| Rejected {
+            rejection: kind.into(),
+            unread: match kind {
+                RejectionKind::OverBudget => Unread::AtMost(check.left()),
+                _ => Unread::Endless,
+            },
+        })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
             Err(rejection) => {
@@ -110,32 +121,21 @@ impl Policy {
         }
     }
 
-    /// Reads the body under its limits, while the MAC runs along: step 7.
-    ///
-    /// Its share of the budget is released on return: what is rejected is freed, and what is verified is no stranger's.
-    async fn read_body(&self, body: &mut Body, check: &mut Check, buffer: &mut Buffer) -> Result<(), RejectionKind> {
-        let mut share = self.budget.share();
-        let mut frames = Frames::new(body, self.body_deadline);
-        while let Some(frame) = frames.next().await {
-            let frame = frame?;
-            check.update(&frame)?;
-            if !share.grow_to(buffer.held_with(frame.len())) {
-                *buffer = Buffer::default();
-                return Err(RejectionKind::OverBudget);
-            }
-            buffer.push(frame);
-        }
-        Ok(())
-    }
-
     /// Checks that the window is still open and records the signature: step 10.
     ///
     /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
-    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
+    async fn record(
+        &self,
+        verifier: &Verifier,
+        signature: &Signature,
+        purpose: Purpose,
+        body_len: usize,
+    ) -> Result<bool, Rejection> {
         // A slow body must not outlive the window: what is recorded too late may have been forgotten.
         let now = verifier.check_fresh(signature)?;
         let Some(guard) = &self.replay else { return Ok(true) };
-        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
+        let recorded = pin!(guard.record(signature, now, verifier.window(), self.replay_skew));
+        let recorded = self.backlog.wait(body_len, recorded).await?;
         // Nor must a slow store: when its response comes, it may have forgotten the signature again.
         verifier.check_fresh(signature)?;
         match recorded {
@@ -144,13 +144,16 @@ impl Policy {
             Ok(_) if purpose.runs_nothing() => Ok(false),
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
-            Err(error) if self.replay_fails_open => {
-                tracing::warn!(%error, "a request is admitted that may be a replay");
-                Ok(true)
-            }
             Err(error) => {
-                tracing::warn!(%error, "a request is rejected that may be a replay");
-                Err(RejectionKind::StoreUnavailable.into())
+                let admitted = self.replay_fails_open;
+                if let Some(suppressed) = self.limiter.permit("replay_store") {
+                    tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
+                }
+                if admitted {
+                    Ok(true)
+                } else {
+                    Err(RejectionKind::StoreUnavailable.into())
+                }
             }
         }
     }
@@ -177,14 +180,17 @@ impl Policy {
             caller,
             purpose,
             signer: Some(proof.signer).filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
+            body_len: len,
         }
     }
 
     /// Forwards a request untouched, marked: step 1.
     fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admitted {
         let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        if from_cloud && key_set {
+        let hint = from_cloud && key_set;
+        if let Some(suppressed) = hint.then(|| self.limiter.permit("dev_cloud")).flatten() {
             tracing::warn!(
+                suppressed,
                 "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
             );
         }
@@ -195,11 +201,20 @@ impl Policy {
 
     /// Forwards a sync without its body, and without what its headers say about it: step 3.
     async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admitted {
-        drain(request.body_mut(), self.body_limit, self.drain_time()).await;
+        drain(request.body_mut(), self.body_limit, DRAIN_TIME.min(self.body_deadline)).await;
         *request.body_mut() = Body::empty();
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
         Admitted::unverified(Caller::UnsignedSync)
+    }
+
+    /// Waits in the backlog for `ready`, the inner service's readiness: step 12.
+    pub(super) fn wait<F: Future + Unpin>(
+        &self,
+        admitted: &Admitted,
+        ready: F,
+    ) -> impl Future<Output = Result<F::Output, RejectionKind>> {
+        self.backlog.wait(admitted.body_len, ready)
     }
 
     /// Marks the response, and signs it if that is required: step 13.
@@ -213,7 +228,7 @@ impl Policy {
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
             && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
         {
-            sign::warn_unsigned(admitted.purpose, why);
+            sign::warn_unsigned(admitted.purpose, why, &self.limiter);
         }
     }
 
@@ -262,35 +277,63 @@ impl Policy {
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
     pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
-        log(&rejected.rejection);
-        response::reject(rejected.rejection, close, self.on_rejection.as_deref())
+        self.respond_to(rejected.rejection, close)
+    }
+
+    /// Makes the response to a rejected request whose body is out of the way.
+    ///
+    /// `close`: its connection cannot be used again.
+    pub(super) fn respond_to(&self, rejection: Rejection, close: bool) -> Response<Body> {
+        self.log(&rejection);
+        response::reject(rejection, close, self.on_rejection.as_deref())
     }
 
     /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
     ///
     /// On HTTP/1 an unread body closes the connection, and a sender that is still writing may then see a reset in place
-    /// of the response.
+    /// of the response; and a closed connection would tell a stale signature from a wrong one. On HTTP/2 some clients
+    /// take the reset of a stream that they still write to for a failure.
     async fn drain(&self, unread: &Unread, request: &mut Request<Body>) -> bool {
-        if request.version() >= Version::HTTP_2 || http_body::Body::is_end_stream(request.body()) {
-            return true;
-        }
-        match *unread {
+        let http1 = request.version() < Version::HTTP_2;
+        let (most, time) = if http1 {
+            (self.body_limit, DRAIN_TIME)
+        } else {
+            (HTTP2_DRAIN, HTTP2_DRAIN_TIME)
+        };
+        let drained = match *unread {
             Unread::Nothing => true,
+            _ if http_body::Body::is_end_stream(request.body()) => true,
             Unread::Endless => false,
-            Unread::AtMost(_) if self.never_arrives(request.headers()) => false,
-            Unread::AtMost(limit) => drain(request.body_mut(), limit, self.drain_time()).await,
+            Unread::AtMost(_) if never_arrives(request.headers(), most) => false,
+            Unread::AtMost(limit) => drain(request.body_mut(), limit.min(most), time.min(self.body_deadline)).await,
+        };
+        drained || !http1
+    }
+
+    /// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
+    fn log(&self, rejection: &Rejection) {
+        use RejectionKind as Kind;
+        let kind = rejection.kind();
+        let debug = matches!(
+            kind,
+            Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken
+        );
+        let enabled = if debug {
+            tracing::enabled!(tracing::Level::DEBUG)
+        } else {
+            tracing::enabled!(tracing::Level::WARN)
+        };
+        match enabled.then(|| self.limiter.permit(kind.as_str())).flatten() {
+            Some(suppressed) if debug => tracing::debug!(?rejection, suppressed, "rejected: {rejection}"),
+            Some(suppressed) => tracing::warn!(?rejection, suppressed, "rejected: {rejection}"),
+            None => {}
         }
     }
+}
 
-    /// Returns `true` if the sender waits to be told to send the body, or announced more than the limit.
-    fn never_arrives(&self, headers: &HeaderMap) -> bool {
-        headers::waits_for_continue(headers)
-            || headers::announced_len(headers).is_some_and(|len| len > self.body_limit as u64)
-    }
-
-    fn drain_time(&self) -> Duration {
-        DRAIN_TIME.min(self.body_deadline)
-    }
+/// Returns `true` if the sender waits to be told to send the body, or announced more than is drained.
+fn never_arrives(headers: &HeaderMap, most: usize) -> bool {
+    headers::waits_for_continue(headers) || headers::announced_len(headers).is_some_and(|len| len > most as u64)
 }
 
 impl Admitted {
@@ -299,6 +342,7 @@ impl Admitted {
             caller,
             purpose: Purpose::Call,
             signer: None,
+            body_len: 0,
         }
     }
 
@@ -350,17 +394,6 @@ fn mark(extensions: &mut Extensions, caller: Caller) {
         None => {
             extensions.remove::<Verified>();
         }
-    }
-}
-
-/// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
-fn log(rejection: &Rejection) {
-    use RejectionKind as Kind;
-    match rejection.kind() {
-        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
-            tracing::debug!(?rejection, "rejected: {rejection}");
-        }
-        _ => tracing::warn!(?rejection, "rejected: {rejection}"),
     }
 }
 

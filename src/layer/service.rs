@@ -68,7 +68,7 @@ where
     }
 }
 
-/// Handles one request. The steps are those of the [crate's front page](crate).
+/// Handles one request. The steps are those of [`InngestAuth`](crate::InngestAuth).
 ///
 /// A block and not an `async fn`, which would store its arguments twice.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` takes 256 bytes more")]
@@ -93,7 +93,10 @@ where
             response::trust_probe()
         } else {
             // Step 12: only now does the inner service exist for this request.
-            poll_fn(|cx| inner.poll_ready(cx)).await?;
+            match policy.wait(&admitted, poll_fn(|cx| inner.poll_ready(cx))).await {
+                Ok(ready) => ready?,
+                Err(kind) => return Ok(policy.respond_to(kind.into(), false)),
+            }
             inner.call(request).await?.map(Body::new)
         };
         // Step 13.

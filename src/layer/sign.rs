@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 
 use super::body::buffer::Buffer;
 use super::headers::{Purpose, SIGNATURE, is_in_band};
+use super::log::Limiter;
 use crate::signature::Signature;
 use crate::verifier::ResponseSigner;
 
@@ -89,10 +90,12 @@ impl SignResponses {
 }
 
 /// Warns if Inngest will not take the response without a signature.
-pub(super) fn warn_unsigned(purpose: Purpose, why: Unsigned) {
+pub(super) fn warn_unsigned(purpose: Purpose, why: Unsigned, limiter: &Limiter) {
     let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
-    if required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired) {
+    let warns = required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired);
+    if let Some(suppressed) = warns.then(|| limiter.permit("unsigned_response")).flatten() {
         tracing::warn!(
+            suppressed,
             reason = ?why,
             "the response to an in-band sync or a trust probe is sent unsigned: Inngest will not accept it"
         );
@@ -126,7 +129,7 @@ pub(super) async fn buffer(body: &mut Body) -> Result<Buffered, BoxError> {
     let mut buffered = Buffered::default();
     while let Some(frame) = body.frame().await {
         match frame?.into_data() {
-            Ok(data) => buffered.bytes.push(data),
+            Ok(data) => buffered.bytes.keep(data),
             Err(frame) => buffered.trailers = frame.into_trailers().ok().map(Box::new),
         }
         if buffered.bytes.len() as u64 > declared {

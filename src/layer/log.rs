@@ -1,0 +1,75 @@
+//! Log lines that strangers can cause: a few of each kind a minute, whatever is sent.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Lines of one kind in each period, and how long that is.
+const LINES: u32 = 10;
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Limits log lines, each kind by itself: a flood of one must not hide another.
+#[derive(Default)]
+pub(super) struct Limiter(Mutex<BTreeMap<&'static str, Period>>);
+
+struct Period {
+    end: Instant,
+    lines: u32,
+    suppressed: u64,
+}
+
+/// How many lines were suppressed before this one, if any: a field of that line.
+pub(super) type Suppressed = Option<u64>;
+
+impl Limiter {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Permits a line of this kind, or returns `None` if there were enough.
+    pub(super) fn permit(&self, kind: &'static str) -> Option<Suppressed> {
+        let now = Instant::now();
+        let mut kinds = self.0.lock().expect("nothing panics while it is locked");
+        let period = kinds.entry(kind).or_insert(Period {
+            end: now,
+            lines: 0,
+            suppressed: 0,
+        });
+        if now >= period.end {
+            period.end = now + PERIOD;
+            period.lines = LINES;
+        }
+        if period.lines == 0 {
+            period.suppressed += 1;
+            return None;
+        }
+        period.lines -= 1;
+        let suppressed = std::mem::take(&mut period.suppressed);
+        Some((suppressed > 0).then_some(suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_lines_a_minute_and_the_next_says_how_many_were_suppressed() {
+        let limiter = Limiter::new();
+        for suppressed in [None, Some(91), Some(91)] {
+            assert_eq!(limiter.permit("stale"), Some(suppressed));
+            for _ in 1..10 {
+                assert_eq!(limiter.permit("stale"), Some(None));
+            }
+            for _ in 0..90 {
+                assert_eq!(limiter.permit("stale"), None);
+            }
+            tokio::time::advance(PERIOD.saturating_sub(Duration::from_secs(1))).await;
+            assert_eq!(limiter.permit("stale"), None);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(limiter.permit("wrong_signature"), Some(None), "another kind");
+    }
+}
