@@ -128,9 +128,13 @@ impl Rejection {
 
 impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Self {
+        let kind = match error {
+            SignatureError::Joined => RejectionKind::Doubled,
+            _ => RejectionKind::Malformed,
+        };
         Self {
             detail: Some(Detail::Signature(error)),
-            ..Self::new(RejectionKind::Malformed)
+            ..Self::new(kind)
         }
     }
 }
@@ -275,7 +279,7 @@ impl RejectionKind {
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
             Self::Future => "the signature is further in the future than the tolerance: compare the clocks",
-            Self::WrongSignature => "no key matches the signature: compare the keys' fingerprints",
+            Self::WrongSignature => "no key matches the signature",
             Self::Replayed => "this signature was accepted before",
             Self::BeforeStart => "signed before this process started: another process may have accepted it",
             Self::BodyTooLarge => "the body is over the limit",

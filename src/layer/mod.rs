@@ -13,6 +13,7 @@ mod policy;
 mod response;
 mod service;
 mod sign;
+mod start;
 
 pub use caller::{Caller, CallerRejection};
 pub use layer::{InngestAuth, Status};
