@@ -104,9 +104,9 @@ impl InngestAuth {
     /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
-            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set: *key_set }),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
+            Mode::Cloud(keys) => Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync()),
+            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set }),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(error)),
         }
     }
 
