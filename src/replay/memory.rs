@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::error::ReplayStoreError;
 use super::start::Start;
-use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
+use super::{Recorded, ReplayStore, Sighting};
 use crate::clock::Clock;
 
 /// A replay store in memory, exact and bounded. For a service that runs in one process.
@@ -134,14 +135,12 @@ impl MemoryReplayStore {
         let before_start = state.start.is_after(sighting, uptime, self.clock_error);
         state.lifetime = state.lifetime.max(sighting.lifetime());
         state.forget(sighting.now);
-        if sighting.until < sighting.now || state.entries.contains(&entry) {
+        let known = state.entries.contains(&entry) || state.forgotten.contains(sighting.signed_at);
+        if known || sighting.seconds_left().is_none() {
             return Ok(Recorded::Seen);
         }
         if before_start && !self.accepts_before_start {
             return Ok(Recorded::BeforeStart);
-        }
-        if state.forgotten.contains(sighting.signed_at) {
-            return Ok(Recorded::Seen);
         }
         if state.entries.len() >= self.capacity {
             return Err(ReplayStoreError::Full);
