@@ -12,7 +12,7 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{Caller, Config, InngestApiAuth, InngestApiAuthService, Keys};
+use inngest_auth::{Caller, Config, InngestApiAuth, InngestApiAuthService, KeyRing, Keys};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
@@ -141,7 +141,7 @@ impl Registry {
 
     /// What the app is: the response to a `GET`. Whoever is not known learns less, as in dev mode.
     pub(crate) fn inspection(&self, caller: Caller) -> Value {
-        let keys = self.config.keys().map(|ring| ring.snapshot());
+        let keys = self.config.keys().map(KeyRing::snapshot);
         let fallback = keys.as_deref().and_then(Keys::fallback);
         let mut inspection = json!({
             "schema_version": "2024-05-24",
