@@ -6,13 +6,9 @@ use std::ffi::OsString;
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
+use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FALLBACK, SIGNING_KEY_FALLBACK_FILE, SIGNING_KEY_FILE};
 use super::source::{Found, KeySource, Slot};
 
-pub(super) const SIGNING_KEY: &str = "INNGEST_SIGNING_KEY";
-pub(super) const SIGNING_KEY_FALLBACK: &str = "INNGEST_SIGNING_KEY_FALLBACK";
-pub(super) const SIGNING_KEY_FILE: &str = "INNGEST_SIGNING_KEY_FILE";
-pub(super) const SIGNING_KEY_FALLBACK_FILE: &str = "INNGEST_SIGNING_KEY_FALLBACK_FILE";
-pub(super) const DEV: &str = "INNGEST_DEV";
 const UNAUTHED_SYNC: &str = "INNGEST_ENABLE_UNAUTHED_SYNC";
 /// Where the API is, the first that is set.
 const API: [&str; 2] = ["INNGEST_API_BASE_URL", "INNGEST_BASE_URL"];
@@ -158,9 +154,7 @@ impl Vars {
         match (self.text(variable)?, self.text(file)?) {
             (None, None) => Ok(Slot::Unset),
             (Some(_), Some(_)) => Err(ConfigError::BothSet { variable, file }),
-            (Some(text), None) => {
-                Ok(Found::parse(variable, text)?.map_or(Slot::Unset, Slot::Value))
-            }
+            (Some(text), None) => Ok(Found::parse(variable, text)?.map_or(Slot::Unset, Slot::Value)),
             (None, Some(path)) => Ok(Slot::File {
                 variable: file,
                 path: path.into(),
@@ -441,8 +435,7 @@ mod tests {
             SIGNING_KEY_FALLBACK_FILE,
         ];
         for variable in needed.into_iter().chain([DEV, UNAUTHED_SYNC]) {
-            let config =
-                Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
+            let config = Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
             match variable {
                 // Set properly as well.
                 SIGNING_KEY => assert!(config.is_ok()),
@@ -495,10 +488,7 @@ mod tests {
             ),
             (
                 "Railway",
-                &[
-                    ("RAILWAY_ENVIRONMENT_NAME", "pr"),
-                    ("RAILWAY_GIT_BRANCH", "feat-e"),
-                ],
+                &[("RAILWAY_ENVIRONMENT_NAME", "pr"), ("RAILWAY_GIT_BRANCH", "feat-e")],
                 "feat-e",
             ),
         ] {
@@ -508,11 +498,7 @@ mod tests {
                 config.environment().unwrap().map(str::to_owned)
             };
             assert_eq!(named(&[]).as_deref(), Some(branch), "{platform}");
-            assert_eq!(
-                named(&[("INNGEST_ENV", "own")]).as_deref(),
-                Some("own"),
-                "{platform}"
-            );
+            assert_eq!(named(&[("INNGEST_ENV", "own")]).as_deref(), Some("own"), "{platform}");
         }
     }
 

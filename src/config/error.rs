@@ -3,8 +3,8 @@
 use thiserror::Error;
 
 use super::defect::KeyDefect;
-use super::env::{DEV, SIGNING_KEY, SIGNING_KEY_FILE};
 use super::files::FileDefect;
+use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FILE};
 
 /// An error returned when the configuration cannot be used. It names the variable and what to set,
 /// and never shows a value.
@@ -18,9 +18,7 @@ pub enum ConfigError {
     )]
     NoKey,
     /// A fallback key, and no current key.
-    #[error(
-        "a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY"
-    )]
+    #[error("a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY")]
     FallbackAlone,
     /// A text that is not a signing key.
     #[error("invalid signing key in {variable}: {reason}")]

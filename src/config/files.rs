@@ -114,9 +114,7 @@ fn resolve(paths: [&Path; 2]) -> Result<[PathBuf; 2], FileDefect> {
 
 /// Returns the directory and the name in it.
 fn split(path: &PathBuf) -> Option<(&Path, &OsStr)> {
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     Some((directory.unwrap_or(Path::new(".")), path.file_name()?))
 }
 

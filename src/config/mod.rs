@@ -4,6 +4,7 @@ mod defect;
 mod env;
 mod error;
 mod files;
+mod names;
 mod source;
 #[cfg(feature = "layer")]
 mod watch;
@@ -208,12 +209,7 @@ impl Config {
             Mode::Cloud(source) if source.has_files() => Some(Arc::clone(source)),
             _ => None,
         };
-        async move {
-            match source {
-                Some(source) => watch::watch(&source, every).await,
-                None => tracing::warn!("no signing key is watched: none is read from a file"),
-            }
-        }
+        watch::watch(source, every)
     }
 
     #[cfg(feature = "layer")]

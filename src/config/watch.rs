@@ -1,5 +1,6 @@
 //! Key files, read again as long as the process runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -12,7 +13,11 @@ use crate::keyring::Keys;
 const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
 
 /// Polls for ever.
-pub(super) async fn watch(source: &KeySource, every: Duration) {
+pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
+    let Some(source) = source else {
+        tracing::warn!("no signing key is watched: none is read from a file");
+        return;
+    };
     let every = every.max(Duration::from_millis(1));
     let mut polls = interval(every);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
