@@ -96,16 +96,35 @@ impl KeyRing {
     }
 
     fn change(&self, change: impl FnOnce(&Keys) -> Keys) {
-        let (old, new) = {
-            let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let new = Arc::new(change(&held.keys));
-            if *new == *held.keys {
-                return;
-            }
-            let next = Arc::new(Generation::from(Arc::clone(&new)));
-            (std::mem::replace(&mut *held, next), new)
-        };
-        // Without the lock: a subscriber may read the ring, which would deadlock.
+        if let Some(change) = self.swap(change) {
+            change.log();
+        }
+    }
+
+    /// Changes the keys without a word: a subscriber may use the ring, so whoever holds a lock must
+    /// release it before the change is logged.
+    pub(crate) fn swap(&self, change: impl FnOnce(&Keys) -> Keys) -> Option<Change> {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::new(change(&held.keys));
+        if *new == *held.keys {
+            return None;
+        }
+        let next = Arc::new(Generation::from(Arc::clone(&new)));
+        let old = std::mem::replace(&mut *held, next);
+        Some(Change { old, new })
+    }
+}
+
+/// A change of keys that has happened.
+#[must_use]
+pub(crate) struct Change {
+    old: Arc<Generation>,
+    new: Arc<Keys>,
+}
+
+impl Change {
+    pub(crate) fn log(&self) {
+        let Self { old, new } = self;
         tracing::info!(
             current = ?new.current(),
             fallback = ?new.fallback(),

@@ -177,7 +177,7 @@ pub use api::origin::ApiBaseError;
 #[cfg(feature = "layer")]
 pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, ConfigError, KeyDefect};
+pub use config::{Config, ConfigError, FileDefect, KeyDefect};
 pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]

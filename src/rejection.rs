@@ -218,7 +218,7 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
-    /// 503: the verified bodies that wait for the handler have used up the layer's backlog.
+    /// 503: the verified bodies that wait for their handlers have used up the layer's backlog.
     BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
@@ -286,7 +286,7 @@ impl RejectionKind {
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => "the verified bodies that wait for the handler have used up their backlog",
+            Self::BacklogFull => "the verified bodies that wait for their handlers have used up their backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

@@ -160,6 +160,14 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
             "INNGEST_SIGNING_KEY is not set, or blank",
         ),
         (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
+            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
+        ),
+        (
+            &[("\u{feff}INNGEST_SIGNING_KEY", KEY)],
+            "the name of INNGEST_SIGNING_KEY begins with a byte-order mark",
+        ),
+        (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
             "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
         ),

@@ -106,6 +106,7 @@ fn every_error_can_be_looked_up_by_its_words() {
     for (source, name, least) in [
         (include_str!("../src/config/error.rs"), "ConfigError", 6),
         (include_str!("../src/config/defect.rs"), "KeyDefect", 20),
+        (include_str!("../src/config/files.rs"), "FileDefect", 9),
         (include_str!("../src/signature.rs"), "SignatureError", 6),
         (include_str!("../src/layer/caller.rs"), "CallerRejection", 2),
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
@@ -120,6 +121,7 @@ fn every_error_can_be_looked_up_by_its_words() {
     for (source, name) in [
         (include_str!("../src/config/error.rs"), "ConfigError"),
         (include_str!("../src/config/defect.rs"), "KeyDefect"),
+        (include_str!("../src/config/files.rs"), "FileDefect"),
     ] {
         for kind in variants(source, name) {
             assert!(page.contains(&format!("| {kind} |")), "{kind}");

@@ -68,11 +68,16 @@ impl Log {
 }
 
 /// What is logged behind the target, if anything, and its level.
-fn line(said: &str) -> Option<(&str, &str)> {
+fn line(said: &str) -> Option<Line<'_>> {
     assert!(said.lines().count() <= 1, "{said}");
     let (level, rest) = said.trim().split_once(' ')?;
     Some((level, rest.split_once(": ").unwrap().1))
 }
+
+type Make<'a> = &'a dyn Fn() -> Request<Body>;
+type Build<'a> = &'a dyn Fn() -> InngestAuth;
+/// A level and a text.
+type Line<'a> = (&'a str, &'a str);
 
 /// A request with this method and these headers, and a body that is not signed.
 fn sent(method: &str, headers: &[(&str, &str)]) -> Request<Body> {
@@ -364,7 +369,6 @@ async fn a_flood_is_a_few_lines_a_minute_and_the_next_line_counts_the_rest() {
     let it = inngest();
     let (log, _guard) = Log::begin(Level::DEBUG);
     let app = used(it.auth(), &log);
-    type Make<'a> = &'a dyn Fn() -> Request<Body>;
     let kinds: [(Make<'_>, &str); 3] = [
         (&|| it.stale(CALL, "{}"), "stale"),
         (&|| it.tampered(CALL, "{}"), "wrong_signature"),
@@ -434,7 +438,6 @@ async fn rejections_can_be_queried() {
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_used() {
     let it = inngest();
     let from = |vars: &[(&'static str, &'static str)]| {
@@ -460,8 +463,7 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
     let default = settings(300, 8_388_608, "required", false, false);
     let sync = settings(300, 8_388_608, "required", false, true);
     let all = settings(30, 4_194_304, "all", true, false);
-    type Build<'a> = &'a dyn Fn() -> InngestAuth;
-    let table: [(Build<'_>, (&str, &str), &[(&str, &str)]); 6] = [
+    let table: [(Build<'_>, Line<'_>, &[Line<'_>]); 6] = [
         (&|| from(&[key_is]), ("INFO", &one), &[("INFO", &default)]),
         (
             &|| {
@@ -685,7 +687,6 @@ fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() ->
 }
 
 #[tokio::test]
-#[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason() {
     const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will \
         not accept it: ";

@@ -59,9 +59,9 @@ impl InngestApiAuth {
             .environment()?
             .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls"));
         let mode = match config.mode() {
-            Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys.clone())),
-            Mode::Dev { key_set } => Mode::Dev { key_set: *key_set },
-            Mode::Unusable(error) => return Err(*error),
+            Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys)),
+            Mode::Dev { key_set } => Mode::Dev { key_set },
+            Mode::Unusable(error) => return Err(error),
         };
         Ok(Self::with(Outbound::new(mode, api, environment)))
     }

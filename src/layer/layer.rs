@@ -104,9 +104,9 @@ impl InngestAuth {
     /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
-            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set: *key_set }),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
+            Mode::Cloud(keys) => Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync()),
+            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set }),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(error)),
         }
     }
 
@@ -201,11 +201,10 @@ impl InngestAuth {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
 
-    /// Sets how many bytes all verified bodies may hold together while they wait for the inner
-    /// service to be ready, or for a replay store (default: 256 MiB). Beyond it, requests are
-    /// rejected with 503, and Inngest retries them later.
-    ///
-    /// What the inner service holds once it has taken a request is not counted.
+    /// Sets how many bytes all verified bodies of more than 64 KiB may hold together until their
+    /// handlers read them: while they wait for a replay store, or in the queue of a concurrency
+    /// limit (default: 256 MiB). Beyond it, requests are rejected with 503, and Inngest retries them
+    /// later.
     pub fn verified_backlog(self, bytes: usize) -> Self {
         self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }

@@ -1,7 +1,6 @@
 //! The settings that requests are checked against, and the steps, in order. (The layer's page counts them.)
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,8 +55,6 @@ pub(super) struct Admitted {
     caller: Caller,
     purpose: Purpose,
     signer: Option<ResponseSigner>,
-    /// Bytes of its body that the layer holds.
-    body_len: usize,
 }
 
 /// What is known of a request that was rejected.
@@ -89,11 +86,17 @@ impl Policy {
         if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
             return Ok(self.forward_unsigned_sync(request).await);
         }
-        let (body, proof) = self.verify(verifier, request).await?;
+        let (mut body, proof) = self.verify(verifier, request).await?;
         self.log.verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
+        if purpose == Purpose::TrustProbe {
+            // Nobody reads it.
+            body = Buffer::default();
+        }
+        let place = self.backlog.place(body.len());
+        body.hold(place.map_err(|kind| Rejected::read(kind.into()))?);
         let first_use = self
-            .record(verifier, &proof.signature, purpose, body.len())
+            .record(verifier, &proof.signature, purpose)
             .await
             .map_err(Rejected::read)?;
         Ok(self.forward_verified(request, body, proof, purpose, first_use))
@@ -125,18 +128,11 @@ impl Policy {
     /// Checks that the window is still open and records the signature: step 10.
     ///
     /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
-    async fn record(
-        &self,
-        verifier: &Verifier,
-        signature: &Signature,
-        purpose: Purpose,
-        body_len: usize,
-    ) -> Result<bool, Rejection> {
+    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
         // A slow body must not outlive the window: what is recorded too late may have been forgotten.
         let now = verifier.check_fresh(signature)?;
         let Some(guard) = &self.replay else { return Ok(true) };
-        let recorded = pin!(guard.record(signature, now, verifier.window(), self.replay_skew));
-        let recorded = self.backlog.wait(body_len, recorded).await?;
+        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
         // Nor must a slow store: when its response comes, it may have forgotten the signature again.
         verifier.check_fresh(signature)?;
         match recorded {
@@ -178,7 +174,6 @@ impl Policy {
             caller,
             purpose,
             signer: Some(proof.signer).filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
-            body_len: len,
         }
     }
 
@@ -197,15 +192,6 @@ impl Policy {
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
         Admitted::unverified(Caller::UnsignedSync)
-    }
-
-    /// Waits in the backlog for `ready`, the inner service's readiness: step 12.
-    pub(super) fn wait<F: Future + Unpin>(
-        &self,
-        admitted: &Admitted,
-        ready: F,
-    ) -> impl Future<Output = Result<F::Output, RejectionKind>> {
-        self.backlog.wait(admitted.body_len, ready)
     }
 
     /// Marks the response, and signs it if that is required: step 13.
@@ -268,15 +254,8 @@ impl Policy {
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
     pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
-        self.respond_to(rejected.rejection, close, request)
-    }
-
-    /// Makes the response to a rejected request whose body is out of the way.
-    ///
-    /// `close`: its connection cannot be used again.
-    pub(super) fn respond_to(&self, rejection: Rejection, close: bool, request: &Request<Body>) -> Response<Body> {
-        self.log.rejected(&rejection, request);
-        response::reject(rejection, close, self.on_rejection.as_deref())
+        self.log.rejected(&rejected.rejection, request);
+        response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
     /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
@@ -313,7 +292,6 @@ impl Admitted {
             caller,
             purpose: Purpose::Call,
             signer: None,
-            body_len: 0,
         }
     }
 

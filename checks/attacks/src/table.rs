@@ -62,6 +62,7 @@ impl Table {
         self.calls(beside, report, &promised);
     }
 
+    /// The 99th percentile is only noted if it has no limit.
     pub(crate) fn calls(&mut self, beside: &str, report: &Report, p99: &Limit) {
         for (size, calls, p99) in [
             ("1 KB", &report.small, p99),
@@ -69,13 +70,11 @@ impl Table {
         ] {
             let what = format!("{beside}: genuine {size} answered");
             self.row(&what, calls.answered(), "%", &Limit::AtLeast(99.0));
-            self.note(&format!(
-                "{}, p50 {:.1} ms",
-                calls.summary(),
-                calls.quantile(0.5)
-            ));
-            let what = format!("{beside}: genuine {size}, p99");
-            self.row(&what, calls.quantile(0.99), "ms", p99);
+            let [p50, tail] = [0.5, 0.99].map(|share| calls.quantile(share));
+            self.note(&format!("{}, p50 {p50:.1} ms, p99 {tail:.1} ms", calls.summary()));
+            if !matches!(p99, Limit::None) {
+                self.row(&format!("{beside}: genuine {size}, p99"), tail, "ms", p99);
+            }
         }
     }
 }

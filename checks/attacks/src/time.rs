@@ -14,65 +14,31 @@ use crate::server::{KEY, Options};
 use crate::table::{Limit, Table};
 use crate::wire::{self, DATA, Http2, UNKNOWN, connect, forged, head, hear, stale};
 
-const DEADLINE: Duration = Duration::from_secs(2);
+const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What is sent without end, after the head and `first`.
+/// What is sent without end, after the head and `first`: 64 KiB of `piece` and then `last`.
 struct Flood {
     name: &'static str,
+    connections: usize,
     signature: fn() -> Option<String>,
     first: &'static str,
     piece: &'static str,
+    last: &'static str,
 }
 
-const FLOODS: [Flood; 8] = [
-    Flood {
-        name: "chunk-size line of zeros",
-        signature: fresh,
-        first: "",
-        piece: "0",
-    },
-    Flood {
-        name: "chunk-size line of blanks",
-        signature: fresh,
-        first: "1",
-        piece: " ",
-    },
-    Flood {
-        name: "chunk extension",
-        signature: fresh,
-        first: "1;",
-        piece: "x",
-    },
-    Flood {
-        name: "trailers",
-        signature: fresh,
-        first: "0\r\n",
-        piece: "a: b\r\n",
-    },
-    Flood {
-        name: "chunks of one byte",
-        signature: fresh,
-        first: "",
-        piece: "1\r\nx\r\n",
-    },
-    Flood {
-        name: "stale, zeros",
-        signature: old,
-        first: "",
-        piece: "0",
-    },
-    Flood {
-        name: "unsigned, zeros",
-        signature: none,
-        first: "",
-        piece: "0",
-    },
-    Flood {
-        name: "unsigned, chunks of one byte",
-        signature: none,
-        first: "",
-        piece: "1\r\nx\r\n",
-    },
+#[rustfmt::skip]
+const FLOODS: [Flood; 11] = [
+    Flood { name: "chunk-size line of zeros", connections: 1, signature: fresh, first: "", piece: "0", last: "" },
+    Flood { name: "four of them", connections: 4, signature: fresh, first: "", piece: "0", last: "" },
+    Flood { name: "chunk-size line of blanks", connections: 1, signature: fresh, first: "1", piece: " ", last: "" },
+    Flood { name: "chunk extension", connections: 1, signature: fresh, first: "1;", piece: "x", last: "" },
+    Flood { name: "trailers", connections: 1, signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
+    Flood { name: "chunks of one byte", connections: 1, signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "the same, padded", connections: 1, signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
+    Flood { name: "stale, zeros", connections: 1, signature: old, first: "", piece: "0", last: "" },
+    Flood { name: "unsigned, zeros", connections: 1, signature: none, first: "", piece: "0", last: "" },
+    Flood { name: "unsigned, chunks of one byte", connections: 1, signature: none, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "the same, padded", connections: 1, signature: none, first: "", piece: "0", last: "1\r\nx\r\n" },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "one of three")]
@@ -90,12 +56,21 @@ fn none() -> Option<String> {
 }
 
 impl Flood {
-    fn run(&self, server: SocketAddr, limit: Duration) -> Duration {
+    /// How long the last of its connections lived.
+    fn run(&'static self, server: SocketAddr, limit: Duration) -> Duration {
+        let connections: Vec<_> = (0..self.connections)
+            .map(|_| std::thread::spawn(move || self.connection(server, limit)))
+            .collect();
+        let lived = connections.into_iter().map(|thread| thread.join().expect("no attacker panics"));
+        lived.max().expect("a connection")
+    }
+
+    fn connection(&self, server: SocketAddr, limit: Duration) -> Duration {
         let mut socket = connect(server);
         let chunked = [("Transfer-Encoding", "chunked")];
         let mut start = head((self.signature)().as_deref(), &chunked);
         start.extend(self.first.as_bytes());
-        let piece = self.piece.repeat(64 * 1024 / self.piece.len());
+        let piece = self.piece.repeat(64 * 1024 / self.piece.len()) + self.last;
         if socket.write_all(&start).is_err() {
             return Duration::ZERO;
         }
@@ -107,29 +82,12 @@ pub(crate) fn flood(run: Run, table: &mut Table) {
     let threads = if run.short { &[2][..] } else { &[2, 1] };
     for &threads in threads {
         for flood in &FLOODS {
-            let name = format!("{}, {threads} threads", flood.name);
-            measure(
-                run,
-                table,
-                &name,
-                threads,
-                Protocol::Http1,
-                |server, limit| flood.run(server, limit),
-            );
+            let attack = |server, limit| flood.run(server, limit);
+            measure(run, table, flood.name, threads, Protocol::Http1, attack);
         }
-        for (name, kind) in [
-            ("DATA of one byte", DATA),
-            ("frames of no meaning", UNKNOWN),
-        ] {
-            let name = format!("{name}, threads: {threads}");
-            measure(
-                run,
-                table,
-                &name,
-                threads,
-                Protocol::Http2,
-                |server, limit| http2_flood(server, kind, limit),
-            );
+        for (name, kind) in [("DATA of one byte", DATA), ("frames of no meaning", UNKNOWN)] {
+            let attack = |server, limit| http2_flood(server, kind, limit);
+            measure(run, table, name, threads, Protocol::Http2, attack);
         }
     }
 }
@@ -142,7 +100,8 @@ fn measure(
     protocol: Protocol,
     attack: impl FnOnce(SocketAddr, Duration) -> Duration,
 ) {
-    let limit = Duration::from_secs(if run.short { 7 } else { 20 });
+    let name = format!("{name}, threads: {threads}");
+    let limit = Duration::from_secs(if run.short { 8 } else { 20 });
     let server = Server::start(Options {
         threads,
         deadline: u64::try_from(DEADLINE.as_millis()).expect("a short time"),
@@ -157,7 +116,7 @@ fn measure(
     });
     let cpu = server.cpu().saturating_sub(before);
     table.row(
-        &format!("{name}, {}: past the deadline of 2 s", protocol.name()),
+        &format!("{name}, {}: past the deadline of 3 s", protocol.name()),
         lived.saturating_sub(DEADLINE).as_secs_f64(),
         "s",
         &Limit::AtMost(1.0),
@@ -168,7 +127,7 @@ fn measure(
         cpu.as_secs_f64(),
         start.elapsed().as_secs_f64()
     ));
-    table.calls(name, &report, &Limit::None);
+    table.calls(&name, &report, &Limit::None);
 }
 
 /// One stream that is never silent. How long it stayed open, or `limit`.
