@@ -186,7 +186,11 @@ impl<A> InngestApiAuth<A> {
     }
 }
 
-impl<S, A> Layer<S> for InngestApiAuth<A> {
+/// The bounds are here so that one that is missing is reported where the layer is added.
+impl<S, A> Layer<S> for InngestApiAuth<A>
+where
+    S: Clone + Send + 'static,
+{
     type Service = InngestApiAuthService<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
