@@ -11,6 +11,7 @@ pub(crate) enum Limit {
 
 pub(crate) struct Table {
     attack: &'static str,
+    /// Figures of this try that are over their limits.
     pub(crate) over: usize,
 }
 
@@ -26,8 +27,10 @@ impl Table {
         }
     }
 
+    /// Begins a try of an attack.
     pub(crate) fn attack(&mut self, name: &'static str) {
         self.attack = name;
+        self.over = 0;
     }
 
     pub(crate) fn row(&mut self, what: &str, measured: f64, unit: &str, limit: &Limit) {
@@ -70,10 +73,10 @@ impl Table {
         ] {
             let what = format!("{beside}: genuine {size} answered");
             self.row(&what, calls.answered(), "%", &Limit::AtLeast(99.0));
-            let [p50, tail] = [0.5, 0.99].map(|share| calls.quantile(share));
-            self.note(&format!("{}, p50 {p50:.1} ms, p99 {tail:.1} ms", calls.summary()));
+            self.note(&calls.summary());
             if !matches!(p99, Limit::None) {
-                self.row(&format!("{beside}: genuine {size}, p99"), tail, "ms", p99);
+                let what = format!("{beside}: genuine {size}, p99");
+                self.row(&what, calls.quantile(0.99), "ms", p99);
             }
         }
     }

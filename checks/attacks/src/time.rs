@@ -19,7 +19,6 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// What is sent without end, after the head and `first`: 64 KiB of `piece` and then `last`.
 struct Flood {
     name: &'static str,
-    connections: usize,
     signature: fn() -> Option<String>,
     first: &'static str,
     piece: &'static str,
@@ -27,18 +26,17 @@ struct Flood {
 }
 
 #[rustfmt::skip]
-const FLOODS: [Flood; 11] = [
-    Flood { name: "chunk-size line of zeros", connections: 1, signature: fresh, first: "", piece: "0", last: "" },
-    Flood { name: "four of them", connections: 4, signature: fresh, first: "", piece: "0", last: "" },
-    Flood { name: "chunk-size line of blanks", connections: 1, signature: fresh, first: "1", piece: " ", last: "" },
-    Flood { name: "chunk extension", connections: 1, signature: fresh, first: "1;", piece: "x", last: "" },
-    Flood { name: "trailers", connections: 1, signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
-    Flood { name: "chunks of one byte", connections: 1, signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
-    Flood { name: "the same, padded", connections: 1, signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
-    Flood { name: "stale, zeros", connections: 1, signature: old, first: "", piece: "0", last: "" },
-    Flood { name: "unsigned, zeros", connections: 1, signature: none, first: "", piece: "0", last: "" },
-    Flood { name: "unsigned, chunks of one byte", connections: 1, signature: none, first: "", piece: "1\r\nx\r\n", last: "" },
-    Flood { name: "the same, padded", connections: 1, signature: none, first: "", piece: "0", last: "1\r\nx\r\n" },
+const FLOODS: [Flood; 10] = [
+    Flood { name: "chunk-size line of zeros", signature: fresh, first: "", piece: "0", last: "" },
+    Flood { name: "chunk-size line of blanks", signature: fresh, first: "1", piece: " ", last: "" },
+    Flood { name: "chunk extension", signature: fresh, first: "1;", piece: "x", last: "" },
+    Flood { name: "trailers", signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
+    Flood { name: "chunks of one byte", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "the same, padded", signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
+    Flood { name: "stale, zeros", signature: old, first: "", piece: "0", last: "" },
+    Flood { name: "unsigned, zeros", signature: none, first: "", piece: "0", last: "" },
+    Flood { name: "unsigned, chunks of one byte", signature: none, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "the same, padded", signature: none, first: "", piece: "0", last: "1\r\nx\r\n" },
 ];
 
 #[expect(clippy::unnecessary_wraps, reason = "one of three")]
@@ -56,16 +54,7 @@ fn none() -> Option<String> {
 }
 
 impl Flood {
-    /// How long the last of its connections lived.
-    fn run(&'static self, server: SocketAddr, limit: Duration) -> Duration {
-        let connections: Vec<_> = (0..self.connections)
-            .map(|_| std::thread::spawn(move || self.connection(server, limit)))
-            .collect();
-        let lived = connections.into_iter().map(|thread| thread.join().expect("no attacker panics"));
-        lived.max().expect("a connection")
-    }
-
-    fn connection(&self, server: SocketAddr, limit: Duration) -> Duration {
+    fn run(&self, server: SocketAddr, limit: Duration) -> Duration {
         let mut socket = connect(server);
         let chunked = [("Transfer-Encoding", "chunked")];
         let mut start = head((self.signature)().as_deref(), &chunked);
@@ -78,35 +67,75 @@ impl Flood {
     }
 }
 
+/// Four connections with chunk-size lines of zeros. How long the last of them lived.
+fn four(server: SocketAddr, limit: Duration) -> Duration {
+    let four = [(); 4].map(|()| std::thread::spawn(move || FLOODS[0].run(server, limit)));
+    let lived = four.map(|thread| thread.join().expect("no attacker panics"));
+    lived.into_iter().max().expect("four")
+}
+
 pub(crate) fn flood(run: Run, table: &mut Table) {
-    let threads = if run.short { &[2][..] } else { &[2, 1] };
-    for &threads in threads {
+    let seconds = Limit::AtMost(1.0);
+    for &threads in if run.short { &[2][..] } else { &[2, 1] } {
+        let server = Options {
+            threads,
+            deadline: u64::try_from(DEADLINE.as_millis()).expect("a short time"),
+            ..Options::default()
+        };
         for flood in &FLOODS {
-            let attack = |server, limit| flood.run(server, limit);
-            measure(run, table, flood.name, threads, Protocol::Http1, attack);
+            let attack = |to, limit| flood.run(to, limit);
+            measure(
+                run,
+                table,
+                flood.name,
+                server,
+                Protocol::Http1,
+                &seconds,
+                attack,
+            );
         }
-        for (name, kind) in [("DATA of one byte", DATA), ("frames of no meaning", UNKNOWN)] {
-            let attack = |server, limit| http2_flood(server, kind, limit);
-            measure(run, table, name, threads, Protocol::Http2, attack);
+        for (name, kind) in [
+            ("DATA of one byte", DATA),
+            ("frames of no meaning", UNKNOWN),
+        ] {
+            let attack = |to, limit| http2_flood(to, kind, limit);
+            measure(run, table, name, server, Protocol::Http2, &seconds, attack);
         }
+        // One turn of such a connection is up to 128 reads, whatever the layer does: how much each
+        // of them reads is the server's setting.
+        let name = "four lines of zeros, read buffer of 64 KiB";
+        let small = Options {
+            buffer: 64 * 1024,
+            ..server
+        };
+        measure(run, table, name, small, Protocol::Http1, &seconds, four);
+        let name = "four lines of zeros, default read buffer";
+        measure(
+            run,
+            table,
+            name,
+            server,
+            Protocol::Http1,
+            &Limit::None,
+            four,
+        );
     }
 }
 
+/// `past`: the limit of the time that the connection lives on after its deadline. If it has none,
+/// nor have the calls beside.
 fn measure(
     run: Run,
     table: &mut Table,
     name: &str,
-    threads: usize,
+    options: Options,
     protocol: Protocol,
+    past: &Limit,
     attack: impl FnOnce(SocketAddr, Duration) -> Duration,
 ) {
-    let name = format!("{name}, threads: {threads}");
+    let name = format!("{name}, threads: {}", options.threads);
     let limit = Duration::from_secs(if run.short { 8 } else { 20 });
-    let server = Server::start(Options {
-        threads,
-        deadline: u64::try_from(DEADLINE.as_millis()).expect("a short time"),
-        ..Options::default()
-    });
+    let server = Server::start(options);
     let (before, start) = (server.cpu(), Instant::now());
     let (lived, report) = beside(server.address(), protocol, || {
         let lived = attack(server.address(), limit);
@@ -119,7 +148,7 @@ fn measure(
         &format!("{name}, {}: past the deadline of 3 s", protocol.name()),
         lived.saturating_sub(DEADLINE).as_secs_f64(),
         "s",
-        &Limit::AtMost(1.0),
+        past,
     );
     table.note(&format!(
         "lived {:.1} s; server CPU {:.1} s in {:.1} s, with genuine calls",
@@ -127,7 +156,10 @@ fn measure(
         cpu.as_secs_f64(),
         start.elapsed().as_secs_f64()
     ));
-    table.calls(&name, &report, &Limit::None);
+    match past {
+        Limit::None => table.note(&report.summary()),
+        _ => table.calls(&name, &report, &Limit::None),
+    }
 }
 
 /// One stream that is never silent. How long it stayed open, or `limit`.
