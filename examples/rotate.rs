@@ -7,7 +7,7 @@
 //! cargo run --example rotate       # serves and watches; `kill -HUP` reads the files at once
 //! ```
 //!
-//! Both files are checked before they count: a bad one changes nothing, and is logged.
+//! It looks at the files every 2 seconds, or every `WATCH_SECONDS`. Both files are checked before they count: a bad one changes nothing, and is logged.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -35,7 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         return tour().await;
     }
     let config = Config::from_env()?;
-    tokio::spawn(config.watch(Duration::from_secs(2)));
+    let every = std::env::var("WATCH_SECONDS").map_or(Ok(2), |seconds| seconds.parse())?;
+    tokio::spawn(config.watch(Duration::from_secs(every)));
     reload_on_hangup(config.clone())?;
     let (url, server) = serve(InngestAuth::from_config(&config)).await?;
     println!("Serving {url}, with the keys in the files");
@@ -61,7 +62,7 @@ fn reload_on_hangup(config: Config) -> std::io::Result<()> {
                 println!("since the keys last changed: {:?}", keys.usage());
             }
             match config.reload() {
-                Ok(true) => println!("reloaded"),
+                Ok(true) => println!("reloaded the signing keys"),
                 Ok(false) => println!("nothing has changed"),
                 Err(error) => println!("not reloaded, the last good keys stay in use: {error}"),
             }

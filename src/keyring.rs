@@ -55,6 +55,10 @@ impl KeyRing {
     ///
     /// Can be called again with the same key, as a reload may: with the current key it changes
     /// nothing. With the fallback key it swaps the two.
+    ///
+    /// A loop that follows a secrets manager must not call this: if it meets a mistyped key, and then
+    /// the right one, the mistyped one has taken the place of the key that Inngest still signs with.
+    /// Keep both keys in the secret, and [`replace`](Self::replace) both.
     pub fn rotate(&self, new: SigningKey) {
         self.change(|keys| {
             let old = if new == *keys.current() {
@@ -345,6 +349,27 @@ mod tests {
             });
             assert_eq!(changed, expected, "{before:?} {change}");
         }
+    }
+
+    /// A loop that follows a secrets manager: the key that Inngest signs with must survive a typo.
+    #[test]
+    fn a_typo_costs_the_old_key_if_the_ring_is_rotated_and_not_if_both_keys_are_replaced() {
+        let (a, typo, c) = (key("aa"), key("cd"), key("cc"));
+        let rotated = KeyRing::from(a.clone());
+        for key in [&typo, &c] {
+            rotated.rotate(key.clone());
+        }
+        assert_eq!(
+            *rotated.snapshot(),
+            Keys::new(c.clone(), Some(typo.clone())),
+            "`a` is lost"
+        );
+        let replaced = KeyRing::from(a.clone());
+        for current in [typo, c.clone()] {
+            replaced.replace((current, Some(a.clone())));
+            assert_eq!(replaced.snapshot().fallback(), Some(&a));
+        }
+        assert_eq!(*replaced.snapshot(), Keys::new(c, Some(a)));
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! It is the built example that runs.
 #![cfg(feature = "layer")]
 
+mod built;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 struct Run {
     /// `None` where it served, until it was stopped.
@@ -19,41 +19,9 @@ struct Run {
     log: String,
 }
 
-/// `cargo test` builds it; `cargo test --test first_run` does not.
-fn example() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let built = || {
-        let test = std::env::current_exe().unwrap();
-        let built = test.ancestors().nth(2).unwrap().join("examples/serve");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = newest(&root.join("src")).max(newest(&root.join("examples/serve")));
-        if built
-            .metadata()
-            .and_then(|built| built.modified())
-            .is_ok_and(|built| built > sources)
-        {
-            return built;
-        }
-        let cargo = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "serve"])
-            .status();
-        assert!(cargo.unwrap().success());
-        built
-    };
-    BUILT.get_or_init(built).clone()
-}
-
-fn newest(path: &Path) -> SystemTime {
-    if path.is_dir() {
-        let inside = path.read_dir().unwrap().map(|entry| newest(&entry.unwrap().path()));
-        return inside.max().unwrap();
-    }
-    path.metadata().unwrap().modified().unwrap()
-}
-
 /// Runs it with this environment and nothing else of ours, until it has said all it says at start, or has ended.
 fn run(vars: &BTreeMap<&str, &str>) -> Run {
-    let mut serve = Command::new(example())
+    let mut serve = Command::new(built::example("serve"))
         .env_clear()
         .envs(vars)
         .env("LISTEN_ADDR", "127.0.0.1:0")
