@@ -257,7 +257,7 @@ impl Check {
     }
 
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
-    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
+    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Mismatch> {
         let Self { keys, signature, .. } = self;
         let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
         match verify::compare(self.running, &signature, keys.keys(), body) {
@@ -274,7 +274,11 @@ impl Check {
                     },
                 })
             }
-            Err(_) => Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left)),
+            Err(_) => Err(Mismatch {
+                rejection: Rejection::mismatch(keys.keys(), age, self.body_limit - self.left),
+                signature,
+                keys: Arc::clone(keys.keys()),
+            }),
         }
     }
 }
@@ -284,6 +288,20 @@ impl fmt::Debug for Check {
         f.debug_struct("Check")
             .field("signature", &self.signature)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is known of a request that no key has signed.
+#[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer diagnoses it"))]
+pub(crate) struct Mismatch {
+    pub(crate) rejection: Rejection,
+    pub(crate) signature: Signature,
+    pub(crate) keys: Arc<Keys>,
+}
+
+impl From<Mismatch> for Rejection {
+    fn from(mismatch: Mismatch) -> Self {
+        mismatch.rejection
     }
 }
 

@@ -118,9 +118,10 @@ impl Policy {
         })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
-            Err(rejection) => {
+            Err(mismatch) => {
+                self.log.diagnose(request, body, mismatch.signature, mismatch.keys);
                 let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                Err(Rejected::read(rejection.with_content_encoding(encoding)))
+                Err(Rejected::read(mismatch.rejection.with_content_encoding(encoding)))
             }
         }
     }
