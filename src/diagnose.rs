@@ -10,7 +10,7 @@ use crate::signature::{Signature, finish};
 /// The longest body, in bytes, for which causes are proved: each of them is an HMAC over the body.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
 /// How far from its `t`, in seconds, another time is looked for that was signed.
-const TIMES: u64 = 60;
+const TIMES: u8 = 60;
 
 /// Why a signature may not match a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,7 +134,7 @@ pub fn diagnose(body: &[u8], signature: &Signature, keys: &Keys) -> Option<Cause
 #[cfg(feature = "layer")]
 pub(crate) fn cost(len: usize, keys: &Keys) -> usize {
     // Six misreadings, and three more passes; and the times, of three blocks each.
-    let a_key = 9 * len + 2 * TIMES as usize * 3 * 64;
+    let a_key = 9 * len + 2 * usize::from(TIMES) * 3 * 64;
     a_key * (1 + usize::from(keys.fallback().is_some()))
 }
 
@@ -175,7 +175,8 @@ fn try_all(key: &SigningKey, body: &[u8], signed_at: u64, mut found: impl FnMut(
     );
     let mut body_only = key.mac();
     body_only.update(body);
-    for time in signed_at.saturating_sub(TIMES)..=signed_at.saturating_add(TIMES) {
+    let times = u64::from(TIMES);
+    for time in signed_at.saturating_sub(times)..=signed_at.saturating_add(times) {
         if time != signed_at {
             found(Cause::OtherTime, &finish(body_only.clone(), time));
         }

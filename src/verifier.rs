@@ -257,6 +257,10 @@ impl Check {
     }
 
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
+    #[expect(
+        clippy::result_large_err,
+        reason = "a box would be one more allocation that strangers cause"
+    )]
     pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Mismatch> {
         let Self { keys, signature, .. } = self;
         let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
@@ -330,6 +334,7 @@ pub struct ResponseSigner {
 impl ResponseSigner {
     /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
     /// signed: its signature would be one of every empty request.
+    #[expect(clippy::needless_pass_by_value, reason = "an iterator is given by value")]
     pub(crate) fn sign<'body>(&self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Option<Signature> {
         let pieces = || body.clone().into_iter();
         let newline = pieces().filter(|piece| !piece.is_empty()).last()?.ends_with(b"\n");

@@ -313,10 +313,6 @@ impl Rejected {
 }
 
 /// Checks what needs no body: steps 3 to 6.
-#[expect(
-    clippy::result_large_err,
-    reason = "a box would be one more allocation that strangers cause"
-)]
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
     let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {
