@@ -1,6 +1,6 @@
 //! One signing key: parsed once, its HMAC state made once, never printed.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -54,21 +54,17 @@ impl SigningKey {
     #[must_use]
     pub fn bearer(&self) -> Zeroizing<String> {
         let Secrets { hash, prefix, .. } = &*self.0;
-        let mut digits = Zeroizing::new([0; 64]);
-        hex::encode_to_slice(**hash, &mut *digits).expect("32 bytes are 64 digits");
         // Filled in place: a buffer that grew would leave pieces of the token behind.
-        let mut token = Zeroizing::new(String::with_capacity(prefix.len() + digits.len()));
+        let mut token = Zeroizing::new(String::with_capacity(prefix.len() + 2 * hash.len()));
         token.push_str(prefix);
-        token.push_str(str::from_utf8(&*digits).expect("hex digits are ASCII"));
+        token.extend(hash.iter().copied().flat_map(hex_digits));
         token
     }
 
     /// Returns the public name of the key: the first twelve hex digits of its SHA-256.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut digits = [0; 12];
-        hex::encode_to_slice(&self.0.hash[..6], &mut digits).expect("6 bytes are 12 digits");
-        Fingerprint(digits)
+        Fingerprint(std::array::from_fn(|at| self.0.hash[at]))
     }
 
     /// Returns `signkey-<env>-`, or nothing.
@@ -175,26 +171,25 @@ impl fmt::Debug for SigningKey {
 ///
 /// `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints it for a key whose remainder is `HEX`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Fingerprint([u8; 12]);
-
-impl Fingerprint {
-    /// Returns the twelve digits.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(&self.0).expect("hex digits are ASCII")
-    }
-}
+pub struct Fingerprint([u8; 6]);
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        self.0
+            .into_iter()
+            .flat_map(hex_digits)
+            .try_for_each(|digit| f.write_char(digit))
     }
 }
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        fmt::Display::fmt(self, f)
     }
+}
+
+fn hex_digits(byte: u8) -> [char; 2] {
+    [byte >> 4, byte & 0xf].map(|value| char::from(b"0123456789abcdef"[usize::from(value)]))
 }
 
 /// An error returned when a text is not a signing key.

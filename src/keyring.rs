@@ -345,6 +345,56 @@ mod tests {
         assert!(Keys::new(key("aa"), Some(elsewhere)).fallback().is_some());
     }
 
+    /// Reads and changes the ring whenever it is told anything.
+    struct Meddles(KeyRing);
+
+    impl tracing::Subscriber for Meddles {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            let shown = format!("{:?} {:?}", self.0, self.0.usage());
+            assert!(shown.contains("SigningKey"));
+            self.0.rotate(key("cc"));
+            self.0.generation().count(KeyRole::Fallback, 1);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// On a thread of its own, so that a deadlock is a failure and not a test without end.
+    #[test]
+    fn a_subscriber_may_use_the_ring_while_it_is_told_of_a_change() {
+        let ring = KeyRing::from(key("aa"));
+        let (done, outcome) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tracing::subscriber::with_default(Meddles(ring.clone()), || {
+                ring.rotate(key("bb"));
+                let rotated = ring.snapshot();
+                ring.replace(key("dd"));
+                ring.rotate(key("ee"));
+                ring.retire_fallback();
+                done.send((rotated, ring.snapshot())).unwrap();
+            });
+        });
+        let outcome = outcome.recv_timeout(std::time::Duration::from_secs(10));
+        let (rotated, retired) = outcome.expect("the ring must not be locked while it logs");
+        assert_eq!(
+            *rotated,
+            (key("cc"), Some(key("bb"))).into(),
+            "changed, then changed again"
+        );
+        assert_eq!(*retired.current(), key("cc"));
+    }
+
     #[test]
     fn usage_is_counted_by_key_and_only_since_the_last_change() {
         let usage = |ring: &KeyRing| {

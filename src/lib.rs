@@ -1,100 +1,92 @@
-//! Let Inngest in, and nobody else: a Tower layer that verifies [Inngest]'s signed requests in front of an Axum
-//! (or any `http` 1) service. A handler behind it runs only for a verified request, and reads exactly the bytes
-//! that were authenticated.
+//! Lets in Inngest and nobody else: a Tower layer that verifies [Inngest]'s signed requests in front
+//! of an Axum (or any `http` 1) service.
+//!
+//! A handler behind the layer runs only for a verified request, and reads exactly the bytes that were
+//! authenticated. Keys rotate without downtime. In dev mode the layer steps aside.
 //!
 //! [Inngest]: https://www.inngest.com
 //!
 //! # Quick start
 //!
-//! Set `INNGEST_SIGNING_KEY`, put the layer on the route, and take [`Caller`] where you want to know who calls:
+//! Set `INNGEST_SIGNING_KEY`, add the layer to the route, and give the program a subscriber of
+//! [`tracing`](https://docs.rs/tracing) that shows warnings: what is rejected, and why, is in the log.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
-//! # use axum::{Router, body::{Body, Bytes}, http::{Request, StatusCode}, routing::any};
-//! # use inngest_auth::{Caller, Clock, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock};
-//! # use tower::ServiceExt;
+//! use axum::{Router, body::Bytes, routing::{any, get}};
+//! use inngest_auth::{Caller, InngestAuth};
+//!
 //! /// Runs for Inngest only. `body` is what was signed.
 //! async fn inngest_handler(caller: Caller, body: Bytes) -> String {
 //!     format!("{} bytes from {caller:?}", body.len())
 //! }
 //!
-//! // A function of the layer, so that a test can give it another. In `main`: `app(InngestAuth::from_env())`.
-//! fn app(auth: InngestAuth) -> Router {
-//!     Router::new().route("/api/inngest", any(inngest_handler).layer(auth))
+//! #[tokio::main]
+//! async fn main() -> Result<(), std::io::Error> {
+//!     tracing_subscriber::fmt::init();
+//!     let app = Router::new()
+//!         .route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()))
+//!         .route("/healthz", get(|| async { "ok" }));
+//! #   return Ok(()); // A server never ends.
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//!     axum::serve(listener, app).await
 //! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let key: SigningKey = "signkey-test-12345678".parse()?;
-//! let now = SystemClock.now().ok_or("no time")?;
-//! let signature = key.sign(b"{}", now).to_string();
-//! let app = app(InngestAuth::new(key));
-//! let post = |body: &'static str| {
-//!     Request::post("/api/inngest")
-//!         .header(SIGNATURE_HEADER, &signature)
-//!         .body(Body::from(body))
-//! };
-//!
-//! // What was signed gets in.
-//! assert_eq!(app.clone().oneshot(post("{}")?).await?.status(), StatusCode::OK);
-//! // A changed byte does not.
-//! assert_eq!(app.clone().oneshot(post("[}")?).await?.status(), StatusCode::UNAUTHORIZED);
-//! # Ok(())
-//! # }
 //! ```
 //!
-//! [`Config`] has the environment's variables, [`InngestAuth`] the setters, [`RejectionKind`] every refusal with its
-//! status. What is refused, and why, is in the log: that of [`tracing`](https://docs.rs/tracing), so give it a subscriber.
-//! In a clone, `cargo run --example serve` shows all of it at work.
+//! A test of the same app can be Inngest itself:
 //!
-//! # Guide
+#![cfg_attr(feature = "layer", doc = "```")]
+#![cfg_attr(not(feature = "layer"), doc = "```text")]
+//! use axum::{Router, http::StatusCode, routing::any};
+//! use inngest_auth::{InngestAuth, testing::TestInngest};
+//! use tower::ServiceExt;
 //!
-//! - To begin: [in front of an existing app](guide::adoption), [what a handler can rely on](guide::handlers),
-//!   [where the layer must not stand](guide::placement), [testing your own handlers](guide::tests).
-//! - To run it: [dev mode and self-hosting](guide::dev_mode), [rotation](guide::rotation),
-//!   [metrics and alerts](guide::metrics), and [troubleshooting](guide::troubleshooting), by the words that you see.
-//! - Beside other things: [outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
+//! /// A function of the layer, so that a test can give it another.
+//! fn app(auth: InngestAuth) -> Router {
+//!     Router::new().route("/api/inngest", any(|body: String| async { body }).layer(auth))
+//! }
 //!
-//! # The order of work
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+//!     let app = app(inngest.auth());
+//!     let url = "/api/inngest?fnId=hello&stepId=step";
 //!
-//! 1. In dev mode the request passes on as it is, marked [`Caller::Dev`]. This comes before keys are looked at.
-//! 2. Without a usable key nothing passes (500). No HMAC is ever made with an empty key.
-//! 3. There must be exactly one `X-Inngest-Signature`. The one exception, where
-//!    [`insecure_unsigned_sync`](InngestAuth::insecure_unsigned_sync) was chosen: an unsigned `PUT` whose query names no
-//!    function, step or probe passes with an empty body, marked [`Caller::UnsignedSync`].
-//! 4. The header must follow the grammar `t=…&s=…`: `t` ten digits, `s` 64 hex digits, each once ([`Signature::parse`]).
-//! 5. `t` must lie within the [tolerance](InngestAuth::tolerance) of the clock, in the past and in the future. A
-//!    clock that cannot tell the time is a refusal (500).
-//! 6. A `Content-Length` over the [limit](InngestAuth::body_limit) is refused (413). A smaller one is not believed:
-//!    nothing is allocated by it.
-//! 7. The body is read, under a limit of bytes, a [deadline](InngestAuth::body_deadline) and a
-//!    [budget](InngestAuth::body_budget) of memory that all unverified bodies share. The HMAC runs along. Trailers
-//!    are dropped: nobody signed them.
-//! 8. The MAC is compared in constant time: over the raw bytes, with the current key, then with the fallback.
-//! 9. If neither matches and the body is JSON of at most 64 KiB, the same over its RFC 8785 form. If that matches,
-//!    that form is what the handler gets. A body that has no such form is not verified.
-//! 10. A [replay guard](replay), where one is set, refuses a signature that was accepted before.
-//! 11. A verified trust probe (`POST ?probe=trust`) is answered: 200 and `{}`.
-//! 12. Only now does the inner service exist for this request. Until here a stranger held nothing of it: no permit,
-//!     no readiness. The request carries [`Caller::Verified`] in its extensions, a `Content-Length` that is right,
-//!     and no `Transfer-Encoding`, `Trailer` or digest of what was sent.
-//! 13. The answer is signed, with the key that verified the request and the request's own `t`
-//!     ([`sign_responses`](InngestAuth::sign_responses) says which are not).
+//!     // What was signed gets in.
+//!     let response = app.clone().oneshot(inngest.call(url, "{}")).await?;
+//!     assert_eq!(response.status(), StatusCode::OK);
 //!
-//! A refusal tells the sender a status and no reason. The reason is in the log, and as [`Rejection`] in the
-//! response's extensions, where any outer layer can count it.
+//!     // A changed byte does not.
+//!     let response = app.oneshot(inngest.tampered(url, "{}")).await?;
+//!     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Where to go from here
+//!
+//! - [`InngestAuth`]: the steps that a request takes, and the settings. [`Config`]: the environment's
+//!   variables. [`RejectionKind`]: every rejection with its status.
+//! - [In front of an existing app](guide::adoption), [what a handler can rely on](guide::handlers),
+//!   [where the layer must not be](guide::placement), [testing your own handlers](guide::tests).
+//! - [Dev mode and self-hosting](guide::dev_mode), [rotation](guide::rotation),
+//!   [metrics and alerts](guide::metrics), [troubleshooting](guide::troubleshooting) by the words
+//!   that you see.
+//! - [`api`]: authenticated calls to Inngest's API. [`replay`]: each signature once.
+//!   [Outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
+//! - In a clone, `cargo run --example serve` shows all of it at work.
 //!
 //! # What the signature does not cover
 //!
-//! Inngest signs the body and the time. It does not sign the method, the path, the query or any header: do not
-//! decide by those who may do what. Within the tolerance a captured call can be sent again, unless a
-//! [replay guard](replay) is set.
+//! Inngest signs the body and the time. It does not sign the method, the path, the query or any
+//! header: do not base authorization on them. Within the tolerance a captured request can be sent
+//! again, unless a [replay guard](replay) is set.
 //!
 //! # Recommended stack
 //!
-//! Outside of the layer what every request needs: tracing, a timeout. Inside of it what costs: admission control,
-//! extractors. Then strangers cannot use up what is meant for Inngest. On the route and not on the router, so that
-//! unknown paths stay 404.
+//! Put outside the layer what every request needs: tracing, a timeout. Put inside it what costs:
+//! admission control, extractors. Then strangers cannot use up what is meant for Inngest. Add the
+//! layer to the route and not to the router, so that unknown paths stay 404.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
@@ -109,9 +101,12 @@
 //!     let busy = |_: BoxError| async { StatusCode::SERVICE_UNAVAILABLE };
 //!     let stack = ServiceBuilder::new()
 //!         .layer(TraceLayer::new_for_http())
-//!         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_secs(30)))
+//!         .layer(TimeoutLayer::with_status_code(
+//!             StatusCode::REQUEST_TIMEOUT,
+//!             Duration::from_secs(30),
+//!         ))
 //!         .layer(auth)
-//!         // From here on every request is verified. Over 64 at once: 503, and Inngest sends again.
+//!         // From here on every request is verified. Beyond 64 at once: 503, and Inngest retries.
 //!         .layer(HandleErrorLayer::new(busy))
 //!         .layer(LoadShedLayer::new())
 //!         .layer(ConcurrencyLimitLayer::new(64));
@@ -137,14 +132,15 @@
 //!
 //! # Without HTTP
 //!
-//! With `default-features = false` there is no HTTP, no Tower and no async: [`verify`] takes bytes, a [`Signature`],
-//! [`Keys`] and the time, and gives back the bytes that were authenticated.
+//! With `default-features = false` there is no HTTP, no Tower and no async: [`Verifier`] takes the
+//! values of the signature header and the body, and returns the bytes that were authenticated or a
+//! [`Rejection`]. [`verify`] is the pure check below it.
 //!
 //! # Features
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `layer` | yes | [`InngestAuth`] and all that speaks HTTP. Without it: keys, signatures and [`verify`] alone |
+//! | `layer` | yes | [`InngestAuth`] and everything that speaks HTTP. Without it: keys, signatures, [`Verifier`] and [`verify`] |
 //! | `redis` | no | `replay::RedisReplayStore`, a replay store that several machines share |
 //! | `redis-tls` | no | the same over TLS (`rediss://`) |
 //!

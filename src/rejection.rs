@@ -128,9 +128,13 @@ impl Rejection {
 
 impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Self {
+        let kind = match error {
+            SignatureError::Joined => RejectionKind::Doubled,
+            _ => RejectionKind::Malformed,
+        };
         Self {
             detail: Some(Detail::Signature(error)),
-            ..Self::new(RejectionKind::Malformed)
+            ..Self::new(kind)
         }
     }
 }
@@ -214,6 +218,8 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
+    /// 503: the verified bodies that wait for their handlers have used up the layer's backlog.
+    BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
     /// 500: the configuration cannot be used; the start-up log says why.
@@ -238,7 +244,7 @@ impl RejectionKind {
             Self::BodyTooLarge => 413,
             Self::BodyTooSlow => 408,
             Self::BodyBroken => 400,
-            Self::OverBudget | Self::StoreUnavailable => 503,
+            Self::OverBudget | Self::BacklogFull | Self::StoreUnavailable => 503,
             Self::Unconfigured | Self::NoTime => 500,
         }
     }
@@ -259,6 +265,7 @@ impl RejectionKind {
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
             Self::OverBudget => "over_budget",
+            Self::BacklogFull => "backlog_full",
             Self::StoreUnavailable => "store_unavailable",
             Self::Unconfigured => "unconfigured",
             Self::NoTime => "no_time",
@@ -272,13 +279,14 @@ impl RejectionKind {
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
             Self::Future => "the signature is further in the future than the tolerance: compare the clocks",
-            Self::WrongSignature => "no key matches the signature: compare the keys' fingerprints",
+            Self::WrongSignature => "no key matches the signature",
             Self::Replayed => "this signature was accepted before",
             Self::BeforeStart => "signed before this process started: another process may have accepted it",
             Self::BodyTooLarge => "the body is over the limit",
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
+            Self::BacklogFull => "the verified bodies that wait for their handlers have used up their backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

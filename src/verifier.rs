@@ -259,11 +259,13 @@ impl Check {
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
     pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
         let Self { keys, signature, .. } = self;
+        let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
         match verify::compare(self.running, &signature, keys.keys(), body) {
             Ok((verified, canonical)) => {
                 keys.count(verified.key(), self.checked_at);
                 Ok(Proof {
                     signature,
+                    age,
                     verified,
                     canonical,
                     signer: ResponseSigner {
@@ -272,10 +274,7 @@ impl Check {
                     },
                 })
             }
-            Err(_) => {
-                let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
-                Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left))
-            }
+            Err(_) => Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left)),
         }
     }
 }
@@ -291,6 +290,9 @@ impl fmt::Debug for Check {
 /// What is known of a verified request.
 pub(crate) struct Proof {
     pub(crate) signature: Signature,
+    /// In seconds, when the header was checked; negative if it lies in the future.
+    #[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer warns of it"))]
+    pub(crate) age: i64,
     pub(crate) verified: Verified,
     /// The canonical form of the body, if only that was signed.
     pub(crate) canonical: Option<Vec<u8>>,

@@ -82,6 +82,7 @@ fn every_error_can_be_looked_up_by_its_words() {
         (include_str!("../src/signature.rs"), "SignatureError", 6),
         (include_str!("../src/layer/caller.rs"), "CallerRejection", 2),
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
+        (include_str!("../src/api/origin.rs"), "ApiBaseError", 5),
     ] {
         let said = literals(between(source, &format!("pub enum {name} {{\n"), "\n}\n"), "#[error(");
         assert!(said.len() >= least, "{name}: {said:?}");

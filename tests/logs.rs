@@ -3,16 +3,19 @@
 
 mod common;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderValue, Method, Request};
+use axum::http::{HeaderValue, Method, Request, Response};
 use common::{CALL, NOW, Seen, ask, inngest, key};
 use inngest_auth::replay::MemoryReplayStore;
 use inngest_auth::testing::TestInngest;
-use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER};
+use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey};
+use tokio::sync::Barrier;
+use tower::{Layer, ServiceExt, service_fn};
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -272,15 +275,18 @@ fn a_layer_shows_what_it_does() {
 #[test]
 fn a_token_over_plain_http_to_another_machine_is_a_warning() {
     let (log, _guard) = Log::begin();
-    for (api, warns) in [
-        ("http://inngest.internal:8288", true),
-        ("https://inngest.internal", false),
-        ("http://localhost:8288", false),
-        ("http://127.0.0.1:8288", false),
+    for (api, dev, warns) in [
+        ("http://inngest.internal:8288", "", true),
+        // There is no token.
+        ("http://inngest.internal:8288", "1", false),
+        ("https://inngest.internal", "", false),
+        ("http://localhost:8288", "", false),
+        ("http://127.0.0.1:8288", "", false),
     ] {
         let vars = [
             ("INNGEST_SIGNING_KEY", "signkey-test-ab"),
             ("INNGEST_API_BASE_URL", api),
+            ("INNGEST_DEV", dev),
         ];
         drop(InngestApiAuth::from_config(&Config::from_vars(vars).unwrap()));
         let said = log.take();
@@ -329,4 +335,98 @@ async fn no_secret_is_ever_said() {
         assert!(!said.contains(never), "{never} in {said}");
     }
     assert!(said.contains(&key.fingerprint().to_string()));
+}
+
+/// Two calls at once to an API that has a status for each key, and 401 for any other.
+async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
+    let known: Vec<_> = known.iter().map(|(text, status)| (key(text), *status)).collect();
+    let both_arrived = Arc::new(Barrier::new(2));
+    let client = service_fn(move |request: Request<&'static str>| {
+        let token = request.headers()["authorization"].to_str().unwrap();
+        let has = |key: &SigningKey| token.ends_with(key.bearer().as_str());
+        let status = known
+            .iter()
+            .find(|(key, _)| has(key))
+            .map_or(401, |(_, status)| *status);
+        let both_arrived = Arc::clone(&both_arrived);
+        async move {
+            both_arrived.wait().await;
+            Ok::<_, Infallible>(Response::builder().status(status).body(()).unwrap())
+        }
+    });
+    let api = auth.layer(client);
+    let call = || {
+        let request = Request::post("https://api.example/v1/signals").body("{}").unwrap();
+        api.clone().oneshot(request)
+    };
+    let (first, second) = tokio::join!(call(), call());
+    assert_eq!(first.unwrap().status(), second.unwrap().status());
+}
+
+#[tokio::test]
+async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
+    let (log, _guard) = Log::begin();
+    let (new, old, next) = (
+        "signkey-prod-aaaa1111",
+        "signkey-prod-bbbb2222",
+        "signkey-prod-cccc3333",
+    );
+    let ring = KeyRing::from(Keys::new(key(new), Some(key(old))));
+    let auth = InngestApiAuth::new(ring.clone(), "https://api.example").unwrap();
+    let learnt = "INFO inngest_auth::api::bearer: Inngest's API rejected the first key";
+    let rejected = "WARN inngest_auth::api::bearer: Inngest's API has rejected every signing key";
+    log.take();
+    let mut all = String::new();
+    for (known, expected) in [
+        (&[(old, 200)][..], Some(learnt)),
+        (&[(old, 200)], None),
+        (&[(old, 403)], Some(rejected)),
+        (&[(old, 403)], None),
+        (&[(new, 200)], Some(learnt)),
+    ] {
+        call_api_twice(&auth, known).await;
+        let said = log.take();
+        assert_eq!(said.lines().count(), usize::from(expected.is_some()), "{said}");
+        if let Some(words) = expected {
+            let [new, old] = [new, old].map(|text| key(text).fingerprint().to_string());
+            for words in [words, &new, &old] {
+                assert!(said.contains(words), "{words} in {said}");
+            }
+        }
+        all.push_str(&said);
+    }
+    ring.replace(key(next));
+    log.take();
+    call_api_twice(&auth, &[]).await;
+    let said = log.take();
+    assert_eq!(said.matches(rejected).count(), 1, "{said}");
+    all.push_str(&said);
+
+    // With a single attempt: at once if there is one key, and if there are two when both were
+    // tried in vain. A rotation may change the key twice.
+    for (keys, expected) in [
+        ((key(new), None), &[Some(rejected), None, None, None, None][..]),
+        (
+            (key(new), Some(key(old))),
+            &[Some(learnt), Some(learnt), Some(rejected), None, None],
+        ),
+    ] {
+        let auth = InngestApiAuth::new(Keys::from(keys), "https://api.example").unwrap();
+        let client = service_fn(async |_| Response::builder().status(403).body(()));
+        let api = auth.single_attempt().layer(client);
+        for expected in expected {
+            log.take();
+            let request = Request::post("https://api.example/v1/signals").body(()).unwrap();
+            api.clone().oneshot(request).await.unwrap();
+            let said = log.take();
+            assert_eq!(said.lines().count(), usize::from(expected.is_some()), "{said}");
+            assert!(expected.is_none_or(|words| said.contains(words)), "{said}");
+        }
+    }
+    for text in [new, old, next] {
+        let token = key(text).bearer();
+        for never in [&text["signkey-prod-".len()..], &token["signkey-prod-".len() + 12..]] {
+            assert!(!all.contains(never), "{all}");
+        }
+    }
 }

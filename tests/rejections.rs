@@ -97,7 +97,12 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
             auth(),
             with_body(&it, Body::new(Frames(vec![b"{"], End::Fails))),
         ),
-        (Kind::OverBudget, 503, auth().body_budget(1), it.call(CALL, "{}")),
+        (
+            Kind::OverBudget,
+            503,
+            auth().body_budget(1),
+            with_body(&it, Body::new(Frames(vec![b"{"], End::Fails))),
+        ),
         (Kind::NoTime, 500, auth().clock(stopped), it.call(CALL, "{}")),
     ];
     for (kind, status, auth, request) in table {

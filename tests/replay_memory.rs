@@ -1,4 +1,5 @@
 //! The replay store in memory: exact, bounded, and not to be fooled by a clock.
+#![cfg(feature = "layer")]
 
 #[path = "common/hands.rs"]
 mod hands;

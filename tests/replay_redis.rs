@@ -122,15 +122,11 @@ async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_i
     ] {
         let sighting = until(number, ends);
         assert_eq!(store.record(sighting).await.unwrap(), recorded);
-        let key = format!("ns:{}", hex(&sighting.mac));
+        let key = format!("ns:{}", hex::encode(sighting.mac));
         let left = server.say(&["PTTL", &key]);
         let left: i64 = left.trim_start_matches(':').trim_end().parse().unwrap();
         assert!(lives.contains(&left), "{left} ms until {ends}");
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a store says when it cannot tell: the server's code, what to do, and no secret.
@@ -597,6 +593,77 @@ fn a_handle_works_in_any_runtime_after_another_has_ended_or_stands() {
             "{polls}"
         );
     }
+}
+
+/// The server's authority is the test's own. Trusting it takes an environment of its own: the test
+/// runs itself again.
+#[cfg(feature = "redis-tls")]
+#[tokio::test]
+async fn tls_trusts_what_the_system_trusts() {
+    use std::process::{Command, Stdio};
+
+    if let Ok(url) = std::env::var("TEST_TLS_URL") {
+        assert_eq!(store(&url).record(sighting(2)).await, Ok(Recorded::Fresh));
+        return;
+    }
+    if !wanted("tls_trusts_what_the_system_trusts") {
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("inngest-auth-tls-{}", free().port()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| folder.join(name));
+    let [key, certificate] = [&key, &certificate].map(|path| path.to_str().unwrap());
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .args([
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-addext",
+            "basicConstraints=CA:FALSE",
+        ])
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl is in the path").success());
+    let tls = free().port().to_string();
+    let settings = [
+        "--tls-port",
+        &tls,
+        "--tls-auth-clients",
+        "no",
+        "--tls-cert-file",
+        certificate,
+    ];
+    let others = ["--tls-key-file", key, "--tls-ca-cert-file", certificate];
+    let server = Redis::start(&[&settings[..], &others].concat());
+    let url = format!("rediss://localhost:{tls}");
+    let error = store(&url).record(sighting(1)).await.unwrap_err();
+    assert!(error.to_string().contains("TLS certificate not accepted"), "{error}");
+    let trusting = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "tls_trusts_what_the_system_trusts"])
+        .env("SSL_CERT_FILE", certificate)
+        .env("TEST_TLS_URL", &url)
+        .status();
+    assert!(trusting.unwrap().success());
+    assert_eq!(server.say(&["DBSIZE"]), ":1\r\n");
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[tokio::test]

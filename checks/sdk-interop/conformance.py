@@ -24,7 +24,7 @@ from bodies import Bodies
 from inngest._internal import transforms
 
 HERE = pathlib.Path(__file__).parent
-COUNTERPART = HERE / "target/debug/examples/counterpart"
+COUNTERPART = os.environ["COUNTERPART"]
 SDKS = {"Python": [sys.executable, HERE / "python_sdk.py"], "TypeScript": ["node", HERE / "node_sdk.mjs"]}
 KEYS = {
     "current": "signkey-test-8ee2262a15e8d3c42d6a840db7af3de2aab08ef632b32a37a687f24b34dba3ff",

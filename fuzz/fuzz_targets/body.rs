@@ -1,9 +1,8 @@
 //! The body as it arrives: however it is cut and delayed, the same verdict, and the handler reads the same bytes.
 #![no_main]
 
-use std::cell::RefCell;
 use std::convert::Infallible;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -64,16 +63,14 @@ fuzz_target!(|input: &[u8]| {
     }
     let request = request.body(plan.frames(body.clone())).unwrap();
 
-    let found = RefCell::new(Vec::new());
-    let handler = service_fn(|request: Request<Body>| {
-        assert_eq!(request.headers()[CONTENT_LENGTH], body.len().to_string());
-        assert_eq!(
-            http_body::Body::size_hint(request.body()).exact(),
-            Some(body.len() as u64)
-        );
+    let found = Arc::<Mutex<Vec<_>>>::default();
+    let (finds, len) = (Arc::clone(&found), body.len() as u64);
+    let handler = service_fn(move |request: Request<Body>| {
+        assert_eq!(request.headers()[CONTENT_LENGTH], len.to_string());
+        assert_eq!(http_body::Body::size_hint(request.body()).exact(), Some(len));
         let read = at_once(request.into_body().collect()).unwrap();
         assert!(read.trailers().is_none(), "nobody signed them");
-        found.borrow_mut().push(read.to_bytes());
+        finds.lock().unwrap().push(read.to_bytes());
         async { Ok::<_, Infallible>(Response::new(Body::empty())) }
     });
     let answer = RUNTIME.with(|runtime| runtime.block_on(AUTH.layer(handler).oneshot(request)));
@@ -83,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
         Ok(_) => std::slice::from_ref(&body),
         Err(_) => &[],
     };
-    assert_eq!(found.take(), handed_on);
+    assert_eq!(*found.lock().unwrap(), handed_on);
     let outcome = match answer.extensions().get::<Rejection>() {
         Some(rejection) => Err(rejection.kind()),
         None => Ok(answer.extensions().get::<Verified>().unwrap().key()),

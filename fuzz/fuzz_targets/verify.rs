@@ -1,8 +1,8 @@
 //! Whole requests, genuine ones and what can become of them: `verify` and the layer say what the rules say.
 #![no_main]
 
-use std::cell::RefCell;
 use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -69,8 +69,9 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     let Ok(header) = HeaderValue::from_bytes(&sent.header) else {
         return;
     };
-    let found = RefCell::new(Vec::new());
-    let handler = service_fn(|request: Request<Body>| {
+    let found = Arc::<Mutex<Vec<_>>>::default();
+    let finds = Arc::clone(&found);
+    let handler = service_fn(move |request: Request<Body>| {
         let (parts, body) = request.into_parts();
         let body = at_once(body.collect()).unwrap().to_bytes();
         let Some(&Caller::Verified(verified)) = parts.extensions.get() else {
@@ -78,7 +79,7 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
         };
         let announced = parts.headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
         let echo = body.clone();
-        found.borrow_mut().push(Found {
+        finds.lock().unwrap().push(Found {
             verified,
             announced,
             body,
@@ -99,11 +100,11 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     }
     let request = request.body(Full::new(Bytes::from(sent.body.clone()))).unwrap();
     let answer = at_once(app.oneshot(request)).unwrap();
-    let found = found.take();
+    let found = std::mem::take(&mut *found.lock().unwrap());
 
     let Verdict::Accepted { key, form, time, bytes } = expected else {
         assert!(found.is_empty(), "the handler ran");
-        assert_refused(answer, plan, expected);
+        assert_refused(answer, plan, sent, expected);
         return;
     };
     assert_eq!(answer.status(), StatusCode::OK);
@@ -118,8 +119,9 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     assert_answer_signed(&answer, plan, *key, *time, bytes);
 }
 
-fn assert_refused(answer: Response<Body>, plan: &Plan, expected: &Verdict) {
+fn assert_refused(answer: Response<Body>, plan: &Plan, sent: &Sent, expected: &Verdict) {
     let kind = match expected {
+        _ if sent.header.is_empty() => RejectionKind::Missing,
         Verdict::Malformed => RejectionKind::Malformed,
         // The last second that there is stands for a clock that cannot tell.
         _ if plan.now() == u64::MAX => RejectionKind::NoTime,

@@ -1,7 +1,9 @@
-//! The `Authorization` that a key gives.
+//! The bearers that a ring's keys give, and which of them the API accepts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use zeroize::Zeroizing;
 
 use crate::key::SigningKey;
@@ -9,29 +11,44 @@ use crate::keyring::{KeyRing, KeyRole, Keys};
 
 impl KeyRing {
     /// Returns the values of `Authorization` to call Inngest's API with, in the order to try them:
-    /// the current key's, then the fallback's if it differs. There is at least one. They are marked
-    /// sensitive, so that they are not logged.
+    /// the current key's, then the fallback's if it differs. They are marked sensitive, so that
+    /// they are not logged.
     ///
     /// For a client that is not a Tower service: send with the first, and on 401 or 403 once more
     /// with the next.
     #[must_use]
     pub fn bearers(&self) -> Vec<HeaderValue> {
-        let tokens = bearers(&self.snapshot());
-        tokens.into_iter().map(|(_, token)| token).collect()
+        let (current, fallback) = Bearer::both(&self.snapshot());
+        let bearers = [Some(current), fallback];
+        bearers.into_iter().flatten().map(|bearer| bearer.value).collect()
     }
 }
 
-pub(super) fn bearers(keys: &Keys) -> Vec<(KeyRole, HeaderValue)> {
-    let current = Some((KeyRole::Current, keys.current()));
-    let fallback = keys.fallback().map(|key| (KeyRole::Fallback, key));
-    let keys = current.into_iter().chain(fallback);
-    let mut tokens: Vec<_> = keys.map(|(role, key)| (role, bearer(key))).collect();
-    // Keys that differ only in the case of their hex have the same token: it is sent once.
-    tokens.dedup_by(|(_, later), (_, earlier)| later == earlier);
-    tokens
+/// The `Authorization` of one key.
+pub(super) struct Bearer {
+    pub(super) value: HeaderValue,
+    pub(super) role: KeyRole,
+    /// The snapshot in which the key has this role.
+    keys: Arc<Keys>,
 }
 
-fn bearer(key: &SigningKey) -> HeaderValue {
+impl Bearer {
+    /// Returns the current key's, and the fallback's if it differs.
+    fn both(keys: &Arc<Keys>) -> (Self, Option<Self>) {
+        let bearer = |role, key| Self {
+            value: authorization(key),
+            role,
+            keys: Arc::clone(keys),
+        };
+        let current = bearer(KeyRole::Current, keys.current());
+        let fallback = keys.fallback().map(|key| bearer(KeyRole::Fallback, key));
+        // Keys that differ only in the case of their hex have one token: it is sent once.
+        let fallback = fallback.filter(|fallback| fallback.value != current.value);
+        (current, fallback)
+    }
+}
+
+fn authorization(key: &SigningKey) -> HeaderValue {
     let token = key.bearer();
     // Filled in place: a buffer that grew would leave pieces of the token behind.
     let mut text = Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
@@ -42,4 +59,119 @@ fn bearer(key: &SigningKey) -> HeaderValue {
     let mut value = HeaderValue::from_maybe_shared(text).expect("a token is visible ASCII");
     value.set_sensitive(true);
     value
+}
+
+/// A ring, and which of its keys the API accepts.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    ring: KeyRing,
+    learned: Mutex<Learned>,
+}
+
+/// What the API's responses say about one snapshot of the ring.
+#[derive(Debug)]
+struct Learned {
+    /// Weak, so that a key that has left the ring is wiped even if no call follows. While this is
+    /// held, no other snapshot can have the same address.
+    keys: Weak<Keys>,
+    /// The key that calls begin with.
+    first: KeyRole,
+    /// How often that changed.
+    changes: u8,
+    /// Whether it was logged that the API has rejected all keys.
+    warned: bool,
+}
+
+impl Learned {
+    fn nothing(keys: &Arc<Keys>) -> Self {
+        Self {
+            keys: Arc::downgrade(keys),
+            first: KeyRole::Current,
+            changes: 0,
+            warned: false,
+        }
+    }
+
+    fn is_about(&self, keys: &Arc<Keys>) -> bool {
+        self.keys.as_ptr() == Arc::as_ptr(keys)
+    }
+}
+
+impl Credentials {
+    pub(super) fn new(ring: KeyRing) -> Self {
+        let learned = Mutex::new(Learned::nothing(&ring.snapshot()));
+        Self { ring, learned }
+    }
+
+    pub(super) fn ring(&self) -> &KeyRing {
+        &self.ring
+    }
+
+    /// Returns the bearer to begin a call with, and the one to use if the API rejects it.
+    pub(super) fn choose(&self) -> (Bearer, Option<Bearer>) {
+        let (keys, first) = {
+            let mut learned = self.learned();
+            // Under the lock, so that an older snapshot never replaces a newer one.
+            let keys = self.ring.snapshot();
+            if !learned.is_about(&keys) {
+                *learned = Learned::nothing(&keys);
+            }
+            (keys, learned.first)
+        };
+        match Bearer::both(&keys) {
+            (current, Some(fallback)) if first == KeyRole::Fallback => (fallback, Some(current)),
+            bearers => bearers,
+        }
+    }
+
+    /// Begins later calls with this bearer's key: the API rejected the other one.
+    pub(super) fn prefer(&self, bearer: &Bearer, rejected: StatusCode) {
+        let changes = self.learn(bearer, |learned| {
+            if learned.first != bearer.role {
+                learned.first = bearer.role;
+                learned.changes = learned.changes.saturating_add(1);
+                return learned.changes;
+            }
+            0
+        });
+        match changes {
+            0 => {}
+            1 | 2 => tracing::info!(
+                first = %bearer.role,
+                current = ?bearer.keys.current(),
+                fallback = ?bearer.keys.fallback(),
+                "Inngest's API rejected the first key; later calls begin with the other"
+            ),
+            // A rotation makes two. More are no rotation, and would be logged without end.
+            _ => self.warn(bearer, rejected),
+        }
+    }
+
+    /// Logs that the API has rejected all keys: once, until the keys change.
+    pub(super) fn warn(&self, bearer: &Bearer, status: StatusCode) {
+        if self.learn(bearer, |learned| !std::mem::replace(&mut learned.warned, true)) {
+            tracing::warn!(
+                %status,
+                current = ?bearer.keys.current(),
+                fallback = ?bearer.keys.fallback(),
+                "Inngest's API has rejected every signing key; check INNGEST_SIGNING_KEY, and that \
+                 INNGEST_API_BASE_URL is the server that the key belongs to"
+            );
+        }
+    }
+
+    /// Updates what is known, and returns what `update` does: nothing if the keys have changed. A
+    /// call that began before a rotation says nothing about the keys after it.
+    fn learn<T: Default>(&self, bearer: &Bearer, update: impl FnOnce(&mut Learned) -> T) -> T {
+        let mut learned = self.learned();
+        if learned.is_about(&bearer.keys) {
+            update(&mut learned)
+        } else {
+            T::default()
+        }
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

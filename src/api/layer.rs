@@ -1,12 +1,14 @@
 //! The layer, which is its own builder.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use http::HeaderValue;
 use tower_layer::Layer;
 
+use super::bearer::Credentials;
 use super::origin::{ApiBaseError, Origin};
-use super::service::{InngestApiAuthService, Outbound};
+use super::service::{InngestApiAuthService, Outbound, SingleAttempt, WithFallback};
 use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 
@@ -15,9 +17,14 @@ use crate::keyring::KeyRing;
 ///
 /// Build it and [`InngestAuth`](crate::InngestAuth) from one [`Config`], or from clones of one
 /// [`KeyRing`], so that both follow a rotation: each `from_env()` makes a ring of its own.
+///
+/// Clones share what they learn about the keys.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct InngestApiAuth(Arc<Outbound>);
+pub struct InngestApiAuth<A = WithFallback> {
+    outbound: Arc<Outbound>,
+    attempts: PhantomData<A>,
+}
 
 impl InngestApiAuth {
     /// Creates the layer from the environment ([`Config`] lists the variables).
@@ -25,10 +32,7 @@ impl InngestApiAuth {
     /// This never fails: if the environment cannot be used, an ERROR is logged that says what to
     /// set, and every call fails with [`ApiAuthError::Unconfigured`](crate::ApiAuthError).
     pub fn from_env() -> Self {
-        Self::try_from_env().unwrap_or_else(|error| {
-            tracing::error!("cannot authenticate calls to Inngest's API: {error}");
-            Self::with(Outbound::unusable(error))
-        })
+        Self::try_from_env().unwrap_or_else(Self::unusable)
     }
 
     /// Creates the layer from the environment.
@@ -37,27 +41,34 @@ impl InngestApiAuth {
     ///
     /// [`ConfigError`] says what to set.
     pub fn try_from_env() -> Result<Self, ConfigError> {
-        Config::from_env().map(|config| Self::from_config(&config))
+        Config::from_env().and_then(|config| Self::try_from_config(&config))
     }
 
     /// Creates the layer from a configuration, whose [`KeyRing`] it shares.
     ///
-    /// # Panics
-    ///
-    /// Never: a `Config` accepts only base URLs that this crate can read.
+    /// If the configuration's [`api_base`](Config::api_base) or
+    /// [`environment`](Config::environment) is an error, it is logged, and every call fails with
+    /// it.
     pub fn from_config(config: &Config) -> Self {
-        Self::checked(config).unwrap_or_else(|error| {
-            tracing::error!("no call to Inngest's API can be authenticated: {error}");
-            Self::with(Outbound::unusable(error))
-        })
+        Self::try_from_config(config).unwrap_or_else(Self::unusable)
     }
 
-    fn checked(config: &Config) -> Result<Self, ConfigError> {
-        let (base, environment) = (config.api_base()?, config.environment()?);
-        let api = Origin::parse(base).expect("`Config` accepts only such URLs");
-        let environment = environment
-            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no control characters"));
-        Ok(Self::with(Outbound::new(config.mode().clone(), api, environment)))
+    fn try_from_config(config: &Config) -> Result<Self, ConfigError> {
+        let api = Origin::parse(config.api_base()?).expect("`Config` accepts only such URLs");
+        let environment = config
+            .environment()?
+            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls"));
+        let mode = match config.mode() {
+            Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys.clone())),
+            Mode::Dev { key_set } => Mode::Dev { key_set: *key_set },
+            Mode::Unusable(error) => return Err(*error),
+        };
+        Ok(Self::with(Outbound::new(mode, api, environment)))
+    }
+
+    fn unusable(error: ConfigError) -> Self {
+        tracing::error!("cannot authenticate calls to Inngest's API: {error}");
+        Self::with(Outbound::unusable(error))
     }
 
     /// Creates the layer with these keys, for the API at `api_base`, like
@@ -94,25 +105,91 @@ impl InngestApiAuth {
     /// [`ApiBaseError`] says what is wrong with the URL.
     pub fn new(keys: impl Into<KeyRing>, api_base: &str) -> Result<Self, ApiBaseError> {
         let api = Origin::parse(api_base)?;
-        Ok(Self::with(Outbound::new(Mode::Cloud(keys.into()), api, None)))
+        let mode = Mode::Cloud(Credentials::new(keys.into()));
+        Ok(Self::with(Outbound::new(mode, api, None)))
     }
 
     fn with(outbound: Outbound) -> Self {
-        Self(Arc::new(outbound))
+        Self {
+            outbound: Arc::new(outbound),
+            attempts: PhantomData,
+        }
     }
 
+    /// Sends every request once, so that its body does not have to be `Clone`: it may be a stream.
+    ///
+    /// The request is sent with the key that the API accepted last. A 401 or 403 is returned to
+    /// the caller, and the next call begins with the other key, if there is one. So when the API
+    /// switches keys a call fails that would have succeeded with the other key: call again. Of many
+    /// calls at once, each that is in progress when the first 401 or 403 comes back may fail.
+    ///
+    /// What is learnt is shared with the layer that this is made of, and its clones. A call through
+    /// that layer, which tries both keys, therefore spares this one the failure.
+    ///
+    /// `axum::body::Body` may be a stream, and is not `Clone`:
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+    /// # use inngest_auth::InngestApiAuth;
+    /// # use tower::{Layer, Service};
+    /// use axum::body::Body;
+    ///
+    /// async fn publish(auth: InngestApiAuth, client: Client<HttpConnector, Body>) {
+    ///     let mut api = auth.single_attempt().layer(client);
+    ///     let _response = api.call(Request::new(Body::empty())).await;
+    /// }
+    /// ```
+    ///
+    /// The same without `single_attempt` does not compile, because `Body: Clone` is not satisfied.
+    /// (Of `oneshot` the compiler says only that its trait bounds are not.)
+    ///
+    /// ```compile_fail,E0599
+    /// # use http::Request;
+    /// # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+    /// # use inngest_auth::InngestApiAuth;
+    /// # use tower::{Layer, Service};
+    /// use axum::body::Body;
+    ///
+    /// async fn publish(auth: InngestApiAuth, client: Client<HttpConnector, Body>) {
+    ///     let mut api = auth.layer(client);
+    ///     let _response = api.call(Request::new(Body::empty())).await;
+    /// }
+    /// ```
+    ///
+    /// A body that is `Clone` needs no `single_attempt`:
+    ///
+    /// ```
+    /// # use http::Request;
+    /// # use hyper_util::client::legacy::{Client, connect::HttpConnector};
+    /// # use inngest_auth::InngestApiAuth;
+    /// # use tower::{Layer, Service};
+    /// async fn publish(auth: InngestApiAuth, client: Client<HttpConnector, String>) {
+    ///     let mut api = auth.layer(client);
+    ///     let _response = api.call(Request::new(String::new())).await;
+    /// }
+    /// ```
+    pub fn single_attempt(self) -> InngestApiAuth<SingleAttempt> {
+        InngestApiAuth {
+            outbound: self.outbound,
+            attempts: PhantomData,
+        }
+    }
+}
+
+impl<A> InngestApiAuth<A> {
     /// Returns the ring whose keys the API is called with, or `None` in dev mode and if the
     /// configuration cannot be used.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
-        self.0.keys()
+        self.outbound.keys()
     }
 }
 
-impl<S> Layer<S> for InngestApiAuth {
-    type Service = InngestApiAuthService<S>;
+impl<S, A> Layer<S> for InngestApiAuth<A> {
+    type Service = InngestApiAuthService<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        InngestApiAuthService::new(inner, Arc::clone(&self.0))
+        InngestApiAuthService::new(inner, Arc::clone(&self.outbound))
     }
 }

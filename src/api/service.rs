@@ -1,6 +1,7 @@
-//! One call to the API: with the current key, and once more with the fallback.
+//! One call to the API, from the check of its URI to what its status says about the keys.
 
 use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,25 +11,43 @@ use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use thiserror::Error;
 use tower_service::Service;
 
-use super::bearer::bearers;
+use super::bearer::{Bearer, Credentials};
 use super::origin::Origin;
 use crate::config::{ConfigError, Mode};
-use crate::keyring::{KeyRing, KeyRole};
+use crate::keyring::KeyRing;
+use crate::sdk::SDK;
 
 const ENVIRONMENT: HeaderName = HeaderName::from_static("x-inngest-env");
+const SDK_HEADER: HeaderName = HeaderName::from_static("x-inngest-sdk");
+const REQ_VERSION: HeaderName = HeaderName::from_static("x-inngest-req-version");
 /// The prefix of the key that all branch environments of an account share.
 const BRANCH_KEY: &str = "signkey-branch-";
 
 /// The service that [`InngestApiAuth`](crate::InngestApiAuth) makes of an HTTP client.
+///
+/// `A` says how often it sends a request: [`WithFallback`] or [`SingleAttempt`].
 #[derive(Clone, Debug)]
-pub struct InngestApiAuthService<S> {
+pub struct InngestApiAuthService<S, A = WithFallback> {
     inner: S,
     outbound: Arc<Outbound>,
+    attempts: PhantomData<A>,
 }
 
-impl<S> InngestApiAuthService<S> {
+/// Sends a request again, with the other key, if the API rejects the first key. The default.
+#[derive(Clone, Copy, Debug)]
+pub enum WithFallback {}
+
+/// Sends a request once. See [`single_attempt`](crate::InngestApiAuth::single_attempt).
+#[derive(Clone, Copy, Debug)]
+pub enum SingleAttempt {}
+
+impl<S, A> InngestApiAuthService<S, A> {
     pub(super) fn new(inner: S, outbound: Arc<Outbound>) -> Self {
-        Self { inner, outbound }
+        Self {
+            inner,
+            outbound,
+            attempts: PhantomData,
+        }
     }
 
     /// Returns a reference to the HTTP client.
@@ -47,7 +66,9 @@ impl<S> InngestApiAuthService<S> {
     }
 }
 
-impl<S, B, R> Service<Request<B>> for InngestApiAuthService<S>
+type ResponseFuture<R, E> = Pin<Box<dyn Future<Output = Result<R, ApiAuthError<E>>> + Send>>;
+
+impl<S, B, R> Service<Request<B>> for InngestApiAuthService<S, WithFallback>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -56,35 +77,90 @@ where
 {
     type Response = Response<R>;
     type Error = ApiAuthError<S::Error>;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<R>, Self::Error>> + Send>>;
+    type Future = ResponseFuture<Response<R>, S::Error>;
 
-    /// Always ready: how many requests the client gets is known only in `call`, which waits for it.
+    /// Always ready: whether the client is needed, and how often, is known only in `call`, which
+    /// waits for it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let inner = self.inner.clone();
-        let outbound = Arc::clone(&self.outbound);
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let (client, outbound) = (self.inner.clone(), Arc::clone(&self.outbound));
         Box::pin(async move {
-            let prepared = outbound.prepare(request)?;
-            send(inner, prepared).await
+            let Some(credentials) = outbound.prepare(&mut request)? else {
+                return send(client, request).await;
+            };
+            let (first, second) = credentials.choose();
+            let again = second.map(|second| (second, request.clone()));
+            let response = send_with(&first, client.clone(), request).await?;
+            if !is_rejected(&response) {
+                return Ok(response);
+            }
+            let Some((second, request)) = again else {
+                credentials.warn(&first, response.status());
+                return Ok(response);
+            };
+            let rejected = response.status();
+            // Its body, which nobody reads, would hold a connection.
+            drop(response);
+            let response = send_with(&second, client, request).await?;
+            if is_rejected(&response) {
+                credentials.warn(&second, response.status());
+            } else {
+                credentials.prefer(&second, rejected);
+            }
+            Ok(response)
         })
     }
 }
 
-/// What every call is authenticated by.
+impl<S, B, R> Service<Request<B>> for InngestApiAuthService<S, SingleAttempt>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    B: Send + 'static,
+    R: Send,
+{
+    type Response = Response<R>;
+    type Error = ApiAuthError<S::Error>;
+    type Future = ResponseFuture<Response<R>, S::Error>;
+
+    /// Always ready: `call` waits for the client.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let (client, outbound) = (self.inner.clone(), Arc::clone(&self.outbound));
+        Box::pin(async move {
+            let Some(credentials) = outbound.prepare(&mut request)? else {
+                return send(client, request).await;
+            };
+            let (first, second) = credentials.choose();
+            let response = send_with(&first, client, request).await?;
+            if is_rejected(&response) {
+                match second {
+                    Some(second) => credentials.prefer(&second, response.status()),
+                    None => credentials.warn(&first, response.status()),
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Where the API is, and what every request to it gets.
 #[derive(Debug)]
 pub(super) struct Outbound {
-    /// An error if the configuration cannot be used: then every call fails.
-    mode: Mode,
-    /// `None` only with such an error.
+    mode: Mode<Credentials>,
+    /// `None` only if the configuration cannot be used.
     api: Option<Origin>,
     environment: Option<HeaderValue>,
 }
 
 impl Outbound {
-    pub(super) fn new(mode: Mode, api: Origin, environment: Option<HeaderValue>) -> Self {
+    pub(super) fn new(mode: Mode<Credentials>, api: Origin, environment: Option<HeaderValue>) -> Self {
         if matches!(mode, Mode::Cloud(_)) && api.is_exposed() {
             tracing::warn!(%api, "the API token crosses the network over plain http; use https");
         }
@@ -105,74 +181,66 @@ impl Outbound {
 
     pub(super) fn keys(&self) -> Option<&KeyRing> {
         match &self.mode {
-            Mode::Cloud(keys) => Some(keys),
+            Mode::Cloud(credentials) => Some(credentials.ring()),
             Mode::Dev { .. } | Mode::Unusable(_) => None,
         }
     }
 
-    fn prepare<B, E>(&self, mut request: Request<B>) -> Result<Prepared<B>, ApiAuthError<E>> {
-        if let Mode::Unusable(error) = &self.mode {
-            return Err(ApiAuthError::Unconfigured(*error));
+    /// Checks where the request goes, and adds what it needs except for the token. Returns the
+    /// credentials that it needs, or `None` in dev mode.
+    fn prepare<B, E>(&self, request: &mut Request<B>) -> Result<Option<&Credentials>, ApiAuthError<E>> {
+        let credentials = match &self.mode {
+            Mode::Cloud(credentials) => Some(credentials),
+            Mode::Dev { .. } => None,
+            Mode::Unusable(error) => return Err(ApiAuthError::Unconfigured(*error)),
+        };
+        match (Origin::of(request.uri()), &self.api) {
+            (Some(origin), Some(api)) if origin == *api => {}
+            _ => return Err(ApiAuthError::WrongOrigin),
         }
-        let origin = Origin::of(request.uri());
-        if origin.is_none() || origin != self.api {
-            return Err(ApiAuthError::WrongOrigin);
+        let headers = request.headers_mut();
+        if let Some(environment) = &self.environment {
+            headers.entry(ENVIRONMENT).or_insert_with(|| environment.clone());
         }
-        let keys = self.keys().map(KeyRing::snapshot);
-        let named = request.headers().contains_key(ENVIRONMENT);
-        match (&self.environment, &keys) {
-            (Some(name), _) if !named => {
-                request.headers_mut().insert(ENVIRONMENT, name.clone());
-            }
-            (None, Some(keys)) if !named && keys.current().prefix() == BRANCH_KEY => {
-                return Err(ApiAuthError::MissingEnvironment);
-            }
-            _ => {}
+        let is_branch_key = |keys: &Credentials| keys.ring().snapshot().current().prefix() == BRANCH_KEY;
+        if !headers.contains_key(ENVIRONMENT) && credentials.is_some_and(is_branch_key) {
+            return Err(ApiAuthError::MissingEnvironment);
         }
-        let tokens = keys.map_or_else(Vec::new, |keys| bearers(&keys));
-        Ok(Prepared { request, tokens })
+        headers.entry(SDK_HEADER).or_insert(HeaderValue::from_static(SDK));
+        headers.entry(REQ_VERSION).or_insert(HeaderValue::from_static("2"));
+        Ok(credentials)
     }
 }
 
-/// A request, and the tokens to try on it. None in dev mode.
-struct Prepared<B> {
-    request: Request<B>,
-    tokens: Vec<(KeyRole, HeaderValue)>,
-}
-
-async fn send<S, B, R>(inner: S, prepared: Prepared<B>) -> Result<Response<R>, ApiAuthError<S::Error>>
+/// Sends the request with this token, and marks the response with the role of its key.
+async fn send_with<S, B, R>(
+    bearer: &Bearer,
+    client: S,
+    mut request: Request<B>,
+) -> Result<Response<R>, ApiAuthError<S::Error>>
 where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
-    B: Clone,
+    S: Service<Request<B>, Response = Response<R>>,
 {
-    let Prepared { mut request, tokens } = prepared;
-    let mut tokens = tokens.into_iter().peekable();
-    while let Some((role, token)) = tokens.next() {
-        request.headers_mut().insert(AUTHORIZATION, token);
-        if tokens.peek().is_none() {
-            let mut response = ask(inner, request).await?;
-            response.extensions_mut().insert(role);
-            return Ok(response);
-        }
-        let mut response = ask(inner.clone(), request.clone()).await?;
-        if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            response.extensions_mut().insert(role);
-            return Ok(response);
-        }
-        tracing::info!(status = %response.status(), "Inngest's API rejected the current key; retrying with the fallback");
-    }
-    ask(inner, request).await
+    request.headers_mut().insert(AUTHORIZATION, bearer.value.clone());
+    let mut response = send(client, request).await?;
+    response.extensions_mut().insert(bearer.role);
+    Ok(response)
 }
 
-/// Once, when the client is ready for it.
-async fn ask<S, B>(mut client: S, request: Request<B>) -> Result<S::Response, ApiAuthError<S::Error>>
+/// Sends the request as soon as the client is ready for it.
+async fn send<S, B, R>(mut client: S, request: Request<B>) -> Result<R, ApiAuthError<S::Error>>
 where
-    S: Service<Request<B>>,
+    S: Service<Request<B>, Response = R>,
 {
     poll_fn(|cx| client.poll_ready(cx))
         .await
         .map_err(ApiAuthError::Client)?;
     client.call(request).await.map_err(ApiAuthError::Client)
+}
+
+/// Returns `true` if the API may not know the key.
+fn is_rejected<R>(response: &Response<R>) -> bool {
+    matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// An error returned when a call to the API has no response. `E` is the HTTP client's own error.

@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use thiserror::Error;
 
+use super::log::{FEW, Limiter};
 use super::response;
 use crate::verify::Verified;
 
@@ -88,7 +89,10 @@ impl IntoResponse for CallerRejection {
     fn into_response(self) -> Response {
         match self {
             Self::NoLayer => {
-                tracing::error!("{self}: add `.layer(InngestAuth::from_env())` to its route");
+                static LIMITER: Limiter = Limiter::new();
+                if let Some(suppressed) = LIMITER.permit("no_layer", FEW) {
+                    tracing::error!(suppressed, "{self}: add `.layer(InngestAuth::from_env())` to its route");
+                }
                 response::message(StatusCode::INTERNAL_SERVER_ERROR)
             }
             Self::Unverified => response::message(StatusCode::UNAUTHORIZED),

@@ -3,11 +3,11 @@
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::signature::SIGNATURE_HEADER;
+use crate::signature::{SIGNATURE_HEADER, Signature};
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
-pub(super) const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
+const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
 /// A durable endpoint that is re-entered carries the id of its run.
 const RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 
@@ -63,6 +63,25 @@ pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
         && asks_only_for_a_sync(request.uri())
 }
 
+/// Returns `true` if a header is a signature by its form.
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
+    let mut signatures = headers.get_all(SIGNATURE).iter();
+    signatures.any(|signature| Signature::parse(signature.as_bytes()).is_ok())
+}
+
+/// Returns `true` if an unsigned request looks like one of a server that has no key. Anyone can make
+/// it look so.
+pub(super) fn is_like_a_dev_servers(headers: &HeaderMap) -> bool {
+    headers.get(SERVER_KIND).is_some_and(|kind| kind == "dev")
+        || headers.get(SIGNATURE).is_some_and(HeaderValue::is_empty)
+}
+
+/// Returns `true` if a request whose signature is wrong looks like one of Inngest Cloud's, which
+/// probes apps with other environments' keys too.
+pub(super) fn is_foreign_probe<B>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && !request.headers().contains_key(RUN_ID)
+}
+
 /// A query that names a function, a step or a probe asks for a call or a probe.
 fn asks_only_for_a_sync(uri: &Uri) -> bool {
     !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))
@@ -92,11 +111,15 @@ pub(super) fn announced_len(headers: &HeaderMap) -> Option<u64> {
 
 /// Parses `1*DIGIT` (RFC 9110 §8.6): a sign, which `str::parse` takes, is no part of it.
 fn parse_len(value: &HeaderValue) -> Option<u64> {
-    let digits = value.to_str().ok()?;
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = value.as_bytes();
+    let add = |len: u64, &digit: &u8| {
+        let digit = u64::from(digit.checked_sub(b'0').filter(|digit| *digit < 10)?);
+        len.checked_mul(10)?.checked_add(digit)
+    };
+    if digits.is_empty() {
         return None;
     }
-    digits.parse().ok()
+    digits.iter().try_fold(0, add)
 }
 
 /// Returns `true` if the sender waits to be told to send the body.
@@ -108,7 +131,9 @@ pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
 /// Makes the headers agree with the body that is forwarded: `len` bytes, said once, and nothing about how they were sent.
 pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
-    let right = (said.next().and_then(parse_len), said.next()) == (Some(len as u64), None);
+    // Without leading zeros, which a parser behind us may take for octal.
+    let plain = |value: &&HeaderValue| value.len() == 1 || !value.as_bytes().starts_with(b"0");
+    let right = (said.next().filter(plain).and_then(parse_len), said.next()) == (Some(len as u64), None);
     if !right {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }
@@ -129,4 +154,72 @@ pub(super) fn strip_unsigned_sync(headers: &mut HeaderMap) {
 /// Returns `true` if the header says that the sync goes in band.
 pub(super) fn is_in_band(headers: &HeaderMap) -> bool {
     headers.get(SYNC_KIND).is_some_and(|kind| kind == "in_band")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_digits_and_nothing_else() {
+        for (text, len) in [
+            ("0", Some(0)),
+            ("962", Some(962)),
+            ("0962", Some(962)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999999999999999999", None),
+            ("", None),
+            ("+2", None),
+            ("-2", None),
+            (" 2", None),
+            ("2 ", None),
+            ("2,2", None),
+            ("0x2", None),
+            ("2a", None),
+            ("/", None),
+            (":", None),
+        ] {
+            assert_eq!(parse_len(&HeaderValue::from_static(text)), len, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_is_what_its_method_query_and_body_say() {
+        for (method, uri, run_id, len, purpose) in [
+            ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),
+            ("POST", "/?probe=trust", false, 7, Purpose::TrustProbe),
+            ("POST", "/?a=b&%70robe=tr%75st", false, 0, Purpose::TrustProbe),
+            ("GET", "/?probe=trust", false, 7, Purpose::Call),
+            ("PUT", "/?probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=other", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&fnId=a", false, 0, Purpose::Call),
+            ("POST", "/?fnId=a&probe=trust", false, 0, Purpose::Call),
+            ("POST", "/?probe=trust&stepId=a", false, 0, Purpose::Call),
+            ("POST", "/", false, 0, Purpose::Call),
+            ("PUT", "/", false, 7, Purpose::Sync),
+            ("PUT", "/?deployId=1", false, 0, Purpose::Sync),
+            ("PUT", "/?fnId=a", false, 0, Purpose::Call),
+            ("PUT", "/?a=b&st%65pId=a", false, 0, Purpose::Call),
+            ("GET", "/?fnId=a", false, 0, Purpose::Introspection),
+            ("HEAD", "/", false, 0, Purpose::Introspection),
+            ("GET", "/", false, 1, Purpose::Call),
+            ("HEAD", "/", false, 1, Purpose::Call),
+            ("GET", "/", true, 0, Purpose::Call),
+            ("HEAD", "/", true, 0, Purpose::Call),
+            ("get", "/", false, 0, Purpose::Call),
+            ("DELETE", "/", false, 0, Purpose::Call),
+        ] {
+            let mut request = Request::builder().method(method).uri(uri).body(()).unwrap();
+            if run_id {
+                request.headers_mut().insert(RUN_ID, HeaderValue::from_static("run"));
+            }
+            assert_eq!(
+                Purpose::of(&request, len),
+                purpose,
+                "{method} {uri} {len}, run id: {run_id}"
+            );
+        }
+    }
 }

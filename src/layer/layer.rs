@@ -12,10 +12,12 @@ use http::Request;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::body::backlog::Backlog;
 use super::body::budget::Budget;
 use super::policy::Policy;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
+use super::start;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
@@ -24,17 +26,59 @@ use crate::replay::{self, ReplayStore};
 use crate::verifier::Verifier;
 use crate::verify::Tolerance;
 
-/// The layer that lets in Inngest and nobody else. The [crate's front page](crate) has the order of its steps.
+/// A layer that lets in Inngest and nobody else.
 ///
 /// ```
 /// # use axum::{Router, routing::any};
 /// # use inngest_auth::InngestAuth;
 /// # async fn inngest_handler() {}
-/// let app: Router = Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
+/// let app: Router =
+///     Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
 /// ```
 ///
-/// Clones share the keys and the body budget. The layer takes no permit and no readiness of the inner service until a
-/// request is verified. It needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides.
+/// Clones share the keys and the body budget. The layer needs a Tokio runtime with its timer
+/// enabled, as `#[tokio::main]` provides.
+///
+/// # Steps
+///
+/// A request takes these steps in this order. What fails is rejected with the status in brackets.
+///
+/// 1. In dev mode the request is forwarded untouched, marked [`Caller::Dev`](crate::Caller::Dev).
+///    This is decided before keys are parsed.
+/// 2. There must be a usable key \[500\]. No HMAC is ever made with an empty key.
+/// 3. There must be exactly one `X-Inngest-Signature` \[401\]. An empty one counts as missing. The
+///    one exception, where [`insecure_unsigned_sync`](Self::insecure_unsigned_sync) was chosen: an
+///    unsigned `PUT` whose query has no `fnId`, `stepId` or `probe` is forwarded with an empty body,
+///    marked [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+/// 4. The header must follow the grammar `t=…&s=…`: `t` ten digits, `s` 64 hex digits, each once
+///    \[401\]. See [`Signature::parse`](crate::Signature::parse).
+/// 5. `t` must lie within the [tolerance](Self::tolerance) of the clock, in the past and in the
+///    future \[401\]. A clock that cannot tell the time rejects \[500\].
+/// 6. `Content-Length` must not be over the [limit](Self::body_limit) \[413\]. A smaller one is not
+///    believed: nothing is allocated by it.
+/// 7. The body is read under a size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
+///    [memory budget](Self::body_budget) that all unverified bodies share \[503\]. The HMAC runs
+///    along. Trailers are dropped: nobody signed them.
+/// 8. The MAC is compared in constant time over the raw bytes: with the current key, then with the
+///    fallback key.
+/// 9. If neither matches and the body is JSON of at most 64 KiB, the MAC is compared over its
+///    canonical form (RFC 8785). If that matches, the handler gets the canonical form \[401 if
+///    nothing matched\].
+/// 10. The time is checked again, so that a slow body does not outlive the window. A
+///     [replay guard](crate::replay), if one is set, records the signature and rejects one that was
+///     accepted before \[401\]; if its store cannot tell, it rejects \[503\]. Then the time is
+///     checked once more, so that a slow store does not outlive the window either.
+/// 11. A verified trust probe (`POST ?probe=trust`) gets its response: 200 and `{}`.
+/// 12. Only now does the inner service exist for this request: until here a stranger held nothing of
+///     it, no permit and no readiness. The request's extensions hold
+///     [`Caller`](crate::Caller) and [`Verified`](crate::Verified). Its `Content-Length` is right,
+///     and `Transfer-Encoding`, `Trailer` and digests of what was sent are removed.
+/// 13. The response is signed if Inngest requires it ([`sign_responses`](Self::sign_responses)),
+///     with the key that verified the request and the request's own `t`.
+///
+/// A rejection tells its sender a status and no reason. The reason is in the log, and as
+/// [`Rejection`] in the response's extensions, where any outer layer can count it. Other responses
+/// carry `Caller`, and `Verified` if the request was.
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Policy>);
@@ -42,13 +86,10 @@ pub struct InngestAuth(Arc<Policy>);
 impl InngestAuth {
     /// Configures the layer from the environment ([`Config`] lists the variables).
     ///
-    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and every request is
-    /// rejected with 500.
+    /// Always returns a layer. If the configuration cannot be used, an ERROR says what to set as soon
+    /// as the layer is put around a service, and every request is rejected with 500.
     pub fn from_env() -> Self {
-        Self::try_from_env().unwrap_or_else(|error| {
-            tracing::error!("inngest-auth rejects every request: {error}");
-            Self::with(Mode::Unusable(error))
-        })
+        Self::try_from_env().unwrap_or_else(|error| Self::with(Mode::Unusable(error)))
     }
 
     /// Configures the layer from the environment.
@@ -64,37 +105,20 @@ impl InngestAuth {
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
             Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
-            Mode::Dev { key_set } => Self::dev(*key_set),
+            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set: *key_set }),
             Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
         }
     }
 
     /// Verifies with these keys, whatever the environment says.
     pub fn new(keys: impl Into<KeyRing>) -> Self {
-        let ring = keys.into();
-        let keys = ring.snapshot();
-        tracing::info!(
-            mode = "cloud",
-            current = ?keys.current(),
-            fallback = ?keys.fallback(),
-            "inngest-auth verifies every request; off unless turned on: unauthenticated sync, replay guard"
-        );
-        Self::with(Mode::Cloud(Verifier::new(ring)))
+        Self::with(Mode::Cloud(Verifier::new(keys)))
     }
 
     /// Verifies **nothing**: forwards every request, marked [`Caller::Dev`](crate::Caller::Dev). `INNGEST_DEV=1` chooses
     /// the same.
     pub fn unverified_dev() -> Self {
-        Self::dev(false)
-    }
-
-    fn dev(key_set: bool) -> Self {
-        tracing::warn!(
-            mode = "dev",
-            "inngest-auth verifies NOTHING: anybody who reaches this service can run its functions. \
-             Unset INNGEST_DEV in production"
-        );
-        Self::with(Mode::Dev { key_set })
+        Self::with(Mode::Dev { key_set: false })
     }
 
     fn with(mode: Mode<Verifier>) -> Self {
@@ -103,17 +127,22 @@ impl InngestAuth {
             body_limit: 8 * 1024 * 1024,
             body_deadline: Duration::from_secs(30),
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
+            backlog: Arc::new(Backlog::new(256 * 1024 * 1024)),
             insecure_unsigned_sync: false,
             sign_responses: SignResponses::default(),
             replay: None,
             replay_skew: 60,
             replay_fails_open: false,
             on_rejection: None,
+            log: Arc::default(),
         }))
     }
 
     fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
-        change(Arc::make_mut(&mut self.0));
+        let policy = Arc::make_mut(&mut self.0);
+        change(policy);
+        // Another layer, with a start and a log of its own.
+        policy.log = Arc::default();
         self
     }
 
@@ -164,10 +193,19 @@ impl InngestAuth {
         self.set(|policy| policy.body_deadline = deadline)
     }
 
-    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). Beyond it, requests are
-    /// rejected with 503.
+    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). If that
+    /// is reached, the oldest body that waits for its sender makes room: its request is rejected
+    /// with 503. A body that arrives in one frame, as small ones do, holds none.
     pub fn body_budget(self, bytes: usize) -> Self {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
+    }
+
+    /// Sets how many bytes all verified bodies of more than 64 KiB may hold together until their
+    /// handlers read them: while they wait for a replay store, or in the queue of a concurrency
+    /// limit (default: 256 MiB). Beyond it, requests are rejected with 503, and Inngest retries them
+    /// later.
+    pub fn verified_backlog(self, bytes: usize) -> Self {
+        self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }
 
     /// Forwards unsigned `PUT` requests whose query names no function, step or probe: the sync that the UI of a
@@ -176,9 +214,6 @@ impl InngestAuth {
     /// The handler gets an empty body and no `X-Inngest-Sync-Kind`, and sees
     /// [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
-        if allow {
-            tracing::warn!("inngest-auth lets anybody ask for a sync (unsigned PUT)");
-        }
         self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
 
@@ -261,6 +296,7 @@ where
     type Service = InngestAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        start::log(&self.0);
         InngestAuthService::new(inner, Arc::clone(&self.0))
     }
 }

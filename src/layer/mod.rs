@@ -8,10 +8,12 @@ mod headers;
     reason = "named after the type's role, as elsewhere in the Tower ecosystem"
 )]
 mod layer;
+mod log;
 mod policy;
 mod response;
 mod service;
 mod sign;
+mod start;
 
 pub use caller::{Caller, CallerRejection};
 pub use layer::{InngestAuth, Status};

@@ -7,13 +7,15 @@ use std::time::Duration;
 use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
-use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use super::body::backlog::Backlog;
 use super::body::budget::Budget;
 use super::body::buffer::Buffer;
-use super::body::read::{Frames, drain};
+use super::body::read::{drain, read};
 use super::caller::Caller;
-use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
+use super::headers::{self, Purpose, SIGNATURE};
+use super::log::Log;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
 use crate::config::Mode;
@@ -25,6 +27,9 @@ use crate::verify::Verified;
 
 /// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
+/// The same on HTTP/2, where streams are cheaper than connections; and how many bytes.
+const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
+const HTTP2_DRAIN: usize = 64 * 1024;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
 #[derive(Clone)]
@@ -34,6 +39,7 @@ pub(super) struct Policy {
     pub(super) body_limit: usize,
     pub(super) body_deadline: Duration,
     pub(super) budget: Arc<Budget>,
+    pub(super) backlog: Arc<Backlog>,
     pub(super) insecure_unsigned_sync: bool,
     pub(super) sign_responses: SignResponses,
     pub(super) replay: Option<replay::Guard>,
@@ -41,6 +47,7 @@ pub(super) struct Policy {
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
+    pub(super) log: Arc<Log>,
 }
 
 /// What is known of a request that was admitted.
@@ -70,7 +77,7 @@ impl Policy {
     pub(super) async fn admit(&self, request: &mut Request<Body>) -> Result<Admitted, Rejected> {
         let verifier = match &self.mode {
             Mode::Cloud(verifier) => verifier,
-            Mode::Dev { key_set } => return Ok(self.forward_dev(request, *key_set)),
+            Mode::Dev { .. } => return Ok(self.forward_dev(request)),
             Mode::Unusable(error) => {
                 let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
                 return Err(self.unread(rejection));
@@ -79,8 +86,15 @@ impl Policy {
         if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
             return Ok(self.forward_unsigned_sync(request).await);
         }
-        let (body, proof) = self.verify(verifier, request).await?;
+        let (mut body, proof) = self.verify(verifier, request).await?;
+        self.log.verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
+        if purpose == Purpose::TrustProbe {
+            // Nobody reads it.
+            body = Buffer::default();
+        }
+        let place = self.backlog.place(body.len());
+        body.hold(place.map_err(|kind| Rejected::read(kind.into()))?);
         let first_use = self
             .record(verifier, &proof.signature, purpose)
             .await
@@ -91,16 +105,17 @@ impl Policy {
     /// Checks the headers, reads the body and compares: steps 3 to 9.
     async fn verify(&self, verifier: &Verifier, request: &mut Request<Body>) -> Result<(Buffer, Proof), Rejected> {
         let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
-        let mut body = Buffer::default();
-        self.read_body(request.body_mut(), &mut check, &mut body)
-            .await
-            .map_err(|kind| Rejected {
-                rejection: kind.into(),
-                unread: match kind {
-                    RejectionKind::OverBudget => Unread::AtMost(check.left()),
-                    _ => Unread::Endless,
-                },
-            })?;
+        // The MAC runs along.
+        let read = read(request.body_mut(), self.body_deadline, &self.budget, |frame| {
+            check.update(frame)
+        });
+        let body = read.await.map_err(|kind| Rejected {
+            rejection: kind.into(),
+            unread: match kind {
+                RejectionKind::OverBudget => Unread::AtMost(check.left()),
+                _ => Unread::Endless,
+            },
+        })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
             Err(rejection) => {
@@ -108,24 +123,6 @@ impl Policy {
                 Err(Rejected::read(rejection.with_content_encoding(encoding)))
             }
         }
-    }
-
-    /// Reads the body under its limits, while the MAC runs along: step 7.
-    ///
-    /// Its share of the budget is released on return: what is rejected is freed, and what is verified is no stranger's.
-    async fn read_body(&self, body: &mut Body, check: &mut Check, buffer: &mut Buffer) -> Result<(), RejectionKind> {
-        let mut share = self.budget.share();
-        let mut frames = Frames::new(body, self.body_deadline);
-        while let Some(frame) = frames.next().await {
-            let frame = frame?;
-            check.update(&frame)?;
-            if !share.grow_to(buffer.held_with(frame.len())) {
-                *buffer = Buffer::default();
-                return Err(RejectionKind::OverBudget);
-            }
-            buffer.push(frame);
-        }
-        Ok(())
     }
 
     /// Checks that the window is still open and records the signature: step 10.
@@ -144,13 +141,13 @@ impl Policy {
             Ok(_) if purpose.runs_nothing() => Ok(false),
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
-            Err(error) if self.replay_fails_open => {
-                tracing::warn!(%error, "a request is admitted that may be a replay");
-                Ok(true)
-            }
             Err(error) => {
-                tracing::warn!(%error, "a request is rejected that may be a replay");
-                Err(RejectionKind::StoreUnavailable.into())
+                self.log.store_failed(&error, self.replay_fails_open);
+                if self.replay_fails_open {
+                    Ok(true)
+                } else {
+                    Err(RejectionKind::StoreUnavailable.into())
+                }
             }
         }
     }
@@ -172,7 +169,7 @@ impl Policy {
         *request.body_mut() = body;
         forward(request, len, caller);
         // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
-        let may_sign = first_use || purpose == Purpose::TrustProbe;
+        let may_sign = (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
         Admitted {
             caller,
             purpose,
@@ -181,13 +178,8 @@ impl Policy {
     }
 
     /// Forwards a request untouched, marked: step 1.
-    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admitted {
-        let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        if from_cloud && key_set {
-            tracing::warn!(
-                "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
-            );
-        }
+    fn forward_dev(&self, request: &mut Request<Body>) -> Admitted {
+        self.log.forwarded_in_dev(request);
         DefaultBodyLimit::max(self.body_limit).apply(request);
         mark(request.extensions_mut(), Caller::Dev);
         Admitted::unverified(Caller::Dev)
@@ -195,7 +187,7 @@ impl Policy {
 
     /// Forwards a sync without its body, and without what its headers say about it: step 3.
     async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admitted {
-        drain(request.body_mut(), self.body_limit, self.drain_time()).await;
+        drain(request.body_mut(), self.body_limit, DRAIN_TIME.min(self.body_deadline)).await;
         *request.body_mut() = Body::empty();
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
@@ -213,7 +205,7 @@ impl Policy {
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
             && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
         {
-            sign::warn_unsigned(admitted.purpose, why);
+            self.log.unsigned(why, admitted.purpose, self.sign_responses);
         }
     }
 
@@ -228,7 +220,7 @@ impl Policy {
         let body = match sign::buffer(response.body_mut()).await {
             Ok(body) => body,
             Err(error) => {
-                tracing::error!("failed to buffer the response body for signing: {error}");
+                self.log.response_broken(&error);
                 let marks = std::mem::take(response.extensions_mut());
                 *response = response::message(StatusCode::INTERNAL_SERVER_ERROR);
                 *response.extensions_mut() = marks;
@@ -262,35 +254,36 @@ impl Policy {
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
     pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
-        log(&rejected.rejection);
+        self.log.rejected(&rejected.rejection, request);
         response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
     /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
     ///
     /// On HTTP/1 an unread body closes the connection, and a sender that is still writing may then see a reset in place
-    /// of the response.
+    /// of the response; and a closed connection would tell a stale signature from a wrong one. On HTTP/2 some clients
+    /// take the reset of a stream that they still write to for a failure.
     async fn drain(&self, unread: &Unread, request: &mut Request<Body>) -> bool {
-        if request.version() >= Version::HTTP_2 || http_body::Body::is_end_stream(request.body()) {
-            return true;
-        }
-        match *unread {
+        let http1 = request.version() < Version::HTTP_2;
+        let (most, time) = if http1 {
+            (self.body_limit, DRAIN_TIME)
+        } else {
+            (HTTP2_DRAIN, HTTP2_DRAIN_TIME)
+        };
+        let drained = match *unread {
             Unread::Nothing => true,
+            _ if http_body::Body::is_end_stream(request.body()) => true,
             Unread::Endless => false,
-            Unread::AtMost(_) if self.never_arrives(request.headers()) => false,
-            Unread::AtMost(limit) => drain(request.body_mut(), limit, self.drain_time()).await,
-        }
+            Unread::AtMost(_) if never_arrives(request.headers(), most) => false,
+            Unread::AtMost(limit) => drain(request.body_mut(), limit.min(most), time.min(self.body_deadline)).await,
+        };
+        drained || !http1
     }
+}
 
-    /// Returns `true` if the sender waits to be told to send the body, or announced more than the limit.
-    fn never_arrives(&self, headers: &HeaderMap) -> bool {
-        headers::waits_for_continue(headers)
-            || headers::announced_len(headers).is_some_and(|len| len > self.body_limit as u64)
-    }
-
-    fn drain_time(&self) -> Duration {
-        DRAIN_TIME.min(self.body_deadline)
-    }
+/// Returns `true` if the sender waits to be told to send the body, or announced more than is drained.
+fn never_arrives(headers: &HeaderMap, most: usize) -> bool {
+    headers::waits_for_continue(headers) || headers::announced_len(headers).is_some_and(|len| len > most as u64)
 }
 
 impl Admitted {
@@ -350,17 +343,6 @@ fn mark(extensions: &mut Extensions, caller: Caller) {
         None => {
             extensions.remove::<Verified>();
         }
-    }
-}
-
-/// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
-fn log(rejection: &Rejection) {
-    use RejectionKind as Kind;
-    match rejection.kind() {
-        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
-            tracing::debug!(?rejection, "rejected: {rejection}");
-        }
-        _ => tracing::warn!(?rejection, "rejected: {rejection}"),
     }
 }
 

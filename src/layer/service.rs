@@ -68,7 +68,7 @@ where
     }
 }
 
-/// Handles one request. The steps are those of the [crate's front page](crate).
+/// Handles one request. The steps are those of [`InngestAuth`](crate::InngestAuth).
 ///
 /// A block and not an `async fn`, which would store its arguments twice.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` takes 256 bytes more")]

@@ -56,7 +56,34 @@ pub(super) enum Unsigned {
     NotRecorded,
 }
 
+impl Unsigned {
+    /// Returns the reason in snake case, for log fields.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRequired => "not_required",
+            Self::HasSignature => "has_signature",
+            Self::Empty => "empty",
+            Self::Coded => "content_encoding",
+            Self::Stream => "stream",
+            Self::TooLong => "too_long",
+            Self::Trailers => "trailers",
+            Self::TooLate => "too_late",
+            Self::NotRecorded => "not_recorded",
+        }
+    }
+}
+
 impl SignResponses {
+    /// Returns the rule in snake case, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::All => "all",
+            Self::Never => "never",
+        }
+    }
+
     /// Returns `false` if no response to such a request is signed.
     pub(super) fn apply_to(self, purpose: Purpose) -> bool {
         match self {
@@ -88,17 +115,6 @@ impl SignResponses {
     }
 }
 
-/// Warns if Inngest will not take the response without a signature.
-pub(super) fn warn_unsigned(purpose: Purpose, why: Unsigned) {
-    let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
-    if required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired) {
-        tracing::warn!(
-            reason = ?why,
-            "the response to an in-band sync or a trust probe is sent unsigned: Inngest will not accept it"
-        );
-    }
-}
-
 /// A response's body in memory, unchanged.
 #[derive(Default)]
 pub(super) struct Buffered {
@@ -126,7 +142,7 @@ pub(super) async fn buffer(body: &mut Body) -> Result<Buffered, BoxError> {
     let mut buffered = Buffered::default();
     while let Some(frame) = body.frame().await {
         match frame?.into_data() {
-            Ok(data) => buffered.bytes.push(data),
+            Ok(data) => buffered.bytes.keep(data),
             Err(frame) => buffered.trailers = frame.into_trailers().ok().map(Box::new),
         }
         if buffered.bytes.len() as u64 > declared {

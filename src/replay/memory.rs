@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use super::error::ReplayStoreError;
 use super::start::Start;
-use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
+use super::{Recorded, ReplayStore, Sighting};
 use crate::clock::Clock;
 
 /// A replay store in memory, exact and bounded. For a service that runs in one process.
@@ -26,10 +27,14 @@ use crate::clock::Clock;
 ///
 /// **The promise:** nothing that an earlier process accepted is accepted again, provided that
 ///
-/// 1. at the start the machine's clock is not behind Inngest's by more than the clock error, and
-/// 2. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
+/// 1. the earlier process accepts nothing any more when this one starts,
+/// 2. at the start the machine's clock is not behind Inngest's by more than the clock error, and
+/// 3. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
 ///
-/// By a clock further behind, nothing can tell a captured call from a new one. The store narrows the
+/// In a rolling deploy two processes overlap, and each accepts what is signed meanwhile: use a store
+/// that they share, or a clock error as long as the overlap.
+///
+/// With a clock further behind, nothing can tell a captured call from a new one. The store narrows the
 /// gap in two ways:
 ///
 /// - The time in a call that the layer has verified shows how late it really is. Once one has
@@ -85,7 +90,7 @@ impl MemoryReplayStore {
         }
     }
 
-    /// Sets how far this machine's clock may be from Inngest's when the process starts, in whole
+    /// Sets how far this machine's clock may be behind Inngest's when the process starts, in whole
     /// seconds (default: 5 s).
     ///
     /// Signatures up to this long *after* the start are rejected like those from before. The
@@ -134,14 +139,12 @@ impl MemoryReplayStore {
         let before_start = state.start.is_after(sighting, uptime, self.clock_error);
         state.lifetime = state.lifetime.max(sighting.lifetime());
         state.forget(sighting.now);
-        if sighting.until < sighting.now || state.entries.contains(&entry) {
+        let known = state.entries.contains(&entry) || state.forgotten.contains(sighting.signed_at);
+        if known || sighting.seconds_left().is_none() {
             return Ok(Recorded::Seen);
         }
         if before_start && !self.accepts_before_start {
             return Ok(Recorded::BeforeStart);
-        }
-        if state.forgotten.contains(sighting.signed_at) {
-            return Ok(Recorded::Seen);
         }
         if state.entries.len() >= self.capacity {
             return Err(ReplayStoreError::Full);

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -34,7 +34,7 @@ pub(crate) fn statuses(run: Run, table: &mut Table) {
             for delay in [Duration::ZERO, Duration::from_millis(100)] {
                 let what = format!("{name}, body of {size} B after {} ms", delay.as_millis());
                 let signature = signature.as_deref();
-                let seen = curl(server.address(), signature, size, delay, tries);
+                let seen = curl(table, server.address(), signature, size, delay, tries);
                 let seen = 100.0 * seen as f64 / tries as f64;
                 table.row(
                     &format!("curl, {what}: sees 401"),
@@ -64,6 +64,7 @@ pub(crate) fn statuses(run: Run, table: &mut Table) {
 
 /// How many of `tries` runs of curl print 401.
 fn curl(
+    table: &Table,
     server: SocketAddr,
     signature: Option<&str>,
     size: usize,
@@ -72,6 +73,7 @@ fn curl(
 ) -> usize {
     let mut seen = 0;
     for _ in 0..tries {
+        let start = Instant::now();
         let mut command = Command::new("curl");
         command.args(["-sS", "--http2-prior-knowledge", "-X", "POST", "-T", "-"]);
         command.args(["-o", "/dev/null", "-w", "%{http_code} %{exitcode}"]);
@@ -83,7 +85,7 @@ fn curl(
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null());
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("curl is installed");
         let mut stdin = child.stdin.take().expect("a pipe");
         std::thread::sleep(delay);
@@ -91,7 +93,17 @@ fn curl(
         let _ = stdin.write_all(&vec![b'x'; size]);
         drop(stdin);
         let output = child.wait_with_output().expect("curl ends");
-        seen += usize::from(output.stdout == b"401 0");
+        if output.stdout == b"401 0" {
+            seen += 1;
+        } else {
+            let (out, err) = (output.stdout, output.stderr);
+            table.note(&format!(
+                "curl after {:.1} s: {} {}",
+                start.elapsed().as_secs_f64(),
+                String::from_utf8_lossy(&out),
+                String::from_utf8_lossy(&err).trim(),
+            ));
+        }
     }
     seen
 }

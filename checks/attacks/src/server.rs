@@ -130,6 +130,9 @@ fn app(options: Options) -> Router {
     if options.budget > 0 {
         auth = auth.body_budget(options.budget);
     }
+    if options.backlog > 0 {
+        auth = auth.verified_backlog(options.backlog);
+    }
     if options.deadline > 0 {
         auth = auth.body_deadline(Duration::from_millis(options.deadline));
     }

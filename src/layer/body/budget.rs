@@ -1,78 +1,255 @@
 //! Memory that all bodies not yet verified share.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
+use std::task::Waker;
 
-/// Counts the bytes that unverified bodies hold together, up to a limit.
+use bytes::Bytes;
+
+use super::buffer::Buffer;
+
+/// Counts the memory of unverified bodies, up to a limit. When that is reached, the oldest body
+/// that waits for its sender makes room.
+///
+/// So nobody is locked out by senders that stall, whatever the sizes and however many they are: a
+/// genuine body would have to be older than all of theirs, while others send the whole budget anew.
+/// (Deadlines that shrink as the budget fills, and a reserve for small bodies, both leave it full of
+/// stalled bodies for as long as the shortest deadline.)
 pub(in crate::layer) struct Budget {
     limit: usize,
-    used: AtomicUsize,
+    bodies: Mutex<Bodies>,
+}
+
+#[derive(Default)]
+struct Bodies {
+    /// Bytes that all of them hold, waiting or not.
+    held: usize,
+    /// Those that wait for their senders, the oldest first.
+    waiting: BTreeMap<Number, Waiting>,
+    next: Number,
+}
+
+/// Numbers bodies by age.
+type Number = u64;
+
+struct Waiting {
+    buffer: Buffer,
+    held: usize,
+    waker: Waker,
 }
 
 impl Budget {
     pub(in crate::layer) fn new(limit: usize) -> Self {
         Self {
             limit,
-            used: AtomicUsize::new(0),
+            bodies: Mutex::default(),
         }
     }
 
     /// Lends the share of one body, empty at first.
-    pub(in crate::layer) fn share(&self) -> Share<'_> {
-        Share { budget: self, held: 0 }
+    pub(super) fn share(&self) -> Share<'_> {
+        Share {
+            budget: self,
+            buffer: Buffer::default(),
+            held: 0,
+            number: None,
+            waits: false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Bodies> {
+        self.bodies.lock().expect("nothing panics while it is locked")
     }
 }
 
-/// One body's share of the budget, released on drop.
-pub(in crate::layer) struct Share<'budget> {
+/// One body and its share of the budget, released on drop.
+pub(super) struct Share<'budget> {
     budget: &'budget Budget,
+    /// Empty while the budget has it, to drop it if others need the room.
+    buffer: Buffer,
     held: usize,
+    number: Option<Number>,
+    waits: bool,
 }
 
+/// The budget has no room for a body, or needed the room that it had.
+#[derive(Debug, PartialEq)]
+pub(super) struct OverBudget;
+
 impl Share<'_> {
-    /// Returns `false`, and reserves nothing more, if the budget has no room.
-    #[must_use]
-    pub(in crate::layer) fn grow_to(&mut self, held: usize) -> bool {
-        let more = held.saturating_sub(self.held);
-        let fits = |used: usize| used.checked_add(more).filter(|&used| used <= self.budget.limit);
-        // Relaxed: nothing else is ordered by this counter.
-        let grown = self
-            .budget
-            .used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
-            .is_ok();
-        if grown {
-            self.held += more;
+    /// Copies a frame.
+    pub(super) fn copy(&mut self, frame: &[u8]) -> Result<(), OverBudget> {
+        let mut rest = self.buffer.copy(frame);
+        while !rest.is_empty() {
+            let piece = self.buffer.piece_for(rest.len());
+            self.reserve(piece)?;
+            self.buffer.grow(piece);
+            rest = self.buffer.copy(rest);
         }
-        grown
+        Ok(())
+    }
+
+    fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
+        let budget = self.budget;
+        let fits = |held: usize| held.checked_add(more).is_some_and(|sum| sum <= budget.limit);
+        // Not even alone.
+        if !fits(self.held) {
+            return Err(OverBudget);
+        }
+        let mut dropped = Vec::new();
+        let mut bodies = budget.lock();
+        while !fits(bodies.held) {
+            // The others are being read at this moment.
+            let Some((_, oldest)) = bodies.waiting.pop_first() else {
+                return Err(OverBudget);
+            };
+            bodies.held -= oldest.held;
+            dropped.push(oldest);
+        }
+        bodies.held += more;
+        if self.number.is_none() {
+            self.number = Some(bodies.next);
+            bodies.next += 1;
+        }
+        self.held += more;
+        drop(bodies);
+        for body in dropped {
+            body.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Leaves the body to the budget until its sender goes on.
+    pub(super) fn wait(&mut self, waker: &Waker) {
+        let Some(number) = self.number else { return };
+        let waiting = Waiting {
+            buffer: std::mem::take(&mut self.buffer),
+            held: self.held,
+            waker: waker.clone(),
+        };
+        self.budget.lock().waiting.insert(number, waiting);
+        self.waits = true;
+    }
+
+    /// Takes the body back, if it is still there.
+    pub(super) fn resume(&mut self) -> Result<(), OverBudget> {
+        let (true, Some(number)) = (self.waits, &self.number) else {
+            return Ok(());
+        };
+        self.waits = false;
+        let waiting = self.budget.lock().waiting.remove(number);
+        let Some(waiting) = waiting else {
+            self.held = 0;
+            return Err(OverBudget);
+        };
+        self.buffer = waiting.buffer;
+        Ok(())
+    }
+
+    /// Returns the body, and releases the share.
+    pub(super) fn finish(&mut self, last: Bytes) -> Buffer {
+        self.release();
+        self.buffer.keep(last);
+        std::mem::take(&mut self.buffer)
+    }
+
+    fn release(&mut self) {
+        // A body of one frame never held any.
+        if self.held > 0 {
+            self.budget.lock().held -= std::mem::take(&mut self.held);
+        }
     }
 }
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        if self.held > 0 {
-            self.budget.used.fetch_sub(self.held, Ordering::Relaxed);
-        }
+        // What the budget dropped already is not released again.
+        let _ = self.resume();
+        drop(std::mem::take(&mut self.buffer));
+        self.release();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
     use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    const KIB: usize = 1024;
+
+    fn held(budget: &Budget) -> usize {
+        budget.lock().held
+    }
 
     #[test]
     fn all_shares_have_one_limit_and_are_released_on_drop() {
-        let budget = Budget::new(100);
-        let used = || budget.used.load(Ordering::Relaxed);
+        let budget = Budget::new(5 * KIB);
         let (mut first, mut second) = (budget.share(), budget.share());
-        assert!(first.grow_to(40));
-        assert!(!second.grow_to(61));
-        assert!(second.grow_to(60));
-        assert_eq!(used(), 100);
-        // What is reserved already is not reserved again.
-        assert!(second.grow_to(60));
-        drop(second);
-        assert_eq!(used(), 40);
+        assert_eq!(first.copy(&[1; KIB]), Ok(()));
+        assert_eq!(second.copy(&[2; 5 * KIB]), Err(OverBudget), "the first is being read");
+        assert_eq!(second.copy(&[2; 4 * KIB]), Ok(()));
+        assert_eq!(held(&budget), 5 * KIB);
         drop(first);
-        assert_eq!(used(), 0);
+        assert_eq!(held(&budget), 4 * KIB);
+        let buffer = second.finish(Bytes::from_static(b"the end"));
+        assert_eq!(held(&budget), 0);
+        assert_eq!(buffer.len(), 4 * KIB + 7);
+        drop(second);
+        assert_eq!(held(&budget), 0);
+    }
+
+    #[test]
+    fn the_oldest_that_waits_makes_room() {
+        let budget = Budget::new(6 * KIB);
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut bodies: Vec<_> = (0..3).map(|_| budget.share()).collect();
+        for body in &mut bodies {
+            assert_eq!(body.copy(&[0; 2 * KIB]), Ok(()));
+        }
+        // The oldest is being read. The second waits for longer than the third, but that is not what counts.
+        bodies[2].wait(&waker);
+        bodies[1].wait(&waker);
+        let mut new = budget.share();
+        assert_eq!(new.copy(&[0; 2 * KIB]), Ok(()));
+        assert_eq!((held(&budget), woken.0.load(Ordering::SeqCst)), (6 * KIB, 1));
+        assert_eq!(bodies[1].resume(), Err(OverBudget));
+        // The other is there, with its bytes, and goes on.
+        assert_eq!(bodies[2].resume(), Ok(()));
+        assert_eq!(bodies[2].finish(Bytes::new()).len(), 2 * KIB);
+        drop(bodies);
+        assert_eq!(held(&budget), 2 * KIB);
+        // What could never fit drops nobody.
+        new.wait(&waker);
+        assert_eq!(budget.share().copy(&[0; 7 * KIB]), Err(OverBudget));
+        assert_eq!((new.resume(), woken.0.load(Ordering::SeqCst)), (Ok(()), 1));
+    }
+
+    #[test]
+    fn a_body_that_is_dropped_while_it_waits_leaves_nothing_held() {
+        let budget = Budget::new(4 * KIB);
+        for evict in [false, true] {
+            let mut body = budget.share();
+            assert_eq!(body.copy(&[0; 3 * KIB]), Ok(()));
+            body.wait(Waker::noop());
+            if evict {
+                assert_eq!(budget.share().copy(&[0; 2 * KIB]), Ok(()));
+            }
+            drop(body);
+            let bodies = budget.lock();
+            assert_eq!((bodies.held, bodies.waiting.len()), (0, 0), "evicted: {evict}");
+        }
     }
 }

@@ -4,38 +4,35 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum_core::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 
-/// Frames of this many bytes are kept as they came. Smaller ones in a row would pin the larger read buffers that
-/// they are slices of (2 to 8 times the body, over a socket), so they are copied.
-const KEEP: usize = 16 * 1024;
-/// Smallest and largest piece, in bytes, that small frames are copied into.
+use super::backlog::Place;
+
+/// Smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the body, so
+/// that memory stays under twice what arrived. The largest stays below the size from which on
+/// allocators ask the system for fresh pages each time (128 KiB in glibc).
 const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// A body that was read, in as few pieces as came without copying what is large.
+/// A body that was read, in pieces.
+///
+/// A stranger's frames are copied. A frame is a slice of its connection's read buffer and keeps all
+/// of it in memory, and a sender decides how little of that is payload: with padded chunk-size
+/// lines, 16 KiB of 400. Only the frame that completes a body is kept as it came: the body is
+/// verified at once then, or gone.
 #[derive(Default)]
 pub(in crate::layer) struct Buffer {
-    /// Complete pieces, in order, before `last`.
+    /// Complete pieces, in order.
     full: Vec<Bytes>,
-    /// A frame kept as it came, or the piece that small frames are being copied into.
-    last: Last,
+    /// The piece that frames are being copied into, after all of `full`.
+    filling: Vec<u8>,
+    /// The frame that completed the body, after `filling`.
+    last: Bytes,
     len: usize,
-    /// Bytes of memory in `full`.
-    full_held: usize,
-}
-
-enum Last {
-    Kept(Bytes),
-    Filling(BytesMut),
-}
-
-impl Default for Last {
-    fn default() -> Self {
-        Self::Kept(Bytes::new())
-    }
+    /// Kept until the body has been read, or is dropped.
+    place: Option<Place>,
 }
 
 impl Buffer {
@@ -43,127 +40,67 @@ impl Buffer {
         self.len
     }
 
-    pub(in crate::layer) fn push(&mut self, frame: Bytes) {
+    /// Copies as much of `bytes` as there is room for. Returns the rest.
+    pub(super) fn copy<'frame>(&mut self, bytes: &'frame [u8]) -> &'frame [u8] {
+        let room = self.filling.capacity() - self.filling.len();
+        let (now, later) = bytes.split_at(room.min(bytes.len()));
+        self.filling.extend_from_slice(now);
+        self.len += now.len();
+        later
+    }
+
+    /// Returns how large a piece [`grow`](Self::grow) would allocate for `more` bytes.
+    pub(super) fn piece_for(&self, more: usize) -> usize {
+        self.len.max(more).clamp(*PIECE.start(), *PIECE.end())
+    }
+
+    /// Begins a new piece of `size` bytes. The one before it is full.
+    pub(super) fn grow(&mut self, size: usize) {
+        let piece = std::mem::replace(&mut self.filling, Vec::with_capacity(size));
+        self.full.extend((!piece.is_empty()).then(|| piece.into()));
+    }
+
+    /// Adds a frame as it is, without copying it. Nothing is copied after it.
+    pub(in crate::layer) fn keep(&mut self, frame: Bytes) {
         self.len += frame.len();
-        match &mut self.last {
-            _ if frame.is_empty() => {}
-            _ if frame.len() >= KEEP => self.seal(Last::Kept(frame)),
-            Last::Filling(_) => self.fill(&frame),
-            // Two small ones in a row: there may be many.
-            Last::Kept(kept) if !kept.is_empty() && kept.len() < KEEP => {
-                let first = std::mem::take(kept);
-                let piece = BytesMut::with_capacity(piece_for(first.len() + frame.len(), self.len));
-                self.last = Last::Filling(piece);
-                self.fill(&first);
-                self.fill(&frame);
-            }
-            // A body of one frame is that frame.
-            Last::Kept(_) => self.seal(Last::Kept(frame)),
+        let before = std::mem::replace(&mut self.last, frame);
+        if !before.is_empty() {
+            self.grow(0);
+            self.full.push(before);
         }
-    }
-
-    /// Copies, into the piece under way as far as it goes, the rest into a new one.
-    fn fill(&mut self, bytes: &[u8]) {
-        let room = self.room().min(bytes.len());
-        let (now, later) = bytes.split_at(room);
-        if let Last::Filling(piece) = &mut self.last {
-            piece.put_slice(now);
-        }
-        if !later.is_empty() {
-            let mut piece = BytesMut::with_capacity(piece_for(later.len(), self.len));
-            piece.put_slice(later);
-            self.seal(Last::Filling(piece));
-        }
-    }
-
-    fn seal(&mut self, next: Last) {
-        let bytes = match std::mem::replace(&mut self.last, next) {
-            Last::Kept(bytes) => bytes,
-            // A large frame came before it was half full: what little it holds must not keep all of it.
-            Last::Filling(piece) if piece.len() < piece.capacity() / 2 => Bytes::copy_from_slice(&piece),
-            Last::Filling(piece) => {
-                self.full_held += piece.capacity() - piece.len();
-                piece.freeze()
-            }
-        };
-        self.full_held += bytes.len();
-        self.full.extend(Some(bytes).filter(|bytes| !bytes.is_empty()));
-    }
-
-    fn room(&self) -> usize {
-        match &self.last {
-            Last::Kept(_) => 0,
-            Last::Filling(piece) => piece.capacity() - piece.len(),
-        }
-    }
-
-    /// Bytes of memory held once a frame of `more` bytes is in: an upper bound.
-    pub(in crate::layer) fn held_with(&self, more: usize) -> usize {
-        let len = self.len + more;
-        let new = match &self.last {
-            // How HTTP/2 often ends a body.
-            _ if more == 0 => 0,
-            _ if more >= KEEP => more,
-            Last::Filling(_) => match more.saturating_sub(self.room()) {
-                0 => 0,
-                later => piece_for(later, len),
-            },
-            Last::Kept(kept) if !kept.is_empty() && kept.len() < KEEP => piece_for(kept.len() + more, len),
-            Last::Kept(_) => more,
-        };
-        self.full_held + self.last.held() + new
     }
 
     pub(in crate::layer) fn iter(&self) -> impl Iterator<Item = &[u8]> + Clone {
-        let last: &[u8] = match &self.last {
-            Last::Kept(bytes) => bytes,
-            Last::Filling(piece) => piece,
-        };
-        self.full.iter().map(|piece| &piece[..]).chain(std::iter::once(last))
+        let full = self.full.iter().map(|piece| &piece[..]);
+        full.chain([&self.filling[..], &self.last[..]])
+    }
+
+    /// Gives the body a place in the backlog.
+    pub(in crate::layer) fn hold(&mut self, place: Option<Place>) {
+        self.place = place;
     }
 
     pub(in crate::layer) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
-        if self.full.is_empty() && trailers.is_none() {
-            return match self.last {
-                Last::Kept(bytes) => Body::new(Full::new(bytes)),
-                Last::Filling(piece) => Body::new(Full::new(piece.freeze())),
-            };
+        if self.full.is_empty() && self.filling.is_empty() && trailers.is_none() && self.place.is_none() {
+            return Body::new(Full::new(self.last));
         }
-        self.seal(Last::default());
-        Body::new(PiecesBody::new(self.full, trailers))
+        self.grow(0);
+        self.full.extend(Some(self.last).filter(|last| !last.is_empty()));
+        Body::new(PiecesBody {
+            left: self.len as u64,
+            pieces: self.full.into_iter(),
+            trailers,
+            place: self.place,
+        })
     }
 }
 
-impl Last {
-    fn held(&self) -> usize {
-        match self {
-            Self::Kept(bytes) => bytes.len(),
-            Self::Filling(piece) => piece.capacity(),
-        }
-    }
-}
-
-/// As large as what is held already, within [`PIECE`]: memory stays under twice what arrived, and the number
-/// of pieces small.
-fn piece_for(need: usize, held: usize) -> usize {
-    held.clamp(*PIECE.start(), *PIECE.end()).max(need)
-}
-
-/// Pieces, and trailers where there are any, as a body of exactly known size.
+/// Pieces, and trailers if there are any, as a body of exactly known size.
 struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
-}
-
-impl PiecesBody {
-    fn new(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
-        Self {
-            left: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            pieces: pieces.into_iter(),
-            trailers,
-        }
-    }
+    place: Option<Place>,
 }
 
 impl http_body::Body for PiecesBody {
@@ -173,6 +110,9 @@ impl http_body::Body for PiecesBody {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(piece) = self.pieces.next() {
             self.left -= piece.len() as u64;
+            if self.left == 0 {
+                self.place = None;
+            }
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
@@ -195,78 +135,70 @@ mod tests {
 
     use super::*;
 
-    /// The bytes of memory that the pieces take.
-    fn held(pieces: &Buffer) -> usize {
-        pieces.full_held + pieces.last.held()
+    /// Copies a frame. Returns the sizes of the pieces that were allocated for it.
+    fn copy(buffer: &mut Buffer, frame: &[u8]) -> Vec<usize> {
+        let mut allocated = Vec::new();
+        let mut rest = buffer.copy(frame);
+        while !rest.is_empty() {
+            allocated.push(buffer.piece_for(rest.len()));
+            buffer.grow(buffer.piece_for(rest.len()));
+            rest = buffer.copy(rest);
+        }
+        allocated
     }
 
     #[test]
-    fn small_frames_are_copied_together_and_large_ones_kept() {
-        let growing = [16_383; 12];
-        for (frames, lens, memory) in [
-            (&[][..], &[0][..], 0),
-            (&[5], &[5], 5),
-            (&[5, 0], &[5], 5),
-            (&[0, 5, 7], &[12], 1024),
-            (&[5, 7, 0, 1012], &[1024], 1024),
-            // What has no room goes on in a piece as large as what is there.
-            (&[5, 7, 1013], &[1024, 1], 1024 + 1025),
-            (&[5, 7, 1013, 1024, 3], &[1024, 1025, 3], 1024 + 1025 + 2052),
-            // More than that, if it is more.
-            (&[1, 1, 16_383], &[1024, 15_361], 1024 + 16_385),
-            (&[16_383, 16_383], &[32_766], 32_766),
-            (&[16_384], &[16_384], 16_384),
-            (&[16_384, 5], &[16_384, 5], 16_389),
-            (&[5, 16_384], &[5, 16_384], 16_389),
-            (&[16_384, 16_384, 5], &[16_384, 16_384, 5], 32_773),
-            (&[16_384, 5, 6], &[16_384, 11], 16_384 + 16_395),
-            // A piece that a large frame ends before it is half full takes no more than its bytes.
-            (&[5, 6, 16_384, 7], &[11, 16_384, 7], 11 + 16_384 + 7),
-            (&[5, 506, 16_384], &[511, 16_384], 511 + 16_384),
-            (&[5, 507, 16_384], &[512, 16_384], 1024 + 16_384),
-            // And never more than 64 KiB.
-            (
-                &growing,
-                &[32_766, 49_149, 65_536, 49_145],
-                32_766 + 49_149 + 2 * 65_536,
-            ),
+    fn frames_are_copied_into_pieces_that_grow_with_the_body() {
+        for (frames, pieces) in [
+            (&[][..], &[][..]),
+            (&[5], &[1024]),
+            (&[5, 0, 1019], &[1024]),
+            (&[5, 1020], &[1024, 1024]),
+            (&[1024, 1024, 1], &[1024, 1024, 2048]),
+            (&[5000, 1], &[5000, 5000]),
+            // A piece is filled before the next is begun, and is never larger than 64 KiB.
+            (&[1, 65_535], &[1024, 64_512]),
+            (&[417_792], &[65_536; 7]),
         ] {
-            let mut pieces = Buffer::default();
+            let mut buffer = Buffer::default();
+            let mut allocated = Vec::new();
+            let mut sent: Vec<u8> = Vec::new();
             for (at, &len) in frames.iter().enumerate() {
-                // A small frame is there twice while it is copied; what a piece has too much is given back.
-                let (twice, given_back) = match &pieces.last {
-                    Last::Kept(kept) if (1..KEEP).contains(&len) && (1..KEEP).contains(&kept.len()) => (kept.len(), 0),
-                    Last::Filling(piece) if len >= KEEP && piece.len() < piece.capacity() / 2 => {
-                        (0, piece.capacity() - piece.len())
-                    }
-                    _ => (0, 0),
-                };
-                let expected = pieces.held_with(len);
-                pieces.push(vec![u8::try_from(at).unwrap(); len].into());
-                let held = held(&pieces) + twice + given_back;
-                assert_eq!(expected, held, "{frames:?}, frame {at}");
+                let frame = vec![u8::try_from(at).unwrap(); len];
+                sent.extend(&frame);
+                allocated.extend(copy(&mut buffer, &frame));
             }
-            let sent: Vec<u8> = frames
-                .iter()
-                .enumerate()
-                .flat_map(|(at, &len)| vec![u8::try_from(at).unwrap(); len])
-                .collect();
-            assert_eq!(pieces.len(), sent.len(), "{frames:?}");
-            assert_eq!(pieces.iter().map(<[u8]>::len).collect::<Vec<_>>(), lens, "{frames:?}");
-            assert_eq!(pieces.iter().collect::<Vec<_>>().concat(), sent, "{frames:?}");
-            assert_eq!(held(&pieces), memory, "{frames:?}");
+            assert_eq!(buffer.iter().collect::<Vec<_>>().concat(), sent, "{frames:?}");
+            assert_eq!(buffer.len(), sent.len(), "{frames:?}");
+            assert_eq!(allocated, pieces, "{frames:?}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_kept_is_not_copied() {
+        let frames: Vec<Bytes> = vec![vec![1; 7].into(), vec![2; 9].into()];
+        let mut buffer = Buffer::default();
+        for frame in &frames {
+            buffer.keep(frame.clone());
+        }
+        let pieces: Vec<_> = buffer.iter().filter(|piece| !piece.is_empty()).collect();
+        assert_eq!(pieces, frames);
+        assert!(
+            pieces
+                .iter()
+                .zip(&frames)
+                .all(|(piece, frame)| piece.as_ptr() == frame.as_ptr())
+        );
     }
 
     #[test]
     fn pieces_are_a_body_that_knows_its_size_to_the_end() {
         let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         for trailers in [None, Some(trailers)] {
-            let mut pieces = Buffer::default();
-            for len in [16_384, 7] {
-                pieces.push(vec![b'x'; len].into());
-            }
-            let mut body = pieces.into_body(trailers.clone());
+            let mut buffer = Buffer::default();
+            copy(&mut buffer, &[b'x'; 16_384]);
+            buffer.keep(vec![b'x'; 7].into());
+            let mut body = buffer.into_body(trailers.clone());
             let mut next = |left| {
                 assert_eq!(body.size_hint().exact(), Some(left));
                 let ended = body.is_end_stream();

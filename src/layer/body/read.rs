@@ -9,39 +9,96 @@ use axum_core::body::Body;
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::LengthLimitError;
-use tokio::time::Sleep;
+use tokio::task::coop;
+use tokio::time::{Instant, Sleep};
 
+use super::budget::{Budget, OverBudget};
+use super::buffer::Buffer;
 use crate::rejection::RejectionKind;
 
-/// Frames that are read in one turn. A sender whose bytes are always there must not keep others, or the deadline, from
-/// their turn.
+/// Frames that are read in one turn. A sender whose bytes are always there must not keep others, or
+/// the deadline, from their turn.
 const FRAMES_A_TURN: u32 = 64;
+/// How long a sender whose bytes are always there may send no frame.
+const FLOOD: Duration = Duration::from_millis(250);
+
+/// Reads a body to its end, within `time` and the budget. `take` sees every frame first.
+///
+/// The share of the budget is released at the end: what is verified next is no stranger's, and what
+/// is not is freed.
+pub(in crate::layer) fn read<'a>(
+    body: &'a mut Body,
+    time: Duration,
+    budget: &'a Budget,
+    mut take: impl FnMut(&[u8]) -> Result<(), RejectionKind> + 'a,
+) -> impl Future<Output = Result<Buffer, RejectionKind>> + 'a {
+    let mut share = budget.share();
+    let mut frames = Frames::new(body, time);
+    // Not an `async fn`, which would store its arguments twice.
+    poll_fn(move |cx| {
+        share.resume()?;
+        loop {
+            let Poll::Ready(frame) = frames.poll_next(cx) else {
+                share.wait(cx.waker());
+                return Poll::Pending;
+            };
+            let Some(frame) = frame.transpose()? else {
+                return Poll::Ready(Ok(share.finish(Bytes::new())));
+            };
+            take(&frame)?;
+            if frames.body.is_end_stream() {
+                return Poll::Ready(Ok(share.finish(frame)));
+            }
+            share.copy(&frame)?;
+        }
+    })
+}
+
+/// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read the response.
+///
+/// Returns `true` if the body ended: its connection can be used again.
+pub(in crate::layer) async fn drain(body: &mut Body, limit: usize, time: Duration) -> bool {
+    let mut left = limit;
+    let mut frames = Frames::new(body, time);
+    while let Some(frame) = poll_fn(|cx| frames.poll_next(cx)).await {
+        match frame {
+            Ok(frame) if frame.len() <= left => left -= frame.len(),
+            _ => return false,
+        }
+    }
+    true
+}
+
+impl From<OverBudget> for RejectionKind {
+    fn from(_: OverBudget) -> Self {
+        Self::OverBudget
+    }
+}
 
 /// The data frames of a body, until a deadline. Trailers are dropped: nobody signed them.
-pub(in crate::layer) struct Frames<'body> {
+struct Frames<'body> {
     body: &'body mut Body,
     time: Duration,
     /// Made only when the body keeps us waiting: most are there at once, and a timer costs.
     deadline: Option<Pin<Box<Sleep>>>,
     this_turn: u32,
+    /// When the last frame was read, of those before which the body kept us waiting.
+    progress: Option<Instant>,
 }
 
 impl<'body> Frames<'body> {
     /// Reads `body`, which may take `time` from the first frame that is waited for.
-    pub(in crate::layer) fn new(body: &'body mut Body, time: Duration) -> Self {
+    fn new(body: &'body mut Body, time: Duration) -> Self {
         Self {
             body,
             time,
             deadline: None,
             this_turn: 0,
+            progress: None,
         }
     }
 
-    /// Returns the next frame, or `None` at the end of the body.
-    pub(in crate::layer) async fn next(&mut self) -> Option<Result<Bytes, RejectionKind>> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
+    /// Polls for the next frame, or `None` at the end of the body.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         while self.this_turn < FRAMES_A_TURN {
             match Pin::new(&mut *self.body).poll_frame(cx) {
@@ -53,41 +110,34 @@ impl<'body> Frames<'body> {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Pending => {
-                    self.this_turn = 0;
-                    return self.poll_deadline(cx);
-                }
+                Poll::Pending => return self.end_turn(cx),
             }
         }
-        // Others get their turn, and the deadline is looked at.
-        self.this_turn = 0;
+        // Others get their turn.
         cx.waker().wake_by_ref();
-        self.poll_deadline(cx)
+        self.end_turn(cx)
     }
 
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+    /// Compares the deadline with the clock.
+    ///
+    /// A timer alone is not enough: it stays pending while the task's cooperative budget is used up.
+    /// That is what a connection does whose bytes are always there and never are a frame, as in a
+    /// chunk-size line without end. Each of its turns takes the server long (a second, measured), so
+    /// it does not get many.
+    fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
+        let now = Instant::now();
         let time = self.time;
         let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
-        deadline
-            .as_mut()
-            .poll(cx)
-            .map(|()| Some(Err(RejectionKind::BodyTooSlow)))
-    }
-}
-
-/// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read the response.
-///
-/// Returns `true` if the body ended: its connection can be used again.
-pub(in crate::layer) async fn drain(body: &mut Body, limit: usize, time: Duration) -> bool {
-    let mut left = limit;
-    let mut frames = Frames::new(body, time);
-    while let Some(frame) = frames.next().await {
-        match frame {
-            Ok(frame) if frame.len() <= left => left -= frame.len(),
-            _ => return false,
+        if self.this_turn > 0 || self.progress.is_none() {
+            self.progress = Some(now);
         }
+        self.this_turn = 0;
+        let floods = !coop::has_budget_remaining() && self.progress.is_some_and(|at| now - at >= FLOOD);
+        if floods || now >= deadline.deadline() || deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(RejectionKind::BodyTooSlow)));
+        }
+        Poll::Pending
     }
-    true
 }
 
 /// Tells an outer layer's limit from a broken body.

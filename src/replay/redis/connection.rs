@@ -12,7 +12,7 @@ use redis::{
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::ReplayStoreError;
+use crate::replay::error::ReplayStoreError;
 
 /// How long connecting may take. No call waits so long, but the next ones profit.
 const CONNECTING: Duration = Duration::from_secs(5);
@@ -103,6 +103,8 @@ impl Connector {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection, ReplayStoreError> {
+        #[cfg(feature = "redis-tls")]
+        provide_cryptography();
         // The limits are ours: `CONNECTING`, and the patience of each call.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
@@ -134,7 +136,7 @@ impl Connector {
         let read: Result<HashMap<String, String>, _> = command.query_async(connection).await;
         let policy = match read.map(|mut settings| settings.remove(NAME)) {
             Ok(Some(policy)) if policy == "noeviction" => Policy::Keeps,
-            Ok(Some(policy)) => Policy::Evicts(word(&policy)),
+            Ok(Some(policy)) => Policy::Evicts(policy),
             Ok(None) => Policy::Unreadable("nothing".into()),
             Err(error) => match explain("CONFIG", &error) {
                 ReplayStoreError::Server { code, .. } if code != "NOAUTH" => Policy::Unreadable(code),
@@ -159,6 +161,17 @@ impl Connector {
             *known = Some(policy);
         }
         Ok(())
+    }
+}
+
+/// Installs a provider of cryptography for TLS, unless the program has one. Without any, or with two
+/// to choose from, the client panics.
+#[cfg(feature = "redis-tls")]
+fn provide_cryptography() {
+    use rustls::crypto::{CryptoProvider, ring};
+    if CryptoProvider::get_default().is_none() {
+        // If another thread was faster, there is one.
+        let _ = ring::default_provider().install_default();
     }
 }
 
@@ -247,9 +260,15 @@ impl Link {
 /// Says what went wrong without the text of a server or of the URL: either may hold a secret.
 fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
     if let Some(code) = error.code() {
+        let is_code = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        let code = if code.len() <= 32 && code.bytes().all(is_code) {
+            code
+        } else {
+            "ERR"
+        };
         return ReplayStoreError::Server {
             command,
-            code: word(code),
+            code: code.to_owned(),
         };
     }
     unavailable(match error.kind() {
@@ -257,7 +276,9 @@ fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
         _ if error.is_timeout() => "connecting timed out",
         _ if error.is_connection_dropped() => "connection lost",
         // Only to tell which it is: the text stays here.
-        _ if error.to_string().contains("certificate") => "its TLS certificate is not accepted",
+        _ if error.to_string().contains("certificate") => {
+            "TLS certificate not accepted: let the system trust its authority, or set SSL_CERT_FILE"
+        }
         ErrorKind::Io => "the host cannot be resolved or reached",
         ErrorKind::Parse => "it does not speak Redis",
         _ => error.category(),
@@ -268,8 +289,36 @@ fn unavailable(why: &str) -> ReplayStoreError {
     ReplayStoreError::Unavailable(why.to_owned())
 }
 
-/// What can be an error code or the name of a policy, and nothing else.
-fn word(text: &str) -> String {
-    let is_plain = |char: &char| char.is_ascii_alphanumeric() || "-_".contains(*char);
-    text.chars().take_while(is_plain).take(32).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers and runtimes that do each of these are in `tests/replay_redis.rs`, but for those that take long.
+    #[test]
+    fn an_attempt_is_replaced_when_its_task_stands_and_a_failure_after_a_pause() {
+        let failed = || Some(Err(unavailable("test")));
+        for (seconds_ago, outcome, ended, replaced) in [
+            // Connecting.
+            (0, None, false, false),
+            (9, None, false, false),
+            (11, None, false, true),
+            (0, None, true, true),
+            // Not connected.
+            (0, failed(), true, false),
+            (0, failed(), false, false),
+            (1, failed(), true, true),
+        ] {
+            let (sender, outcome) = watch::channel(outcome);
+            let sender = Some(sender).filter(|_| !ended);
+            let link = Link {
+                began: Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap(),
+                outcome,
+                worked: AtomicBool::new(false),
+                left: OnceLock::new(),
+            };
+            let what = format!("{seconds_ago} s ago, connected: {:?}", link.outcome.borrow().is_some());
+            assert_eq!(link.is_to_be_replaced(), replaced, "{what}, ended: {ended}");
+            drop(sender);
+        }
+    }
 }

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Recorded, ReplayStore, ReplayStoreError, Sighting};
+use super::error::ReplayStoreError;
+use super::{Recorded, ReplayStore, Sighting};
 use connection::Connector;
 pub use url::RedisUrlError;
 
@@ -49,7 +50,10 @@ pub struct RedisReplayStore {
 
 impl RedisReplayStore {
     /// Creates a store from a URL, `redis://[user:password@]host[:port][/database]`. Does not
-    /// connect yet. `rediss://…` (TLS) needs the feature `redis-tls`.
+    /// connect yet.
+    ///
+    /// `rediss://…` is TLS and needs the feature `redis-tls`. It trusts the certificates that the
+    /// system trusts, or those of the file that `SSL_CERT_FILE` names.
     ///
     /// Percent-encode special characters in the user and password: `#` is `%23`, `/` is `%2F`,
     /// `%` is `%25`.
