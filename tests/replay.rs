@@ -193,3 +193,99 @@ async fn a_signature_is_remembered_for_tolerance_and_skew() {
         [(NOW, NOW + 360, NOW), (NOW, NOW + 15, NOW + 7)]
     );
 }
+
+/// The same machine, and a new process on it.
+#[tokio::test]
+async fn after_a_restart_only_what_was_signed_later_is_accepted() {
+    let it = inngest();
+    let seen = Seen::default();
+    let app = seen.app(it.auth().replay_guard(store(&it, 100)));
+    let call = |number: u8| it.call(CALL, format!("{{\"call\":{number}}}"));
+    let [accepted, on_its_way] = [call(1), call(2)].map(|request| request.headers()[SIGNATURE_HEADER].clone());
+    assert_eq!(ask(&app, call(1)).await.status, StatusCode::OK);
+
+    let restarted = MemoryReplayStore::new(100, it.clock());
+    let app = seen.app(it.auth().replay_guard(restarted));
+    it.clock().set(Some(NOW + 10));
+    for (number, header) in [(1, &accepted), (2, &on_its_way)] {
+        let mut request = call(number);
+        request.headers_mut().insert(SIGNATURE_HEADER, header.clone());
+        let answer = ask(&app, request).await;
+        assert_eq!(
+            (answer.status, kind(&answer)),
+            (StatusCode::UNAUTHORIZED, Some(RejectionKind::BeforeStart))
+        );
+        assert_eq!(answer.body, r#"{"message":"Unauthorized"}"#);
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    // Inngest's next attempt, signed anew.
+    it.clock().set(Some(NOW + 15));
+    assert_eq!(ask(&app, call(2)).await.status, StatusCode::OK);
+    assert_eq!(seen.count(), 2);
+}
+
+/// A route that is strict about time, and one that is not, with one store.
+#[tokio::test]
+async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() {
+    let it = inngest();
+    let seen = Seen::default();
+    let store = Arc::new(store(&it, 100));
+    let auth = it.auth().replay_guard(Arc::clone(&store));
+    let strict = auth
+        .clone()
+        .tolerance(Duration::from_secs(1))
+        .replay_skew(Duration::ZERO);
+    let [strict, lax] = [strict, auth].map(|auth| seen.app(auth));
+    let captured = it.call(CALL, "{}").headers()[SIGNATURE_HEADER].clone();
+    assert_eq!(ask(&strict, it.call(CALL, "{}")).await.status, StatusCode::OK);
+    for second in [1, 2, 3, 100, 300] {
+        it.clock().set(Some(NOW + second));
+        // Other calls make the store forget what has run out.
+        let other = it.call(CALL, format!("{{\"at\":{second}}}"));
+        assert_eq!(ask(&strict, other).await.status, StatusCode::OK);
+        let mut again = it.call(CALL, "{}");
+        again.headers_mut().insert(SIGNATURE_HEADER, captured.clone());
+        let answer = ask(&lax, again).await;
+        assert_eq!(kind(&answer), Some(RejectionKind::Replayed), "{second} s later");
+    }
+}
+
+/// A handler that never says the same, every response signed, every captured call sent by every method: the store has
+/// room for what is genuine all the same.
+#[tokio::test]
+async fn neither_strangers_nor_captured_traffic_can_fill_the_store() {
+    const CALLS: usize = 20;
+    let it = inngest();
+    // A place for each call and its response, and the probes' constant, which they share.
+    let store = Arc::new(store(&it, 2 * CALLS + 1));
+    let said = Arc::new(AtomicUsize::new(0));
+    let handler = move || ready(format!("{{\"said\":{}}}", said.fetch_add(1, Ordering::SeqCst)));
+    let auth = it
+        .auth()
+        .sign_responses(SignResponses::All)
+        .replay_guard(Arc::clone(&store));
+    let app = axum::Router::new().fallback(handler).layer(auth);
+    for number in 0..CALLS {
+        let body = format!("{{\"call\":{number}}}");
+        assert_eq!(
+            ask(&app, it.call(CALL, body.clone())).await.status,
+            StatusCode::OK,
+            "{number}"
+        );
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE"] {
+            for uri in [CALL, "/", "/api/inngest?probe=trust"] {
+                for request in [
+                    it.call(uri, body.clone()),
+                    it.unsigned(uri, body.clone()),
+                    it.tampered(uri, body.clone()),
+                    it.stale(uri, body.clone()),
+                ] {
+                    let (mut parts, body) = request.into_parts();
+                    parts.method = method.parse().unwrap();
+                    ask(&app, Request::from_parts(parts, body)).await;
+                }
+            }
+        }
+    }
+    assert_eq!(store.len(), 2 * CALLS + 1);
+}

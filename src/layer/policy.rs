@@ -14,8 +14,8 @@ use super::body::budget::Budget;
 use super::body::buffer::Buffer;
 use super::body::read::{drain, read};
 use super::caller::Caller;
-use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
-use super::log::Limiter;
+use super::headers::{self, Purpose, SIGNATURE};
+use super::log::Log;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
 use crate::config::Mode;
@@ -47,7 +47,7 @@ pub(super) struct Policy {
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
-    pub(super) limiter: Arc<Limiter>,
+    pub(super) log: Arc<Log>,
 }
 
 /// What is known of a request that was admitted.
@@ -77,7 +77,7 @@ impl Policy {
     pub(super) async fn admit(&self, request: &mut Request<Body>) -> Result<Admitted, Rejected> {
         let verifier = match &self.mode {
             Mode::Cloud(verifier) => verifier,
-            Mode::Dev { key_set } => return Ok(self.forward_dev(request, *key_set)),
+            Mode::Dev { .. } => return Ok(self.forward_dev(request)),
             Mode::Unusable(error) => {
                 let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
                 return Err(self.unread(rejection));
@@ -87,6 +87,7 @@ impl Policy {
             return Ok(self.forward_unsigned_sync(request).await);
         }
         let (mut body, proof) = self.verify(verifier, request).await?;
+        self.log.verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
         if purpose == Purpose::TrustProbe {
             // Nobody reads it.
@@ -117,9 +118,10 @@ impl Policy {
         })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
-            Err(rejection) => {
+            Err(mismatch) => {
+                self.log.diagnose(request, body, mismatch.signature, mismatch.keys);
                 let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                Err(Rejected::read(rejection.with_content_encoding(encoding)))
+                Err(Rejected::read(mismatch.rejection.with_content_encoding(encoding)))
             }
         }
     }
@@ -141,11 +143,8 @@ impl Policy {
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
             Err(error) => {
-                let admitted = self.replay_fails_open;
-                if let Some(suppressed) = self.limiter.permit("replay_store") {
-                    tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
-                }
-                if admitted {
+                self.log.store_failed(&error, self.replay_fails_open);
+                if self.replay_fails_open {
                     Ok(true)
                 } else {
                     Err(RejectionKind::StoreUnavailable.into())
@@ -180,15 +179,8 @@ impl Policy {
     }
 
     /// Forwards a request untouched, marked: step 1.
-    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admitted {
-        let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        let hint = from_cloud && key_set;
-        if let Some(suppressed) = hint.then(|| self.limiter.permit("dev_cloud")).flatten() {
-            tracing::warn!(
-                suppressed,
-                "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
-            );
-        }
+    fn forward_dev(&self, request: &mut Request<Body>) -> Admitted {
+        self.log.forwarded_in_dev(request);
         DefaultBodyLimit::max(self.body_limit).apply(request);
         mark(request.extensions_mut(), Caller::Dev);
         Admitted::unverified(Caller::Dev)
@@ -214,7 +206,7 @@ impl Policy {
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
             && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
         {
-            sign::warn_unsigned(admitted.purpose, why, &self.limiter);
+            self.log.unsigned(why, admitted.purpose, self.sign_responses);
         }
     }
 
@@ -229,7 +221,7 @@ impl Policy {
         let body = match sign::buffer(response.body_mut()).await {
             Ok(body) => body,
             Err(error) => {
-                tracing::error!("failed to buffer the response body for signing: {error}");
+                self.log.response_broken(&error);
                 let marks = std::mem::take(response.extensions_mut());
                 *response = response::message(StatusCode::INTERNAL_SERVER_ERROR);
                 *response.extensions_mut() = marks;
@@ -263,7 +255,7 @@ impl Policy {
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
     pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
-        self.log(&rejected.rejection);
+        self.log.rejected(&rejected.rejection, request);
         response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
@@ -287,26 +279,6 @@ impl Policy {
             Unread::AtMost(limit) => drain(request.body_mut(), limit.min(most), time.min(self.body_deadline)).await,
         };
         drained || !http1
-    }
-
-    /// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
-    fn log(&self, rejection: &Rejection) {
-        use RejectionKind as Kind;
-        let kind = rejection.kind();
-        let debug = matches!(
-            kind,
-            Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken
-        );
-        let enabled = if debug {
-            tracing::enabled!(tracing::Level::DEBUG)
-        } else {
-            tracing::enabled!(tracing::Level::WARN)
-        };
-        match enabled.then(|| self.limiter.permit(kind.as_str())).flatten() {
-            Some(suppressed) if debug => tracing::debug!(?rejection, suppressed, "rejected: {rejection}"),
-            Some(suppressed) => tracing::warn!(?rejection, suppressed, "rejected: {rejection}"),
-            None => {}
-        }
     }
 }
 
@@ -341,10 +313,6 @@ impl Rejected {
 }
 
 /// Checks what needs no body: steps 3 to 6.
-#[expect(
-    clippy::result_large_err,
-    reason = "a box would be one more allocation that strangers cause"
-)]
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
     let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {

@@ -27,10 +27,14 @@ use crate::clock::Clock;
 ///
 /// **The promise:** nothing that an earlier process accepted is accepted again, provided that
 ///
-/// 1. at the start the machine's clock is not behind Inngest's by more than the clock error, and
-/// 2. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
+/// 1. the earlier process accepts nothing any more when this one starts,
+/// 2. at the start the machine's clock is not behind Inngest's by more than the clock error, and
+/// 3. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
 ///
-/// By a clock further behind, nothing can tell a captured call from a new one. The store narrows the
+/// In a rolling deploy two processes overlap, and each accepts what is signed meanwhile: use a store
+/// that they share, or a clock error as long as the overlap.
+///
+/// With a clock further behind, nothing can tell a captured call from a new one. The store narrows the
 /// gap in two ways:
 ///
 /// - The time in a call that the layer has verified shows how late it really is. Once one has
@@ -86,7 +90,7 @@ impl MemoryReplayStore {
         }
     }
 
-    /// Sets how far this machine's clock may be from Inngest's when the process starts, in whole
+    /// Sets how far this machine's clock may be behind Inngest's when the process starts, in whole
     /// seconds (default: 5 s).
     ///
     /// Signatures up to this long *after* the start are rejected like those from before. The

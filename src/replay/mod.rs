@@ -64,8 +64,8 @@
 //! cover: how far that clock is set forward while it runs, and how far the clock of a replica that
 //! is promoted is ahead of the primary's.
 //!
-//! If clocks differ by more, a call can be accepted once more, by an instance whose clock is behind,
-//! in the last seconds of the window.
+//! If clocks differ by more, a call can be accepted again, by an instance whose clock is further
+//! behind than the skew, in the last seconds of its window there.
 //!
 //! # What it costs
 //!
