@@ -284,6 +284,21 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     assert_eq!(stack, [0; 6], "on the stack");
     drop(config);
 
+    let path = std::env::temp_dir().join(format!("inngest-auth-secrets-{}", std::process::id()));
+    std::fs::write(&path, text().as_bytes()).unwrap();
+    let config = Config::from_vars([("INNGEST_SIGNING_KEY_FILE", &path)]).unwrap();
+    assert_eq!(config.reload(), Ok(false));
+    std::fs::remove_file(&path).unwrap();
+    let stack = check("read from a file, twice", [0, 0, 2, 0, 2, 2]);
+    assert_eq!(stack, [0; 6], "on the stack");
+    drop(config);
+
+    let mut quoted = Zeroizing::new(String::with_capacity(200));
+    quoted.extend(["'", &**text(), "' # the key"]);
+    assert!(Config::from_vars([("INNGEST_SIGNING_KEY", &**quoted)]).is_err());
+    drop(quoted);
+    check("rejected with a quotation mark", one_place);
+
     drop(black_box(sent[0].fallback().unwrap().bearer()));
     #[cfg(feature = "layer")]
     drop(black_box(ring.bearers()));
