@@ -153,6 +153,7 @@ pub mod api;
 mod canonical;
 mod clock;
 mod config;
+mod diagnose;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
@@ -178,6 +179,7 @@ pub use api::origin::ApiBaseError;
 pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError, FileDefect, KeyDefect};
+pub use diagnose::{Cause, diagnose};
 pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]

@@ -136,6 +136,7 @@ fn every_line_of_the_layer_can_be_looked_up_by_its_words() {
     for (source, least) in [
         (include_str!("../src/layer/log.rs"), 29),
         (include_str!("../src/layer/start.rs"), 7),
+        (include_str!("../src/diagnose.rs"), 10),
     ] {
         let said = all_literals(source);
         // Names of fields and of values have no blank.

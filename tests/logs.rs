@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use common::{CALL, NOW, Seen, ask, inngest, key};
 use http_body_util::BodyExt;
 use inngest_auth::replay::MemoryReplayStore;
-use inngest_auth::testing::{TestClock, TestInngest};
+use inngest_auth::testing::{TestClock, TestInngest, odd_key};
 use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SignResponses, SigningKey};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
@@ -864,6 +864,138 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
             warns,
             "{api}: {said}"
         );
+    }
+}
+
+/// Requests as senders with a wrong key or a body that was changed on its way send them, and the line
+/// that follows the rejection.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
+    const PROVED: &str = "proved cause of a wrong signature: ";
+    const SUSPECTED: &str = "suspected cause of a wrong signature, though anyone can send such a request: ";
+    let it = inngest();
+    let sent = |method: &str, hmac_key: &str, signed: &str, body: &[u8], coding: Option<&'static str>| {
+        // A prefix is removed once.
+        let signature = odd_key(&format!("signkey-x-{hmac_key}"))
+            .sign(signed.as_bytes(), NOW)
+            .to_string();
+        let request = Request::builder()
+            .method(method)
+            .uri(CALL)
+            .header(SIGNATURE_HEADER, signature);
+        let mut request = request.body(Body::from(body.to_vec())).unwrap();
+        if let Some(coding) = coding {
+            request
+                .headers_mut()
+                .insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        request
+    };
+    let (right, foreign, left_on) = ("12345678", "00", "signkey-test-12345678");
+    let large = [&b"["[..], &[b'1'; 64 * 1024]].concat();
+    for (method, hmac_key, signed, body, coding, expected) in [
+        (
+            "POST",
+            left_on,
+            "{}",
+            &b"{}"[..],
+            None,
+            Some((
+                PROVED,
+                "the sender signs with the key's prefix left on, as a self-hosted server does that was started \
+                 with a prefixed key; start it with the bare hex digits",
+                "prefix_left_on",
+                true,
+            )),
+        ),
+        // The fallback.
+        (
+            "POST",
+            "87654321\n",
+            "{}",
+            b"{}",
+            None,
+            Some((
+                PROVED,
+                "the sender's key ends in white space, perhaps a newline; remove it from the sender's secret",
+                "white_space",
+                true,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "one\ntwo\n",
+            b"one\r\ntwo\r\n",
+            None,
+            Some((
+                PROVED,
+                "something on the way changes the body's line ends between LF and CRLF; let proxies pass \
+                 bodies unchanged",
+                "line_ends",
+                true,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            b"",
+            None,
+            Some((
+                SUSPECTED,
+                "the body is empty; look for a redirect, or for something outside the layer that reads the body",
+                "empty_body",
+                false,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            b"?",
+            Some("br"),
+            Some((
+                SUSPECTED,
+                "the body is compressed; put decompression outside the layer",
+                "compressed",
+                false,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            &large,
+            None,
+            Some((
+                SUSPECTED,
+                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not compared; let \
+                 proxies pass bodies unchanged",
+                "reencoded",
+                false,
+            )),
+        ),
+        ("POST", foreign, "{}", b"{}", Some("identity"), None),
+        // A probe of Cloud's.
+        ("GET", foreign, "", b"", None, None),
+        ("GET", left_on, "", b"", None, None),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = used(it.auth(), &log);
+        for expected in [expected, None] {
+            assert_eq!(
+                ask(&app, sent(method, hmac_key, signed, body, coding)).await.status,
+                401
+            );
+            tokio::task::yield_now().await;
+            let said = log.take();
+            let mut lines = said.lines().filter(|said| !said.contains("rejected: "));
+            let text =
+                expected.map(|(what, why, cause, proved)| format!("{what}{why} cause=\"{cause}\" proved={proved}"));
+            assert_eq!(lines.next().and_then(line), text.as_deref().map(|text| ("WARN", text)));
+            assert_eq!(lines.next(), None);
+        }
     }
 }
 

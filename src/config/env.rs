@@ -66,10 +66,10 @@ impl Vars {
     /// Returns the trimmed value; `None` if it is unset or blank.
     fn text(&self, variable: &'static str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.0.get(variable) else {
-            return match self.0.contains_key(&format!("{BYTE_ORDER_MARK}{variable}")) {
-                true => Err(ConfigError::ByteOrderMark { variable }),
-                false => Ok(None),
-            };
+            if self.0.contains_key(&format!("{BYTE_ORDER_MARK}{variable}")) {
+                return Err(ConfigError::ByteOrderMark { variable });
+            }
+            return Ok(None);
         };
         let text = str::from_utf8(value)
             .map_err(|_| ConfigError::NotUnicode { variable })?

@@ -171,7 +171,7 @@ impl InngestAuth {
         match &self.0.mode {
             Mode::Cloud(_) => Status::Verifying,
             Mode::Dev { .. } => Status::Dev,
-            Mode::Unusable(error) => Status::Unusable(error.clone()),
+            Mode::Unusable(error) => Status::Unusable(*error),
         }
     }
 
