@@ -9,6 +9,7 @@ use crate::signature::SignatureError;
 use crate::verify::VerifyError;
 
 /// Longest text of a sender's that is kept, in bytes.
+#[cfg(feature = "layer")]
 const MAX_TEXT: usize = 256;
 
 /// A rejected request: what was wrong with it, and what helps an operator to find out why.
@@ -42,6 +43,10 @@ pub struct Rejection {
 enum Detail {
     Signature(SignatureError),
     /// The configuration error's text, and the variable to set.
+    #[cfg_attr(
+        not(feature = "layer"),
+        expect(dead_code, reason = "a layer is made without a usable configuration")
+    )]
     Configuration(&'static str, Arc<str>),
 }
 
@@ -128,9 +133,13 @@ impl Rejection {
 
 impl From<SignatureError> for Rejection {
     fn from(error: SignatureError) -> Self {
+        let kind = match error {
+            SignatureError::Joined => RejectionKind::Doubled,
+            _ => RejectionKind::Malformed,
+        };
         Self {
             detail: Some(Detail::Signature(error)),
-            ..Self::new(RejectionKind::Malformed)
+            ..Self::new(kind)
         }
     }
 }
@@ -214,7 +223,7 @@ pub enum RejectionKind {
     BodyBroken,
     /// 503: the bodies not yet verified have used up the layer's budget.
     OverBudget,
-    /// 503: the verified bodies that wait for the handler have used up the layer's backlog.
+    /// 503: the verified bodies that wait for their handlers have used up the layer's backlog.
     BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
@@ -275,14 +284,14 @@ impl RejectionKind {
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
             Self::Future => "the signature is further in the future than the tolerance: compare the clocks",
-            Self::WrongSignature => "no key matches the signature: compare the keys' fingerprints",
+            Self::WrongSignature => "no key matches the signature",
             Self::Replayed => "this signature was accepted before",
             Self::BeforeStart => "signed before this process started: another process may have accepted it",
             Self::BodyTooLarge => "the body is over the limit",
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => "the verified bodies that wait for the handler have used up their backlog",
+            Self::BacklogFull => "the verified bodies that wait for their handlers have used up their backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

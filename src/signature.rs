@@ -59,6 +59,11 @@ impl Signature {
     ///
     /// [`SignatureError`] names the first rule of the grammar that is broken.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
+        let joined = || is_joined(header).then_some(SignatureError::Joined);
+        Self::parse_one(header).map_err(|error| joined().unwrap_or(error))
+    }
+
+    fn parse_one(header: &[u8]) -> Result<Self, SignatureError> {
         let (mut signed_at, mut mac) = (None, None);
         let mut rest = Some(header);
         while let Some(param) = rest {
@@ -124,6 +129,14 @@ impl Signature {
 
 const MIN_TIME: u64 = 1_000_000_000;
 const MAX_TIME: u64 = 9_999_999_999;
+
+/// Returns `true` for the values of several headers that something on the way made into one
+/// (RFC 9110 §5.3). A value may contain a comma, so that this is looked at last.
+fn is_joined(header: &[u8]) -> bool {
+    let values = || header.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    let is_value = |value: &[u8]| value.is_empty() || Signature::parse_one(value).is_ok();
+    header.contains(&b',') && values().all(is_value) && values().any(|value| !value.is_empty())
+}
 
 /// A value of exactly `N` bytes, and the parameters behind it: `None` where it is the last.
 fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)> {
@@ -250,4 +263,7 @@ pub enum SignatureError {
     /// A parameter that is not `name=value` in visible ASCII.
     #[error("the signature has a parameter that is not `name=value` in visible ASCII")]
     BadParameter,
+    /// Several signatures in one header.
+    #[error("more than one X-Inngest-Signature, joined by commas into one header")]
+    Joined,
 }

@@ -257,13 +257,19 @@ impl Check {
     }
 
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
-    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "a box would be one more allocation that strangers cause"
+    )]
+    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Mismatch> {
         let Self { keys, signature, .. } = self;
+        let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
         match verify::compare(self.running, &signature, keys.keys(), body) {
             Ok((verified, canonical)) => {
                 keys.count(verified.key(), self.checked_at);
                 Ok(Proof {
                     signature,
+                    age,
                     verified,
                     canonical,
                     signer: ResponseSigner {
@@ -272,10 +278,11 @@ impl Check {
                     },
                 })
             }
-            Err(_) => {
-                let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
-                Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left))
-            }
+            Err(_) => Err(Mismatch {
+                rejection: Rejection::mismatch(keys.keys(), age, self.body_limit - self.left),
+                signature,
+                keys: Arc::clone(keys.keys()),
+            }),
         }
     }
 }
@@ -288,9 +295,26 @@ impl fmt::Debug for Check {
     }
 }
 
+/// What is known of a request that no key has signed.
+#[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer diagnoses it"))]
+pub(crate) struct Mismatch {
+    pub(crate) rejection: Rejection,
+    pub(crate) signature: Signature,
+    pub(crate) keys: Arc<Keys>,
+}
+
+impl From<Mismatch> for Rejection {
+    fn from(mismatch: Mismatch) -> Self {
+        mismatch.rejection
+    }
+}
+
 /// What is known of a verified request.
 pub(crate) struct Proof {
     pub(crate) signature: Signature,
+    /// In seconds, when the header was checked; negative if it lies in the future.
+    #[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer warns of it"))]
+    pub(crate) age: i64,
     pub(crate) verified: Verified,
     /// The canonical form of the body, if only that was signed.
     pub(crate) canonical: Option<Vec<u8>>,
@@ -310,6 +334,7 @@ pub struct ResponseSigner {
 impl ResponseSigner {
     /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
     /// signed: its signature would be one of every empty request.
+    #[expect(clippy::needless_pass_by_value, reason = "an iterator is given by value")]
     pub(crate) fn sign<'body>(&self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Option<Signature> {
         let pieces = || body.clone().into_iter();
         let newline = pieces().filter(|piece| !piece.is_empty()).last()?.ends_with(b"\n");

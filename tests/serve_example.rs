@@ -7,6 +7,8 @@
 mod app;
 #[path = "../examples/serve/register.rs"]
 mod register;
+#[path = "../examples/serve/url.rs"]
+mod url;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -20,12 +22,16 @@ use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use inngest_auth::testing::TestClock;
 use inngest_auth::{Config, InngestAuth, SIGNATURE_HEADER, SigningKey};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use register::{Registry, Serve};
+use url::AppUrl;
+
 const CURRENT: &str = "f7b964cc6e44c90645e5623ffc7e6076d5a69fca99b543490691d114d37afc69";
-const ORIGIN: &str = "https://app.example";
+const NOW: u64 = 1_700_000_000;
 const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
 
 struct Answer {
@@ -35,6 +41,10 @@ struct Answer {
 }
 
 impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -57,10 +67,22 @@ async fn listening(app: Router) -> SocketAddr {
     address
 }
 
+/// Where the app is reached: `INNGEST_SERVE_ORIGIN`, if any, and the address that it listens on.
+fn serve(configured: Option<&str>) -> Serve {
+    Serve {
+        configured: configured.map(|url| AppUrl::parse(url).unwrap()),
+        listening: AppUrl::parse("http://127.0.0.1:3000/api/inngest").unwrap(),
+    }
+}
+
+async fn started(auth: InngestAuth, config: &Config, configured: Option<&str>) -> SocketAddr {
+    let registry = Registry::new(config, app::description(), serve(configured));
+    listening(app::app(auth, registry, app::inspect)).await
+}
+
 /// The example's app, with an API that nobody listens at.
-async fn started(auth: InngestAuth) -> SocketAddr {
-    let registry = register::Registry::new(&config("", "http://127.0.0.1:1"), ORIGIN).unwrap();
-    listening(app::app(auth, registry)).await
+async fn alone(auth: InngestAuth) -> SocketAddr {
+    started(auth, &config("", "http://127.0.0.1:1"), None).await
 }
 
 /// The one registration that the API has seen: its URI, its headers, its body.
@@ -95,17 +117,54 @@ async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
     }
 }
 
-/// What `inspect` says, byte for byte.
-fn told(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> String {
-    let (key, form, signed_at) = match verified {
-        Some((key, form, at)) => (format!("{key:?}"), format!("{form:?}"), at.to_string()),
-        None => ("null".into(), "null".into(), "null".into()),
-    };
-    let sha256 = hex::encode(Sha256::digest(body));
-    format!(
-        r#"{{"mode":"{mode}","key":{key},"form":{form},"signed_at":{signed_at},"bytes":{},"sha256":"{sha256}"}}"#,
-        body.len()
-    )
+/// What `inspect` says.
+fn inspected(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> Value {
+    json!({
+        "mode": mode,
+        "key": verified.map(|it| it.0),
+        "form": verified.map(|it| it.1),
+        "signed_at": verified.map(|it| it.2),
+        "bytes": body.len(),
+        "sha256": hex::encode(Sha256::digest(body)),
+    })
+}
+
+/// The functions as they are registered at this URL.
+fn functions(url: &str) -> Value {
+    json!([{
+        "id": "inngest-auth-demo-inspect", "name": "inspect", "triggers": [{"event": "demo/inspect"}],
+        "steps": {"step": {
+            "id": "step", "name": "step", "retries": {"attempts": 1},
+            "runtime": {"type": "http", "url": url},
+        }},
+    }])
+}
+
+/// What a verified `GET` is told.
+fn inspection(config: &Config, mut more: Value) -> Value {
+    let keys = config.keys().unwrap().snapshot();
+    let mut told = json!({
+        "schema_version": "2024-05-24",
+        "authentication_succeeded": true,
+        "api_origin": config.api_base().unwrap(),
+        "app_id": "inngest-auth-demo",
+        "capabilities": {"in_band_sync": "v1", "trust_probe": "v1"},
+        "event_api_origin": config.api_base().unwrap(),
+        "framework": "axum",
+        "function_count": 1,
+        "has_event_key": false,
+        "has_signing_key": true,
+        "has_signing_key_fallback": keys.fallback().is_some(),
+        "mode": "cloud",
+        "sdk_language": "rust",
+        "sdk_version": env!("CARGO_PKG_VERSION"),
+        "signing_key_hash": keys.current().fingerprint().to_string(),
+    });
+    if let Some(fallback) = keys.fallback() {
+        told["signing_key_fallback_hash"] = json!(fallback.fingerprint().to_string());
+    }
+    told.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
+    told
 }
 
 struct Captured(Value);
@@ -166,21 +225,37 @@ impl Captured {
     }
 }
 
+fn key() -> SigningKey {
+    CURRENT.parse().unwrap()
+}
+
+/// A signed request.
+fn signed(method: &str, uri: &str, body: &str) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header("host", "evil.example")
+        .header("x-forwarded-host", "evil.example")
+        .header(SIGNATURE_HEADER, key().sign(body.as_bytes(), NOW).to_string())
+        .body(Full::from(body.to_owned()))
+        .unwrap()
+}
+
+fn with(mut request: Request<Full<Bytes>>, name: &'static str, value: &'static str) -> Request<Full<Bytes>> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
 #[tokio::test]
 async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     let captured = Captured::all();
     let other = captured.iter().map(|it| it.text("signed_with"));
     let other = other.clone().find(|key| !["", CURRENT].contains(key)).unwrap();
     let clock = TestClock::at(0);
-    let (api, registrations) = api(
-        &CURRENT.parse().unwrap(),
-        StatusCode::OK,
-        r#"{"ok":true,"modified":true}"#,
-    )
-    .await;
+    let (api, registrations) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config(other, &api);
     let auth = InngestAuth::from_config(&config).clock(clock.clone());
-    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
+    let server = started(auth, &config, None).await;
 
     let (mut unsigned, mut signed, mut in_band) = (0, 0, 0);
     for it in &captured {
@@ -191,6 +266,7 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
             "" => {
                 assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}");
                 assert_eq!(answer.body, r#"{"message":"Unauthorized"}"#, "{what}");
+                assert_eq!(answer.header("x-inngest-sdk"), None, "{what}");
                 unsigned += 1;
                 continue;
             }
@@ -198,19 +274,22 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
             _ => "fallback",
         };
         signed += 1;
-        let verified = Some((key, it.text("signed_form"), it.signed_at()));
-        let inspected = told(verified, "cloud", &it.authenticated());
         let expected = match it.text("method") {
-            "POST" => inspected,
-            "GET" => inspected.replace('}', r#","function_count":1,"has_signing_key":true}"#),
+            "POST" => {
+                let verified = Some((key, it.text("signed_form"), it.signed_at()));
+                inspected(verified, "cloud", &it.authenticated())
+            }
+            "GET" => inspection(&config, json!({})),
             _ if answer.header("x-inngest-sync-kind") == Some("in_band") => {
                 in_band += 1;
-                register::Registry::new(&config, ORIGIN).unwrap().payload().to_string()
+                let url: Value = serde_json::from_slice(&it.authenticated()).unwrap();
+                assert_eq!(answer.json()["url"], url["url"], "{what}");
+                answer.json()
             }
-            _ => r#"{"message":"Successfully registered","modified":true}"#.into(),
+            _ => json!({"message": "Successfully registered", "modified": true}),
         };
-        assert_eq!(answer.status, StatusCode::OK, "{what}");
-        assert_eq!(answer.body, expected, "{what}");
+        assert_eq!(answer.status, StatusCode::OK, "{what}: {:?}", answer.body);
+        assert_eq!(answer.json(), expected, "{what}");
         assert_eq!(answer.header("x-inngest-sdk"), Some(SDK), "{what}");
         assert_eq!(answer.header("x-inngest-req-version"), Some("2"), "{what}");
         assert_eq!(answer.header("content-type"), Some("application/json"), "{what}");
@@ -228,122 +307,353 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     );
 }
 
+/// By what Inngest signed, by `INNGEST_SERVE_ORIGIN` and by the address that it listens on; never by
+/// what a header says.
 #[tokio::test]
-async fn a_sync_registers_what_a_real_server_accepted() {
-    let current: SigningKey = CURRENT.parse().unwrap();
+async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
+    let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
+    let config = config("", &api);
+    for (configured, signed_url, expected) in [
+        (None, None, "http://127.0.0.1:3000/api/inngest"),
+        (None, Some("https://a.example/x/inngest"), "https://a.example/x/inngest"),
+        (
+            None,
+            Some("https://a.example/f?a=1&b=%262"),
+            "https://a.example/f?a=1&b=%262",
+        ),
+        (Some("https://app.example"), None, "https://app.example/api/inngest"),
+        (Some("https://app.example/"), None, "https://app.example/api/inngest"),
+        (
+            Some("https://app.example/api/inngest"),
+            None,
+            "https://app.example/api/inngest",
+        ),
+        (
+            Some("https://app.example/in/api/inngest?x=1"),
+            None,
+            "https://app.example/in/api/inngest?x=1",
+        ),
+        (
+            Some("https://app.example"),
+            Some("http://10.0.0.7:80/f?a=1"),
+            "https://app.example/f?a=1",
+        ),
+    ] {
+        let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
+        let server = started(auth, &config, configured).await;
+        let body = signed_url.map_or_else(|| "{}".into(), |url| json!({ "url": url }).to_string());
+        let what = format!("{configured:?} {body}");
+        let step = |url: &str| {
+            let mark = if url.contains('?') { '&' } else { '?' };
+            functions(&format!("{url}{mark}fnId=inngest-auth-demo-inspect&stepId=step"))
+        };
+
+        let answer = send(server, signed("PUT", "/api/inngest?deployId=1", &body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{what}");
+        assert_eq!(answer.header("x-inngest-sync-kind"), Some("out_of_band"), "{what}");
+        let (_, _, registered) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!(
+            (&registered["url"], &registered["functions"]),
+            (&json!(expected), &step(expected)),
+            "{what}"
+        );
+
+        let in_band = with(signed("PUT", "/api/inngest", &body), "x-inngest-sync-kind", "in_band");
+        let answer = send(server, in_band).await;
+        if signed_url.is_none() {
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{what}");
+            continue;
+        }
+        let mut place = json!({});
+        if let Some(configured) = configured {
+            place["serve_origin"] = json!(configured);
+        }
+        let payload = json!({
+            "app_id": "inngest-auth-demo",
+            "framework": "axum",
+            "functions": step(expected),
+            "inspection": inspection(&config, place),
+            "sdk_author": "inngest-auth",
+            "sdk_language": "rust",
+            "sdk_version": env!("CARGO_PKG_VERSION"),
+            "url": expected,
+        });
+        assert_eq!((answer.status, answer.json()), (StatusCode::OK, payload), "{what}");
+        assert!(answer.header(SIGNATURE_HEADER).is_some(), "{what}");
+        assert!(seen.lock().unwrap().is_empty(), "{what}: the API was called");
+    }
+}
+
+#[test]
+fn a_url_of_a_function_keeps_the_query_and_names_one_function() {
+    for (url, expected) in [
+        ("http://a.example", Some("http://a.example?fnId=a%26b&stepId=step")),
+        ("http://a.example/?x", Some("http://a.example?x&fnId=a%26b&stepId=step")),
+        (
+            "https://[::1]:8443/api/?x=%2F&fnId=old&fn%49d=old&y=%20&stepId=old",
+            Some("https://[::1]:8443/api/?x=%2F&y=%20&fnId=a%26b&stepId=step"),
+        ),
+        (
+            " http://a.example/x\n",
+            Some("http://a.example/x?fnId=a%26b&stepId=step"),
+        ),
+        ("a.example", None),
+        ("/api/inngest", None),
+        ("ftp://a.example/", None),
+        ("https://user:word@a.example/", None),
+        ("https://", None),
+        ("", None),
+    ] {
+        let made = AppUrl::parse(url).map(|url| url.of_function("a&b").to_string());
+        assert_eq!(made.as_deref(), expected, "{url:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_registration_says_all_that_the_api_reads() {
     let old: SigningKey = "signkey-prod-0123456789abcdef".parse().unwrap();
     // In a rotation the API may know the fallback only.
-    for known in [&current, &old] {
+    for (known, environment, kind) in [(&key(), None, None), (&old, Some("my-branch"), Some("cloud"))] {
         let (api, seen) = api(known, StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
-        let config = config("signkey-prod-0123456789abcdef", &api);
-        let registry = register::Registry::new(&config, ORIGIN).unwrap();
-        let auth = InngestAuth::from_config(&config).clock(TestClock::at(1_700_000_000));
-        let server = listening(app::app(auth, registry)).await;
-        let request = Request::put("/api/inngest?deployId=a%26b%3D%20c&x=1")
-            // Nobody signs these.
-            .header("host", "evil.example")
-            .header("x-forwarded-host", "evil.example")
-            .header(SIGNATURE_HEADER, current.sign(b"{}", 1_700_000_000).to_string())
-            .body(Full::from("{}"));
-        let answer = send(server, request.unwrap()).await;
+        let mut vars = vec![
+            ("INNGEST_SIGNING_KEY", CURRENT),
+            ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-prod-0123456789abcdef"),
+            ("INNGEST_API_BASE_URL", &api),
+        ];
+        vars.extend(environment.map(|name| ("INNGEST_ENV", name)));
+        let config = Config::from_vars(vars).unwrap();
+        let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
+        let server = started(auth, &config, Some("https://app.example")).await;
+        let mut request = signed("PUT", "/api/inngest?deployId=a%26b%3D%20c&x=1", "{}");
+        if let Some(kind) = kind {
+            request = with(request, "x-inngest-server-kind", kind);
+        }
+        let answer = send(server, request).await;
         assert_eq!(answer.status, StatusCode::OK);
-        assert_eq!(answer.body, r#"{"message":"Successfully registered","modified":false}"#);
+        assert_eq!(
+            answer.json(),
+            json!({"message": "Successfully registered", "modified": false})
+        );
 
         let (uri, headers, body) = seen.lock().unwrap().pop().unwrap();
         assert_eq!(uri, "/fn/register?deployId=a%26b%3D+c");
-        assert_eq!(headers["content-type"], "application/json");
-        assert_eq!(headers["x-inngest-sdk"], SDK);
-        assert_eq!(headers["x-inngest-req-version"], "2");
+        for (name, value) in [
+            ("content-type", Some("application/json")),
+            ("user-agent", Some(SDK)),
+            ("x-inngest-sdk", Some(SDK)),
+            ("x-inngest-framework", Some("axum")),
+            ("x-inngest-req-version", Some("2")),
+            ("x-inngest-env", environment),
+            ("x-inngest-expected-server-kind", kind),
+        ] {
+            assert_eq!(headers.get(name).map(|it| it.to_str().unwrap()), value, "{name}");
+        }
         let url = "https://app.example/api/inngest";
-        let expected = serde_json::json!({
+        let expected = json!({
             "url": url, "deployType": "ping", "appName": "inngest-auth-demo", "sdk": SDK, "v": "0.1", "framework": "axum",
-            "functions": [{
-                "id": "inngest-auth-demo-inspect", "name": "inspect", "triggers": [{"event": "demo/inspect"}],
-                "steps": {"step": {
-                    "id": "step", "name": "step", "retries": {"attempts": 1},
-                    "runtime": {"type": "http", "url": format!("{url}?fnId=inngest-auth-demo-inspect&stepId=step")},
-                }},
-            }],
+            "capabilities": {"in_band_sync": "v1", "trust_probe": "v1"},
+            "functions": functions(&format!("{url}?fnId=inngest-auth-demo-inspect&stepId=step")),
         });
         assert_eq!(body, expected);
     }
 }
 
 #[tokio::test]
-async fn a_sync_that_failed_is_a_500_that_says_why() {
-    let key: SigningKey = CURRENT.parse().unwrap();
-    for (status, said) in [
-        (403, "no such environment"),
-        (500, "oh no"),
-        (200, r#"{"ok":false}"#),
-        (200, "not json"),
+async fn a_server_kind_that_means_nothing_is_not_passed_on() {
+    let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true}"#).await;
+    let config = config("", &api);
+    let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
+    let server = started(auth, &config, None).await;
+    for (kind, passed_on) in [
+        ("cloud", true),
+        ("dev", true),
+        ("Cloud", false),
+        ("", false),
+        ("else", false),
     ] {
-        let (api, _) = api(&key, StatusCode::from_u16(status).unwrap(), said).await;
+        send(
+            server,
+            with(signed("PUT", "/api/inngest", "{}"), "x-inngest-server-kind", kind),
+        )
+        .await;
+        let (_, headers, _) = seen.lock().unwrap().pop().unwrap();
+        assert_eq!(
+            headers.contains_key("x-inngest-expected-server-kind"),
+            passed_on,
+            "{kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_sync_that_failed_says_why_in_the_apis_words() {
+    for (status, said, message) in [
+        (
+            403,
+            r#"{"error":"no such environment","ok":false}"#,
+            "no such environment",
+        ),
+        (200, r#"{"ok":false,"error":"bad function"}"#, "bad function"),
+        (500, "oh no", "Inngest's API responded 500 Internal Server Error: oh no"),
+        (
+            200,
+            r#"{"ok":false}"#,
+            r#"Inngest's API responded 200 OK: {"ok":false}"#,
+        ),
+        (200, "not json", "Inngest's API responded 200 OK: not json"),
+    ] {
+        let (api, _) = api(&key(), StatusCode::from_u16(status).unwrap(), said).await;
         let config = config("", &api);
         let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
-        let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
+        let server = started(auth, &config, None).await;
         let request = Request::put("/api/inngest")
             .header("host", "localhost")
             .body(Full::default());
         let answer = send(server, request.unwrap()).await;
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{said}");
-        let answer: Value = serde_json::from_slice(&answer.body).unwrap();
-        assert!(answer["message"].as_str().unwrap().contains(said), "{answer}");
+        assert_eq!(answer.json(), json!({"message": message, "modified": false}), "{said}");
     }
 }
 
 #[tokio::test]
+async fn a_sync_to_no_url_is_a_400_that_says_so() {
+    let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
+    for url in [
+        json!(1),
+        json!("app.example"),
+        json!("ftp://app.example"),
+        json!("https://u@app.example"),
+    ] {
+        for kind in ["in_band", "out_of_band"] {
+            let request = signed("PUT", "/api/inngest", &json!({ "url": url }).to_string());
+            let answer = send(server, with(request, "x-inngest-sync-kind", kind)).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{url}");
+            assert!(answer.json()["message"].as_str().unwrap().contains("`url`"), "{url}");
+        }
+    }
+}
+
+/// The API's default is an https URL. Nobody has a certificate here: what counts is that TLS is spoken.
+#[tokio::test]
+async fn an_https_api_is_called_over_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = config(
+        "",
+        &format!("https://localhost:{}", listener.local_addr().unwrap().port()),
+    );
+    let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
+    let server = started(auth, &config, None).await;
+    let hello = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut record = [0; 6];
+        socket.read_exact(&mut record).await.unwrap();
+        (record[0], record[5])
+    };
+    let (hello, answer) = tokio::join!(hello, send(server, signed("PUT", "/api/inngest", "{}")));
+    // A handshake record with a ClientHello (RFC 8446, sections 4 and 5.1).
+    assert_eq!(hello, (22, 1));
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[tokio::test]
 async fn a_trust_probe_is_answered_signed() {
-    let key: SigningKey = CURRENT.parse().unwrap();
-    let server = started(InngestAuth::new(key.clone()).clock(TestClock::at(1_700_000_000))).await;
-    let probe = || Request::post("/api/inngest?probe=trust").header("host", "localhost");
-    let signed = probe().header(SIGNATURE_HEADER, key.sign(b"", 1_700_000_000).to_string());
-    let answer = send(server, signed.body(Full::default()).unwrap()).await;
+    let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
+    let answer = send(server, signed("POST", "/api/inngest?probe=trust", "")).await;
     assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"{}"[..]));
     assert_eq!(answer.header("x-inngest-sdk"), Some(SDK));
     assert_eq!(
         answer.header(SIGNATURE_HEADER),
-        Some(&*key.sign(b"{}", 1_700_000_000).to_string())
+        Some(&*key().sign(b"{}", NOW).to_string())
     );
-    let answer = send(server, probe().body(Full::default()).unwrap()).await;
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+    let mut unsigned = signed("POST", "/api/inngest?probe=trust", "");
+    unsigned.headers_mut().remove(SIGNATURE_HEADER);
+    assert_eq!(send(server, unsigned).await.status, StatusCode::UNAUTHORIZED);
 }
 
+/// Nothing is verified there, so whoever asks learns no more than anybody may know.
 #[tokio::test]
-async fn inspect_is_told_apart_in_dev_mode() {
-    let server = started(InngestAuth::unverified_dev()).await;
-    let request = Request::post("/api/inngest").header("host", "localhost");
-    let answer = send(server, request.body(Full::from("{}")).unwrap()).await;
-    assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.body, told(None, "dev", b"{}"));
+async fn in_dev_mode_calls_run_and_an_introspection_is_short() {
+    let dev = Config::from_vars([("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", CURRENT)]).unwrap();
+    let server = started(InngestAuth::from_config(&dev), &dev, None).await;
+    let answer = send(server, signed("POST", "/api/inngest", "{}")).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::OK, inspected(None, "dev", b"{}"))
+    );
+    let short = json!({
+        "schema_version": "2024-05-24", "function_count": 1, "has_event_key": false, "has_signing_key": false,
+        "has_signing_key_fallback": false, "mode": "dev",
+    });
+    let answer = send(server, signed("GET", "/api/inngest", "")).await;
+    assert_eq!((answer.status, answer.json()), (StatusCode::OK, short));
+    // The conformance runner syncs so.
+    let sync = signed("PUT", "/api/inngest", r#"{"url":"http://127.0.0.1:9/"}"#);
+    let answer = send(server, with(sync, "x-inngest-sync-kind", "in_band")).await;
+    assert_eq!(
+        (answer.status, &answer.json()["url"]),
+        (StatusCode::OK, &json!("http://127.0.0.1:9"))
+    );
+}
+
+/// The whole hash of a key is what the API takes as a token.
+#[tokio::test]
+async fn no_response_contains_a_key_or_a_token() {
+    let other = "signkey-prod-0123456789abcdef";
+    let config = config(other, "http://127.0.0.1:1");
+    let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
+    let server = started(auth, &config, None).await;
+    let sync = with(
+        signed("PUT", "/api/inngest", r#"{"url":"http://a.example"}"#),
+        "x-inngest-sync-kind",
+        "in_band",
+    );
+    for request in [
+        signed("GET", "/api/inngest", ""),
+        sync,
+        signed("POST", "/api/inngest", "{}"),
+    ] {
+        let body = String::from_utf8(send(server, request).await.body.into()).unwrap();
+        for key in [CURRENT, other] {
+            let key: SigningKey = key.parse().unwrap();
+            let hash = key.bearer().rsplit('-').next().unwrap().to_owned();
+            for secret in [CURRENT, "0123456789abcdef", &hash] {
+                assert!(!body.contains(secret), "{body}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
 async fn an_unsigned_sync_registers_where_that_was_chosen() {
-    let key: SigningKey = CURRENT.parse().unwrap();
-    let (api, seen) = api(&key, StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
+    let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
-    let server = listening(app::app(auth, register::Registry::new(&config, ORIGIN).unwrap())).await;
-    // In-band needs a signature: unsigned, the payload is shown to nobody but the API.
-    let request = Request::put("/api/inngest")
-        .header("host", "localhost")
-        .header("x-inngest-sync-kind", "in_band");
-    let answer = send(
-        server,
-        request.body(Full::from(r#"{"url":"http://elsewhere"}"#)).unwrap(),
-    )
-    .await;
+    let server = started(auth, &config, None).await;
+    // In-band needs a signature: unsigned, the payload is shown to nobody but the API. Nor does an
+    // unsigned body say where the app is.
+    let mut request = with(
+        signed("PUT", "/api/inngest", r#"{"url":"http://elsewhere"}"#),
+        "x-inngest-sync-kind",
+        "in_band",
+    );
+    request.headers_mut().remove(SIGNATURE_HEADER);
+    let answer = send(server, request).await;
     assert_eq!(answer.status, StatusCode::OK);
-    assert_eq!(answer.body, r#"{"message":"Successfully registered","modified":true}"#);
+    assert_eq!(
+        answer.json(),
+        json!({"message": "Successfully registered", "modified": true})
+    );
     assert_eq!(answer.header(SIGNATURE_HEADER), None);
-    assert_eq!(seen.lock().unwrap().len(), 1);
+    let seen = seen.lock().unwrap();
+    assert_eq!(
+        (seen.len(), &seen[0].2["url"]),
+        (1, &json!("http://127.0.0.1:3000/api/inngest"))
+    );
 }
 
 #[tokio::test]
 async fn only_the_endpoint_is_guarded() {
-    let key: SigningKey = CURRENT.parse().unwrap();
-    let server = started(InngestAuth::new(key)).await;
+    let server = alone(InngestAuth::new(key())).await;
     for (path, status) in [("/healthz", 200), ("/api/inngest", 401), ("/nowhere", 404)] {
         let request = Request::get(path).header("host", "localhost").body(Full::default());
         assert_eq!(send(server, request.unwrap()).await.status, status, "{path}");
@@ -351,15 +661,19 @@ async fn only_the_endpoint_is_guarded() {
 }
 
 #[tokio::test]
-async fn one_changed_byte_is_refused() {
-    let key: SigningKey = CURRENT.parse().unwrap();
-    let signature = key.sign(b"{}", 1_700_000_000).to_string();
-    let server = started(InngestAuth::new(key).clock(TestClock::at(1_700_000_000))).await;
+async fn one_changed_byte_is_rejected() {
+    let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
     for (body, status) in [("{}", 200), ("[}", 401)] {
-        let request = Request::post("/api/inngest")
-            .header("host", "localhost")
-            .header(SIGNATURE_HEADER, &signature)
-            .body(Full::from(body));
-        assert_eq!(send(server, request.unwrap()).await.status, status, "{body}");
+        let mut request = signed("POST", "/api/inngest", "{}");
+        *request.body_mut() = Full::from(body);
+        assert_eq!(send(server, request).await.status, status, "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_method_that_inngest_does_not_use_is_a_405() {
+    let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
+    let answer = send(server, signed("DELETE", "/api/inngest", "")).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.json(), json!({"message": "Method not allowed"}));
 }

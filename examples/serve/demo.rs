@@ -3,8 +3,9 @@
 //! It makes up keys. An example may; the library never does.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use inngest_auth::{Clock, Config, ConfigError, SigningKey, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +27,7 @@ pub(crate) struct Tour {
 impl Tour {
     /// `None` as soon as any `INNGEST_…` variable is set: somebody meant something by it.
     pub(crate) fn where_nothing_is_configured() -> Option<Self> {
-        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_"));
+        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
         if configured {
             return None;
         }
@@ -44,12 +45,13 @@ impl Tour {
     }
 
     /// Calls this very server over its socket, prints the verdicts, and what to try next.
-    pub(crate) async fn show(self, server: SocketAddr) {
+    pub(crate) async fn show(self, server: SocketAddr, urls: String, log: HeldLog) {
         match self.verdicts(server).await {
-            Ok(table) => println!("\n{table}"),
-            Err(error) => println!("\nThe tour could not call its own server: {error}"),
+            Ok(table) => println!("{table}"),
+            Err(error) => println!("The tour could not call its own server: {error}"),
         }
-        println!("{}", self.what_next(server));
+        println!("{urls}\n{}", self.what_next(server));
+        log.release();
     }
 
     async fn verdicts(&self, server: SocketAddr) -> io::Result<String> {
@@ -75,7 +77,8 @@ impl Tour {
             lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
         }
         lines.push(
-            "\nA refused sender learns no more than that; the log says why (of unsigned calls, with RUST_LOG=debug).\n"
+            "\nThe three that must not get in did not: 401 is what they should see, and no more. The log below says why\n\
+             (of unsigned calls, with RUST_LOG=debug).\n"
                 .into(),
         );
         Ok(lines.join("\n"))
@@ -85,7 +88,7 @@ impl Tour {
         let signature = sign(&self.current, now());
         format!(
             "\
-Try it yourself. This call is good for five minutes; change a letter of it and it is refused:
+Try it yourself. This call is good for five minutes; change a letter of it and it is rejected:
 
   curl -i 'http://{}{TARGET}' -H 'X-Inngest-Signature: {signature}' --data-binary '{BODY}'
 
@@ -168,4 +171,34 @@ async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Re
         status: status.into(),
         body: body.into(),
     })
+}
+
+/// Standard error, from when it is released on; what is written before is held until then.
+#[derive(Clone)]
+pub(crate) struct HeldLog(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl HeldLog {
+    pub(crate) fn new(held: bool) -> Self {
+        Self(Arc::new(Mutex::new(held.then(Vec::new))))
+    }
+
+    pub(crate) fn release(&self) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Nobody is left to be told that this failed.
+        let _ = io::stderr().write_all(&held.unwrap_or_default());
+    }
+}
+
+impl Write for HeldLog {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(held) => held.extend_from_slice(line),
+            None => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

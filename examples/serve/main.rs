@@ -1,15 +1,17 @@
-//! An endpoint that only Inngest gets through to. Copy this file and `app.rs`; `demo.rs` is a tour.
+//! An app that only Inngest gets through to. Copy `main.rs`, `app.rs`, `register.rs` and `url.rs`;
+//! `demo.rs` is a tour.
 //!
 //! ```text
-//! cargo run --example serve                                   # a tour, with keys made up for this run
-//! INNGEST_SIGNING_KEY=signkey-… cargo run --example serve     # as in production
-//! INNGEST_DEV=1 cargo run --example serve                     # as beside the dev server: nothing is verified
-//! RUST_LOG=debug cargo run --example serve                    # the log has the refusals that any scanner makes, too
+//! cargo run --example serve                                # a tour, with keys made up for this run
+//! INNGEST_SIGNING_KEY=signkey-… cargo run --example serve  # as in production
+//! INNGEST_DEV=1 cargo run --example serve                  # beside the dev server: verifies nothing
+//! RUST_LOG=debug cargo run --example serve                 # logs the rejections that any scanner causes, too
 //! ```
 
 mod app;
 mod demo;
 mod register;
+mod url;
 
 use std::error::Error;
 use std::io::{ErrorKind, IsTerminal};
@@ -20,15 +22,27 @@ use inngest_auth::{Config, ConfigError, InngestAuth};
 use tokio::net::TcpListener;
 use tracing_subscriber::filter::LevelFilter;
 
+use demo::HeldLog;
+use register::{Registry, Serve};
+use url::AppUrl;
+
+const PATH: &str = "/api/inngest";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    let tour = demo::Tour::where_nothing_is_configured();
+    // A tour shows its table first, and then what the log says of it.
+    let log = HeldLog::new(tour.is_some());
+    let writer = log.clone();
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(std::io::stderr().is_terminal())
         .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .init();
-    match serve().await {
+    let served = serve(tour, &log).await;
+    log.release();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -37,22 +51,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve() -> Result<(), Box<dyn Error>> {
-    let tour = demo::Tour::where_nothing_is_configured();
+async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Error>> {
     // One configuration for both directions: what rotates the keys of one rotates those of the other.
     let config = match &tour {
         Some(tour) => tour.config()?,
-        None => Config::from_env().map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(error)))?,
+        None => Config::from_env().map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(&error)))?,
     };
     let listener = listen().await?;
-    let address = listener.local_addr()?;
-    let origin = std::env::var("SERVE_ORIGIN").unwrap_or_else(|_| format!("http://{address}"));
-    let registry = register::Registry::new(&config, &origin)?;
-    let app = app::app(InngestAuth::from_config(&config), registry);
-    println!("Serving http://{address}/api/inngest (for Inngest) and http://{address}/healthz (for anybody).");
+    let address = demo::reachable(listener.local_addr()?);
+    let registry = Registry::new(&config, app::description(), reached_at(address)?);
+    let app = app::app(InngestAuth::from_config(&config), registry, app::inspect);
+    let urls = format!("Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anybody).");
     match tour {
-        Some(tour) => drop(tokio::spawn(tour.show(address))),
-        None => println!("{}", what_to_try(&config, address)),
+        Some(tour) => drop(tokio::spawn(tour.show(address, urls, log.clone()))),
+        None => println!("{urls}\n{}", what_to_try(&config, address)),
     }
     axum::serve(listener, app)
         .with_graceful_shutdown(asked_to_stop())
@@ -60,8 +72,21 @@ async fn serve() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Where Inngest reaches this app, if it does not say so itself.
+fn reached_at(address: SocketAddr) -> Result<Serve, &'static str> {
+    let invalid = "invalid value for INNGEST_SERVE_ORIGIN: expected a URL such as https://app.example";
+    let configured = std::env::var("INNGEST_SERVE_ORIGIN").unwrap_or_default();
+    Ok(Serve {
+        configured: match configured.trim() {
+            "" => None,
+            text => Some(AppUrl::parse(text).ok_or(invalid)?),
+        },
+        listening: AppUrl::parse(&format!("http://{address}{PATH}")).expect("an address and a path are a URL"),
+    })
+}
+
 /// A command that starts, for whoever stands before one that did not.
-fn what_to_type(error: ConfigError) -> String {
+fn what_to_type(error: &ConfigError) -> String {
     let set = match error.variable() {
         "INNGEST_DEV" => "INNGEST_DEV=1".to_owned(),
         "INNGEST_SIGNING_KEY" => "INNGEST_SIGNING_KEY=signkey-test-12345678".to_owned(),
@@ -71,7 +96,7 @@ fn what_to_type(error: ConfigError) -> String {
 }
 
 fn what_to_try(config: &Config, address: SocketAddr) -> String {
-    let url = format!("http://{}/api/inngest?fnId=demo&stepId=step", demo::reachable(address));
+    let url = format!("http://{address}{PATH}?fnId=demo&stepId=step");
     if config.is_dev() {
         return format!(
             "Dev mode: anybody gets in. Try:\n\n  curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
@@ -80,7 +105,7 @@ fn what_to_try(config: &Config, address: SocketAddr) -> String {
     format!(
         "Only what is signed gets in. In another terminal, with the same INNGEST_SIGNING_KEY:\n\n  \
          cargo run --example sign -- --url '{url}' '{{\"hello\":\"world\"}}'\n\n\
-         Run the curl line that it prints. RUST_LOG=debug shows every refusal. Ctrl-C stops."
+         Run the curl line that it prints. RUST_LOG=debug shows every rejection. Ctrl-C stops."
     )
 }
 

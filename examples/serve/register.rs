@@ -1,93 +1,286 @@
-//! How the app tells Inngest what functions it has, with a token made of the same signing key.
+//! How Inngest learns what functions the app has. The app tells its API, with a token made of the
+//! same signing key (out of band), or in the response to a signed request (in band).
 
+use axum::Json;
 use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{Config, ConfigError, InngestApiAuth, InngestApiAuthService};
+use inngest_auth::{Caller, Config, InngestApiAuth, InngestApiAuthService, KeyRing, Keys};
 use serde_json::{Value, json};
 use tower::{Layer, ServiceExt};
 
-/// What answers Inngest says so here; an answer without it counts as one that came from something else.
-pub(crate) const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
+use crate::app::mode;
+use crate::url::AppUrl;
 
-const APP: &str = "inngest-auth-demo";
-/// Longest answer of the API that is read, in bytes.
-const ANSWER: usize = 64 * 1024;
+/// What responds to Inngest names itself so. A response without it counts as something else's.
+pub(crate) const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
+pub(crate) const FRAMEWORK: &str = "axum";
+
+const SYNC_KIND: &str = "x-inngest-sync-kind";
+const IN_BAND: &str = "in_band";
+/// What the app can do, so that Inngest need not ask it to call the API.
+const CAPABILITIES: [(&str, &str); 2] = [("in_band_sync", "v1"), ("trust_probe", "v1")];
+/// The longest response of the API that is read, in bytes.
+const RESPONSE_LIMIT: usize = 64 * 1024;
+
+/// What Inngest is told of an app.
+pub(crate) struct App {
+    pub(crate) id: &'static str,
+    /// Configurations as in a registration, without `steps`.
+    pub(crate) functions: Vec<Value>,
+}
+
+/// Where Inngest reaches the app. Never taken from `Host` and the like, which nobody signs.
+pub(crate) struct Serve {
+    /// `INNGEST_SERVE_ORIGIN`: what it has of a URL takes the place of every other.
+    pub(crate) configured: Option<AppUrl>,
+    /// What is registered if neither that nor the request says anything.
+    pub(crate) listening: AppUrl,
+}
 
 pub(crate) struct Registry {
-    /// Speaks plain http, as self-hosted servers and the dev server do. For Inngest Cloud give `Client::builder`
-    /// a connector that speaks TLS: nothing else changes. It follows no redirects, so no token leaves the API.
-    api: InngestApiAuthService<Client<HttpConnector, Full<Bytes>>>,
-    endpoint: String,
-    /// Where Inngest reaches the app. Configured: `Host` and its like are the sender's words, which nobody signs.
-    app_url: String,
+    /// Follows no redirects, so that no token leaves the API.
+    api: InngestApiAuthService<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
+    config: Config,
+    app: App,
+    serve: Serve,
 }
 
 impl Registry {
-    /// `origin`: the app's own, like `https://app.example`.
-    pub(crate) fn new(config: &Config, origin: &str) -> Result<Self, ConfigError> {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        Ok(Self {
+    pub(crate) fn new(config: &Config, app: App, serve: Serve) -> Self {
+        let connector = HttpsConnectorBuilder::new()
+            .with_webpki_roots()
+            .https_or_http()
+            .enable_http1()
+            .build();
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Self {
             api: InngestApiAuth::from_config(config).layer(client),
-            endpoint: format!("{}/fn/register", config.api_base()?),
-            app_url: format!("{}/api/inngest", origin.trim_end_matches('/')),
-        })
+            config: config.clone(),
+            app,
+            serve,
+        }
     }
 
-    /// What is registered. An in-band sync is answered with it.
-    pub(crate) fn payload(&self) -> Value {
-        let id = format!("{APP}-inspect");
-        let step = json!({
-            "id": "step",
-            "name": "step",
-            "runtime": {"type": "http", "url": format!("{}?fnId={id}&stepId=step", self.app_url)},
-            "retries": {"attempts": 1},
+    /// Responds to a `PUT`. Only a signed one can ask for the response in band: the layer takes
+    /// that header from any other.
+    pub(crate) async fn sync(&self, parts: &Parts, caller: Caller, body: &[u8]) -> Response {
+        let signed = match signed_url(body) {
+            Ok(signed) => signed,
+            Err(problem) => return failed(StatusCode::BAD_REQUEST, problem),
+        };
+        let in_band = parts.headers.get(SYNC_KIND).is_some_and(|kind| kind == IN_BAND);
+        match signed {
+            None if in_band => failed(StatusCode::BAD_REQUEST, "the body of an in-band sync has no `url`"),
+            signed if in_band => {
+                let payload = self.in_band(caller, &self.app_url(signed));
+                ([(SYNC_KIND, IN_BAND)], Json(payload)).into_response()
+            }
+            signed => match self.register(&self.app_url(signed), parts).await {
+                Ok(modified) => {
+                    let message = json!({"message": "Successfully registered", "modified": modified});
+                    ([(SYNC_KIND, "out_of_band")], Json(message)).into_response()
+                }
+                Err(problem) => {
+                    tracing::error!("the sync failed: {problem}");
+                    failed(StatusCode::INTERNAL_SERVER_ERROR, &problem)
+                }
+            },
+        }
+    }
+
+    fn app_url(&self, signed: Option<AppUrl>) -> AppUrl {
+        let url = signed.unwrap_or_else(|| self.serve.listening.clone());
+        match &self.serve.configured {
+            Some(configured) => url.overridden_by(configured),
+            None => url,
+        }
+    }
+
+    /// The functions, with the URL that calls each of them.
+    fn functions(&self, url: &AppUrl) -> Vec<Value> {
+        let with_step = |function: &Value| {
+            let id = format!("{}-{}", self.app.id, function["id"].as_str().unwrap_or_default());
+            let mut step = json!({
+                "id": "step",
+                "name": "step",
+                "runtime": {"type": "http", "url": url.of_function(&id).to_string()},
+            });
+            let mut function = function.clone();
+            if let Some(attempts) = function.as_object_mut().and_then(|it| it.remove("retries")) {
+                step["retries"] = json!({ "attempts": attempts });
+            }
+            function["id"] = json!(id);
+            function["steps"] = json!({ "step": step });
+            function
+        };
+        self.app.functions.iter().map(with_step).collect()
+    }
+
+    /// The response to an in-band sync.
+    pub(crate) fn in_band(&self, caller: Caller, url: &AppUrl) -> Value {
+        without_nulls(json!({
+            "app_id": self.app.id,
+            "env": self.config.environment().ok().flatten(),
+            "framework": FRAMEWORK,
+            "functions": self.functions(url),
+            "inspection": self.inspection(caller),
+            "sdk_author": "inngest-auth",
+            "sdk_language": "rust",
+            "sdk_version": env!("CARGO_PKG_VERSION"),
+            "url": url.to_string(),
+        }))
+    }
+
+    /// What the app is: the response to a `GET`. Whoever is not known learns less, as in dev mode.
+    pub(crate) fn inspection(&self, caller: Caller) -> Value {
+        let keys = self.config.keys().map(KeyRing::snapshot);
+        let fallback = keys.as_deref().and_then(Keys::fallback);
+        let mut inspection = json!({
+            "schema_version": "2024-05-24",
+            "function_count": self.app.functions.len(),
+            // This app sends no events.
+            "has_event_key": false,
+            "has_signing_key": keys.is_some(),
+            "has_signing_key_fallback": fallback.is_some(),
+            "mode": mode(caller),
         });
-        json!({
-            "url": self.app_url,
+        if caller.verified().is_some() {
+            let api = self.config.api_base().ok();
+            // A server of one's own takes events where it has its API.
+            let events = api.map(|it| {
+                if it == "https://api.inngest.com" {
+                    "https://inn.gs"
+                } else {
+                    it
+                }
+            });
+            // Not the whole hashes: they are what the API takes as a token.
+            let current = keys.as_deref().map(|keys| keys.current().fingerprint().to_string());
+            let configured = self.serve.configured.as_ref();
+            for (name, value) in [
+                ("authentication_succeeded", json!(true)),
+                ("api_origin", json!(api)),
+                ("app_id", json!(self.app.id)),
+                ("capabilities", capabilities()),
+                ("env", json!(self.config.environment().ok().flatten())),
+                ("event_api_origin", json!(events)),
+                ("framework", json!(FRAMEWORK)),
+                ("sdk_language", json!("rust")),
+                ("sdk_version", json!(env!("CARGO_PKG_VERSION"))),
+                ("serve_origin", json!(configured.map(|it| &it.origin))),
+                (
+                    "serve_path",
+                    json!(configured.map(|it| &it.path).filter(|path| !path.is_empty())),
+                ),
+                ("signing_key_hash", json!(current)),
+                (
+                    "signing_key_fallback_hash",
+                    json!(fallback.map(|key| key.fingerprint().to_string())),
+                ),
+            ] {
+                inspection[name] = value;
+            }
+        }
+        without_nulls(inspection)
+    }
+
+    /// Returns whether the API changed anything, or why it did not register the app.
+    async fn register(&self, url: &AppUrl, parts: &Parts) -> Result<bool, String> {
+        let payload = json!({
+            "url": url.to_string(),
             "deployType": "ping",
-            "appName": APP,
+            "appName": self.app.id,
             "sdk": SDK,
             "v": "0.1",
-            "framework": "axum",
-            "functions": [
-                {"id": id, "name": "inspect", "triggers": [{"event": "demo/inspect"}], "steps": {"step": step}}
-            ],
-        })
-    }
-
-    /// Whether the API changed anything, or why it did not register the app.
-    pub(crate) async fn register(&self, deploy_id: Option<&str>) -> Result<bool, String> {
-        let uri = match deploy_id {
+            "framework": FRAMEWORK,
+            "capabilities": capabilities(),
+            "functions": self.functions(url),
+        });
+        let endpoint = format!("{}/fn/register", self.config.api_base().map_err(|it| it.to_string())?);
+        let uri = match deploy_id(parts) {
             // One encoded value, whatever it holds.
             Some(id) => {
                 let mut query = form_urlencoded::Serializer::new(String::new());
-                format!("{}?{}", self.endpoint, query.append_pair("deployId", id).finish())
+                format!("{endpoint}?{}", query.append_pair("deployId", &id).finish())
             }
-            None => self.endpoint.clone(),
+            None => endpoint,
         };
-        let request = Request::post(uri)
+        let mut request = Request::post(uri)
             .header("content-type", "application/json")
+            .header("user-agent", SDK)
             .header("x-inngest-sdk", SDK)
-            .header("x-inngest-req-version", "2")
-            .body(Full::from(self.payload().to_string()))
-            .map_err(|error| error.to_string())?;
-        let answer = self.api.clone().oneshot(request).await.map_err(|error| told(&error))?;
-        let (status, body) = (answer.status(), Body::new(Limited::new(answer.into_body(), ANSWER)));
+            .header("x-inngest-framework", FRAMEWORK)
+            .header("x-inngest-req-version", "2");
+        if let Some(kind) = server_kind(&parts.headers) {
+            request = request.header("x-inngest-expected-server-kind", kind);
+        }
+        let request = request
+            .body(Full::from(payload.to_string()))
+            .map_err(|error| told(&error))?;
+        let response = self.api.clone().oneshot(request).await.map_err(|error| told(&error))?;
+        let status = response.status();
+        let body = Body::new(Limited::new(response.into_body(), RESPONSE_LIMIT));
         let body = body.collect().await.map_err(|error| told(&error))?.to_bytes();
-        let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-        match (status, &answer["ok"]) {
-            (StatusCode::OK, Value::Bool(true)) => Ok(answer["modified"] == true),
+        let response: Value = serde_json::from_slice(&body).unwrap_or_default();
+        match (status, &response["ok"], response["error"].as_str()) {
+            (StatusCode::OK, Value::Bool(true), _) => Ok(response["modified"] == true),
+            // A person reads it in Inngest's own words.
+            (_, _, Some(error)) => Err(error.to_owned()),
             _ => Err(format!(
-                "Inngest's API answered {status}: {}",
+                "Inngest's API responded {status}: {}",
                 String::from_utf8_lossy(&body)
             )),
         }
     }
+}
+
+/// Returns the `url` of a sync's body, if it has one.
+fn signed_url(body: &[u8]) -> Result<Option<AppUrl>, &'static str> {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    match &body["url"] {
+        Value::Null => Ok(None),
+        url => match url.as_str().and_then(AppUrl::parse) {
+            Some(url) => Ok(Some(url)),
+            None => Err("the sync's `url` is not an http(s) URL"),
+        },
+    }
+}
+
+fn deploy_id(parts: &Parts) -> Option<String> {
+    let query = parts.uri.query().unwrap_or_default();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    pairs.find_map(|(name, id)| (name == "deployId").then(|| id.into_owned()))
+}
+
+/// Returns what the caller says it is, for the API to check that it is the same. Nobody signed it:
+/// nothing else may depend on it.
+fn server_kind(headers: &HeaderMap) -> Option<&'static str> {
+    let said = headers.get("x-inngest-server-kind")?;
+    ["cloud", "dev"].into_iter().find(|kind| said == kind)
+}
+
+fn capabilities() -> Value {
+    CAPABILITIES.into_iter().collect()
+}
+
+/// Removes the object's members that say nothing: Inngest's server takes some of them amiss.
+fn without_nulls(mut object: Value) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        members.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+fn failed(status: StatusCode, problem: &str) -> Response {
+    (status, Json(json!({"message": problem, "modified": false}))).into_response()
 }
 
 /// The error and what caused it.

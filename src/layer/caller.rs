@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use thiserror::Error;
 
-use super::log::Limiter;
+use super::limiter::{FEW, Limiter};
 use super::response;
 use crate::verify::Verified;
 
@@ -90,7 +90,7 @@ impl IntoResponse for CallerRejection {
         match self {
             Self::NoLayer => {
                 static LIMITER: Limiter = Limiter::new();
-                if let Some(suppressed) = LIMITER.permit("no_layer") {
+                if let Some(suppressed) = LIMITER.permit("no_layer", FEW) {
                     tracing::error!(suppressed, "{self}: add `.layer(InngestAuth::from_env())` to its route");
                 }
                 response::message(StatusCode::INTERNAL_SERVER_ERROR)

@@ -3,11 +3,11 @@
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
-use crate::signature::SIGNATURE_HEADER;
+use crate::signature::{SIGNATURE_HEADER, Signature};
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
-pub(super) const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
+const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
 /// A durable endpoint that is re-entered carries the id of its run.
 const RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 
@@ -61,6 +61,30 @@ pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
         && signatures.next().is_none_or(HeaderValue::is_empty)
         && signatures.next().is_none()
         && asks_only_for_a_sync(request.uri())
+}
+
+/// Returns `true` if a header is a signature by its form.
+pub(super) fn is_signed(headers: &HeaderMap) -> bool {
+    let mut signatures = headers.get_all(SIGNATURE).iter();
+    signatures.any(|signature| Signature::parse(signature.as_bytes()).is_ok())
+}
+
+/// Returns `true` if an unsigned request looks like one of a server that has no key. Anyone can make
+/// it look so.
+pub(super) fn is_like_a_dev_servers(headers: &HeaderMap) -> bool {
+    headers.get(SERVER_KIND).is_some_and(|kind| kind == "dev")
+        || headers.get(SIGNATURE).is_some_and(HeaderValue::is_empty)
+}
+
+/// Returns `true` if a request whose signature is wrong looks like one of Inngest Cloud's, which
+/// probes apps with other environments' keys too.
+pub(super) fn is_foreign_probe<B>(request: &Request<B>) -> bool {
+    matches!(*request.method(), Method::GET | Method::HEAD) && !request.headers().contains_key(RUN_ID)
+}
+
+/// Returns `true` if the body is said to be coded.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
 }
 
 /// A query that names a function, a step or a probe asks for a call or a probe.

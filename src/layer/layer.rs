@@ -17,6 +17,7 @@ use super::body::budget::Budget;
 use super::policy::Policy;
 use super::service::InngestAuthService;
 use super::sign::SignResponses;
+use super::start;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
@@ -85,13 +86,10 @@ pub struct InngestAuth(Arc<Policy>);
 impl InngestAuth {
     /// Configures the layer from the environment ([`Config`] lists the variables).
     ///
-    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and every request is
-    /// rejected with 500.
+    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and
+    /// every request is rejected with 500.
     pub fn from_env() -> Self {
-        Self::try_from_env().unwrap_or_else(|error| {
-            tracing::error!("inngest-auth rejects every request: {error}");
-            Self::with(Mode::Unusable(error))
-        })
+        Self::try_from_env().unwrap_or_else(|error| Self::with(Mode::Unusable(error)))
     }
 
     /// Configures the layer from the environment.
@@ -106,41 +104,25 @@ impl InngestAuth {
     /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
-            Mode::Dev { key_set } => Self::dev(*key_set),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
+            Mode::Cloud(keys) => Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync()),
+            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set }),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(error)),
         }
     }
 
     /// Verifies with these keys, whatever the environment says.
     pub fn new(keys: impl Into<KeyRing>) -> Self {
-        let ring = keys.into();
-        let keys = ring.snapshot();
-        tracing::info!(
-            mode = "cloud",
-            current = ?keys.current(),
-            fallback = ?keys.fallback(),
-            "inngest-auth verifies every request; off unless turned on: unauthenticated sync, replay guard"
-        );
-        Self::with(Mode::Cloud(Verifier::new(ring)))
+        Self::with(Mode::Cloud(Verifier::new(keys)))
     }
 
     /// Verifies **nothing**: forwards every request, marked [`Caller::Dev`](crate::Caller::Dev). `INNGEST_DEV=1` chooses
     /// the same.
     pub fn unverified_dev() -> Self {
-        Self::dev(false)
-    }
-
-    fn dev(key_set: bool) -> Self {
-        tracing::warn!(
-            mode = "dev",
-            "inngest-auth verifies NOTHING: anybody who reaches this service can run its functions. \
-             Unset INNGEST_DEV in production"
-        );
-        Self::with(Mode::Dev { key_set })
+        Self::with(Mode::Dev { key_set: false })
     }
 
     fn with(mode: Mode<Verifier>) -> Self {
+        start::built(&mode);
         Self(Arc::new(Policy {
             mode,
             body_limit: 8 * 1024 * 1024,
@@ -153,12 +135,15 @@ impl InngestAuth {
             replay_skew: 60,
             replay_fails_open: false,
             on_rejection: None,
-            limiter: Arc::default(),
+            log: Arc::default(),
         }))
     }
 
     fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
-        change(Arc::make_mut(&mut self.0));
+        let policy = Arc::make_mut(&mut self.0);
+        change(policy);
+        // Another layer, whose settings are to be logged, and whose lines are its own.
+        policy.log = Arc::default();
         self
     }
 
@@ -186,7 +171,7 @@ impl InngestAuth {
         match &self.0.mode {
             Mode::Cloud(_) => Status::Verifying,
             Mode::Dev { .. } => Status::Dev,
-            Mode::Unusable(error) => Status::Unusable(error.clone()),
+            Mode::Unusable(error) => Status::Unusable(*error),
         }
     }
 
@@ -216,11 +201,10 @@ impl InngestAuth {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
 
-    /// Sets how many bytes all verified bodies may hold together while they wait for the inner
-    /// service to be ready, or for a replay store (default: 256 MiB). Beyond it, requests are
-    /// rejected with 503, and Inngest retries them later.
-    ///
-    /// What the inner service holds once it has taken a request is not counted.
+    /// Sets how many bytes all verified bodies of more than 64 KiB may hold together until their
+    /// handlers read them: while they wait for a replay store, or in the queue of a concurrency
+    /// limit (default: 256 MiB). Beyond it, requests are rejected with 503, and Inngest retries them
+    /// later.
     pub fn verified_backlog(self, bytes: usize) -> Self {
         self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }
@@ -231,9 +215,6 @@ impl InngestAuth {
     /// The handler gets an empty body and no `X-Inngest-Sync-Kind`, and sees
     /// [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
-        if allow {
-            tracing::warn!("inngest-auth lets anybody ask for a sync (unsigned PUT)");
-        }
         self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
 
@@ -316,6 +297,7 @@ where
     type Service = InngestAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        start::used(&self.0);
         InngestAuthService::new(inner, Arc::clone(&self.0))
     }
 }

@@ -1,7 +1,6 @@
 //! The settings that requests are checked against, and the steps, in order. (The layer's page counts them.)
 
 use std::fmt;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +14,8 @@ use super::body::budget::Budget;
 use super::body::buffer::Buffer;
 use super::body::read::{drain, read};
 use super::caller::Caller;
-use super::headers::{self, Purpose, SERVER_KIND, SIGNATURE};
-use super::log::Limiter;
+use super::headers::{self, Purpose, SIGNATURE};
+use super::log::Log;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
 use crate::config::Mode;
@@ -48,7 +47,7 @@ pub(super) struct Policy {
     pub(super) replay_skew: u64,
     pub(super) replay_fails_open: bool,
     pub(super) on_rejection: Option<Arc<OnRejection>>,
-    pub(super) limiter: Arc<Limiter>,
+    pub(super) log: Arc<Log>,
 }
 
 /// What is known of a request that was admitted.
@@ -56,8 +55,6 @@ pub(super) struct Admitted {
     caller: Caller,
     purpose: Purpose,
     signer: Option<ResponseSigner>,
-    /// Bytes of its body that the layer holds.
-    body_len: usize,
 }
 
 /// What is known of a request that was rejected.
@@ -80,7 +77,7 @@ impl Policy {
     pub(super) async fn admit(&self, request: &mut Request<Body>) -> Result<Admitted, Rejected> {
         let verifier = match &self.mode {
             Mode::Cloud(verifier) => verifier,
-            Mode::Dev { key_set } => return Ok(self.forward_dev(request, *key_set)),
+            Mode::Dev { .. } => return Ok(self.forward_dev(request)),
             Mode::Unusable(error) => {
                 let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
                 return Err(self.unread(rejection));
@@ -89,10 +86,17 @@ impl Policy {
         if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
             return Ok(self.forward_unsigned_sync(request).await);
         }
-        let (body, proof) = self.verify(verifier, request).await?;
+        let (mut body, proof) = self.verify(verifier, request).await?;
+        self.log.verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
+        if purpose == Purpose::TrustProbe {
+            // Nobody reads it.
+            body = Buffer::default();
+        }
+        let place = self.backlog.place(body.len());
+        body.hold(place.map_err(|kind| Rejected::read(kind.into()))?);
         let first_use = self
-            .record(verifier, &proof.signature, purpose, body.len())
+            .record(verifier, &proof.signature, purpose)
             .await
             .map_err(Rejected::read)?;
         Ok(self.forward_verified(request, body, proof, purpose, first_use))
@@ -114,9 +118,10 @@ impl Policy {
         })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
-            Err(rejection) => {
+            Err(mismatch) => {
+                self.log.diagnose(request, body, mismatch.signature, mismatch.keys);
                 let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                Err(Rejected::read(rejection.with_content_encoding(encoding)))
+                Err(Rejected::read(mismatch.rejection.with_content_encoding(encoding)))
             }
         }
     }
@@ -124,18 +129,11 @@ impl Policy {
     /// Checks that the window is still open and records the signature: step 10.
     ///
     /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
-    async fn record(
-        &self,
-        verifier: &Verifier,
-        signature: &Signature,
-        purpose: Purpose,
-        body_len: usize,
-    ) -> Result<bool, Rejection> {
+    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
         // A slow body must not outlive the window: what is recorded too late may have been forgotten.
         let now = verifier.check_fresh(signature)?;
         let Some(guard) = &self.replay else { return Ok(true) };
-        let recorded = pin!(guard.record(signature, now, verifier.window(), self.replay_skew));
-        let recorded = self.backlog.wait(body_len, recorded).await?;
+        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
         // Nor must a slow store: when its response comes, it may have forgotten the signature again.
         verifier.check_fresh(signature)?;
         match recorded {
@@ -145,11 +143,8 @@ impl Policy {
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
             Err(error) => {
-                let admitted = self.replay_fails_open;
-                if let Some(suppressed) = self.limiter.permit("replay_store") {
-                    tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
-                }
-                if admitted {
+                self.log.store_failed(&error, self.replay_fails_open);
+                if self.replay_fails_open {
                     Ok(true)
                 } else {
                     Err(RejectionKind::StoreUnavailable.into())
@@ -180,20 +175,12 @@ impl Policy {
             caller,
             purpose,
             signer: Some(proof.signer).filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
-            body_len: len,
         }
     }
 
     /// Forwards a request untouched, marked: step 1.
-    fn forward_dev(&self, request: &mut Request<Body>, key_set: bool) -> Admitted {
-        let from_cloud = request.headers().get(SERVER_KIND).is_some_and(|kind| kind == "cloud");
-        let hint = from_cloud && key_set;
-        if let Some(suppressed) = hint.then(|| self.limiter.permit("dev_cloud")).flatten() {
-            tracing::warn!(
-                suppressed,
-                "Inngest Cloud calls, a signing key is set, and nothing is verified: unset INNGEST_DEV in production"
-            );
-        }
+    fn forward_dev(&self, request: &mut Request<Body>) -> Admitted {
+        self.log.forwarded_in_dev(request);
         DefaultBodyLimit::max(self.body_limit).apply(request);
         mark(request.extensions_mut(), Caller::Dev);
         Admitted::unverified(Caller::Dev)
@@ -208,15 +195,6 @@ impl Policy {
         Admitted::unverified(Caller::UnsignedSync)
     }
 
-    /// Waits in the backlog for `ready`, the inner service's readiness: step 12.
-    pub(super) fn wait<F: Future + Unpin>(
-        &self,
-        admitted: &Admitted,
-        ready: F,
-    ) -> impl Future<Output = Result<F::Output, RejectionKind>> {
-        self.backlog.wait(admitted.body_len, ready)
-    }
-
     /// Marks the response, and signs it if that is required: step 13.
     pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: &Admitted) {
         // What a layer inside rejected was rejected: an outer layer finds one outcome.
@@ -228,7 +206,7 @@ impl Policy {
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
             && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
         {
-            sign::warn_unsigned(admitted.purpose, why, &self.limiter);
+            self.log.unsigned(why, admitted.purpose, self.sign_responses);
         }
     }
 
@@ -243,7 +221,7 @@ impl Policy {
         let body = match sign::buffer(response.body_mut()).await {
             Ok(body) => body,
             Err(error) => {
-                tracing::error!("failed to buffer the response body for signing: {error}");
+                self.log.response_broken(&error);
                 let marks = std::mem::take(response.extensions_mut());
                 *response = response::message(StatusCode::INTERNAL_SERVER_ERROR);
                 *response.extensions_mut() = marks;
@@ -277,15 +255,8 @@ impl Policy {
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
     pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
-        self.respond_to(rejected.rejection, close)
-    }
-
-    /// Makes the response to a rejected request whose body is out of the way.
-    ///
-    /// `close`: its connection cannot be used again.
-    pub(super) fn respond_to(&self, rejection: Rejection, close: bool) -> Response<Body> {
-        self.log(&rejection);
-        response::reject(rejection, close, self.on_rejection.as_deref())
+        self.log.rejected(&rejected.rejection, request);
+        response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
     /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
@@ -309,26 +280,6 @@ impl Policy {
         };
         drained || !http1
     }
-
-    /// Logs at DEBUG what any scanner causes, at WARN what an operator should look at.
-    fn log(&self, rejection: &Rejection) {
-        use RejectionKind as Kind;
-        let kind = rejection.kind();
-        let debug = matches!(
-            kind,
-            Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken
-        );
-        let enabled = if debug {
-            tracing::enabled!(tracing::Level::DEBUG)
-        } else {
-            tracing::enabled!(tracing::Level::WARN)
-        };
-        match enabled.then(|| self.limiter.permit(kind.as_str())).flatten() {
-            Some(suppressed) if debug => tracing::debug!(?rejection, suppressed, "rejected: {rejection}"),
-            Some(suppressed) => tracing::warn!(?rejection, suppressed, "rejected: {rejection}"),
-            None => {}
-        }
-    }
 }
 
 /// Returns `true` if the sender waits to be told to send the body, or announced more than is drained.
@@ -342,7 +293,6 @@ impl Admitted {
             caller,
             purpose: Purpose::Call,
             signer: None,
-            body_len: 0,
         }
     }
 
@@ -363,10 +313,6 @@ impl Rejected {
 }
 
 /// Checks what needs no body: steps 3 to 6.
-#[expect(
-    clippy::result_large_err,
-    reason = "a box would be one more allocation that strangers cause"
-)]
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
     let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {

@@ -93,10 +93,7 @@ where
             response::trust_probe()
         } else {
             // Step 12: only now does the inner service exist for this request.
-            match policy.wait(&admitted, poll_fn(|cx| inner.poll_ready(cx))).await {
-                Ok(ready) => ready?,
-                Err(kind) => return Ok(policy.respond_to(kind.into(), false)),
-            }
+            poll_fn(|cx| inner.poll_ready(cx)).await?;
             inner.call(request).await?.map(Body::new)
         };
         // Step 13.

@@ -9,7 +9,6 @@ use http_body_util::BodyExt as _;
 
 use super::body::buffer::Buffer;
 use super::headers::{Purpose, SIGNATURE, is_in_band};
-use super::log::Limiter;
 use crate::signature::Signature;
 use crate::verifier::ResponseSigner;
 
@@ -57,7 +56,34 @@ pub(super) enum Unsigned {
     NotRecorded,
 }
 
+impl Unsigned {
+    /// Returns the reason in snake case, for log fields.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRequired => "not_required",
+            Self::HasSignature => "has_signature",
+            Self::Empty => "empty",
+            Self::Coded => "content_encoding",
+            Self::Stream => "stream",
+            Self::TooLong => "too_long",
+            Self::Trailers => "trailers",
+            Self::TooLate => "too_late",
+            Self::NotRecorded => "not_recorded",
+        }
+    }
+}
+
 impl SignResponses {
+    /// Returns the rule in snake case, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::All => "all",
+            Self::Never => "never",
+        }
+    }
+
     /// Returns `false` if no response to such a request is signed.
     pub(super) fn apply_to(self, purpose: Purpose) -> bool {
         match self {
@@ -86,19 +112,6 @@ impl SignResponses {
             Some(len) if len > MAX_LEN => Err(Unsigned::TooLong),
             Some(_) => Ok(()),
         }
-    }
-}
-
-/// Warns if Inngest will not take the response without a signature.
-pub(super) fn warn_unsigned(purpose: Purpose, why: Unsigned, limiter: &Limiter) {
-    let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
-    let warns = required && !matches!(why, Unsigned::HasSignature | Unsigned::NotRequired);
-    if let Some(suppressed) = warns.then(|| limiter.permit("unsigned_response")).flatten() {
-        tracing::warn!(
-            suppressed,
-            reason = ?why,
-            "the response to an in-band sync or a trust probe is sent unsigned: Inngest will not accept it"
-        );
     }
 }
 

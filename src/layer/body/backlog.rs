@@ -1,14 +1,16 @@
-//! Memory of verified bodies that wait.
+//! Memory of verified bodies that wait to be read.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
 
 use crate::rejection::RejectionKind;
 
-/// Counts the bytes of verified bodies that wait for a replay store or for the inner service, up to
-/// a limit. They have no share of the strangers' budget, so that neither can lock out the other.
+/// Bodies of up to this many bytes are not counted: calls that small are never turned away, and a
+/// connection that holds one is not much larger than an idle one. It also costs them nothing.
+const SMALL: usize = 64 * 1024;
+
+/// Counts the bytes of verified bodies that their handlers have not read yet, up to a limit. They
+/// have no share of the strangers' budget, so that neither can lock out the other.
 pub(in crate::layer) struct Backlog {
     limit: usize,
     waiting: AtomicUsize,
@@ -22,40 +24,30 @@ impl Backlog {
         }
     }
 
-    /// Waits for `ready` while a body of `len` bytes is in memory. What is ready at once is not
-    /// counted.
-    pub(in crate::layer) fn wait<F: Future + Unpin>(
-        &self,
-        len: usize,
-        mut ready: F,
-    ) -> impl Future<Output = Result<F::Output, RejectionKind>> {
-        let mut place = None;
-        poll_fn(move |cx| {
-            if let Poll::Ready(output) = Pin::new(&mut ready).poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            if place.is_none() {
-                place = Some(self.place(len).ok_or(RejectionKind::BacklogFull)?);
-            }
-            Poll::Pending
-        })
-    }
-
-    fn place(&self, len: usize) -> Option<Place<'_>> {
+    /// Counts a body of `len` bytes until its place is dropped.
+    pub(in crate::layer) fn place(self: &Arc<Self>, len: usize) -> Result<Option<Place>, RejectionKind> {
+        if len <= SMALL {
+            return Ok(None);
+        }
         let fits = |waiting: usize| waiting.checked_add(len).filter(|&sum| sum <= self.limit);
         // Relaxed: nothing else is ordered by this counter.
-        let counted = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        counted.is_ok().then(|| Place { backlog: self, len })
+        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(Some(Place {
+                backlog: Arc::clone(self),
+                len,
+            })),
+            Err(_) => Err(RejectionKind::BacklogFull),
+        }
     }
 }
 
 /// One body's place in the backlog, until it is dropped.
-struct Place<'backlog> {
-    backlog: &'backlog Backlog,
+pub(in crate::layer) struct Place {
+    backlog: Arc<Backlog>,
     len: usize,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
         self.backlog.waiting.fetch_sub(self.len, Ordering::Relaxed);
     }
@@ -63,30 +55,23 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{pending, ready};
-    use std::pin::pin;
-    use std::task::{Context, Waker};
-
     use super::*;
 
     #[test]
-    fn only_bodies_that_wait_are_counted_and_up_to_the_limit() {
-        let backlog = Backlog::new(100);
-        let mut cx = Context::from_waker(Waker::noop());
+    fn large_bodies_are_counted_until_their_places_are_dropped() {
+        let backlog = Arc::new(Backlog::new(300_000));
+        let place = |len| backlog.place(len).map(|place| place.is_some());
         let waiting = || backlog.waiting.load(Ordering::Relaxed);
-        {
-            let mut first = pin!(backlog.wait(60, pending::<()>()));
-            let mut second = pin!(backlog.wait(40, pending::<()>()));
-            assert!(first.as_mut().poll(&mut cx).is_pending());
-            assert!(second.as_mut().poll(&mut cx).is_pending());
-            // Once, however often it is polled.
-            assert!(second.as_mut().poll(&mut cx).is_pending());
-            assert_eq!(waiting(), 100);
-            let full = pin!(backlog.wait(1, pending::<()>())).poll(&mut cx);
-            assert_eq!(full, Poll::Ready(Err(RejectionKind::BacklogFull)));
-            let at_once = pin!(backlog.wait(1000, ready(7))).poll(&mut cx);
-            assert_eq!(at_once, Poll::Ready(Ok(7)));
-        }
+        let first = backlog.place(100_000).unwrap();
+        let second = backlog.place(200_000).unwrap();
+        assert_eq!(waiting(), 300_000);
+        assert_eq!(place(SMALL + 1), Err(RejectionKind::BacklogFull));
+        assert_eq!(place(usize::MAX), Err(RejectionKind::BacklogFull));
+        assert_eq!(place(SMALL), Ok(false), "small ones always pass");
+        assert_eq!(waiting(), 300_000);
+        drop(first);
+        assert_eq!(place(100_000), Ok(true));
+        drop(second);
         assert_eq!(waiting(), 0);
     }
 }

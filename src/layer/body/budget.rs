@@ -113,7 +113,9 @@ impl Share<'_> {
         }
         self.held += more;
         drop(bodies);
-        dropped.into_iter().for_each(|body| body.waker.wake());
+        for body in dropped {
+            body.waker.wake();
+        }
         Ok(())
     }
 
@@ -135,16 +137,13 @@ impl Share<'_> {
             return Ok(());
         };
         self.waits = false;
-        match self.budget.lock().waiting.remove(number) {
-            Some(waiting) => {
-                self.buffer = waiting.buffer;
-                Ok(())
-            }
-            None => {
-                self.held = 0;
-                Err(OverBudget)
-            }
-        }
+        let waiting = self.budget.lock().waiting.remove(number);
+        let Some(waiting) = waiting else {
+            self.held = 0;
+            return Err(OverBudget);
+        };
+        self.buffer = waiting.buffer;
+        Ok(())
     }
 
     /// Returns the body, and releases the share.
@@ -234,7 +233,7 @@ mod tests {
         assert_eq!(held(&budget), 2 * KIB);
         // What could never fit drops nobody.
         new.wait(&waker);
-        assert_eq!(budget.share().copy(&[0; 64 * KIB]), Err(OverBudget));
+        assert_eq!(budget.share().copy(&[0; 7 * KIB]), Err(OverBudget));
         assert_eq!((new.resume(), woken.0.load(Ordering::SeqCst)), (Ok(()), 1));
     }
 

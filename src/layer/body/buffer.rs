@@ -9,6 +9,8 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 
+use super::backlog::Place;
+
 /// Smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the body, so
 /// that memory stays under twice what arrived. The largest stays below the size from which on
 /// allocators ask the system for fresh pages each time (128 KiB in glibc).
@@ -29,6 +31,8 @@ pub(in crate::layer) struct Buffer {
     /// The frame that completed the body, after `filling`.
     last: Bytes,
     len: usize,
+    /// Kept until the body is dropped, as it is once it has been read.
+    place: Option<Place>,
 }
 
 impl Buffer {
@@ -71,31 +75,32 @@ impl Buffer {
         full.chain([&self.filling[..], &self.last[..]])
     }
 
+    /// Gives the body a place in the backlog.
+    pub(in crate::layer) fn hold(&mut self, place: Option<Place>) {
+        self.place = place;
+    }
+
     pub(in crate::layer) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
-        if self.full.is_empty() && self.filling.is_empty() && trailers.is_none() {
+        if self.full.is_empty() && self.filling.is_empty() && trailers.is_none() && self.place.is_none() {
             return Body::new(Full::new(self.last));
         }
         self.grow(0);
         self.full.extend(Some(self.last).filter(|last| !last.is_empty()));
-        Body::new(PiecesBody::new(self.full, trailers))
+        Body::new(PiecesBody {
+            left: self.len as u64,
+            pieces: self.full.into_iter(),
+            trailers,
+            _place: self.place,
+        })
     }
 }
 
-/// Pieces, and trailers where there are any, as a body of exactly known size.
+/// Pieces, and trailers if there are any, as a body of exactly known size.
 struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
-}
-
-impl PiecesBody {
-    fn new(pieces: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
-        Self {
-            left: pieces.iter().map(|piece| piece.len() as u64).sum(),
-            pieces: pieces.into_iter(),
-            trailers,
-        }
-    }
+    _place: Option<Place>,
 }
 
 impl http_body::Body for PiecesBody {
