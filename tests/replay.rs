@@ -250,8 +250,8 @@ async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() 
     }
 }
 
-/// A handler that never says the same, every response signed, every captured call sent by every method: the store has
-/// room for what is genuine all the same.
+/// A handler that never says the same, every response signed, every captured call sent by every
+/// method: the store has room for what is genuine all the same.
 #[tokio::test]
 async fn neither_strangers_nor_captured_traffic_can_fill_the_store() {
     const CALLS: usize = 20;

@@ -69,8 +69,8 @@
 //!
 //! # What it costs
 //!
-//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function that
-//! has no attempts left fails.
+//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function
+//! that has no attempts left fails.
 //!
 //! # What to know before turning it on
 //!
