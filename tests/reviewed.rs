@@ -1038,3 +1038,63 @@ async fn a_forged_mark_gets_nothing_signed() {
     assert_eq!(parts.extensions.get::<inngest_auth::Verified>(), None);
     assert!(body.is_empty());
 }
+
+/// What an earlier process has accepted, sent to the next one: by the layer, with the kind that says why.
+#[tokio::test]
+async fn a_call_from_before_the_start_runs_nothing() {
+    let it = inngest();
+    let seen = Seen::default();
+    let app = seen.app(it.auth().replay_guard(MemoryReplayStore::new(10, it.clock())));
+    for at in [NOW, NOW + 100, NOW + 300] {
+        it.clock().set(Some(at));
+        let answer = ask(&app, captured()[0].again("POST", CALL, &[])).await;
+        let kind = answer.extensions.get::<Rejection>().map(Rejection::kind);
+        assert_eq!((kind, seen.count()), (Some(RejectionKind::BeforeStart), 0), "{at}");
+    }
+    // What runs nothing is answered, and what is said then is not signed.
+    let empty = &captured()[4];
+    for (method, uri) in [("GET", "/"), ("POST", "/?probe=trust")] {
+        let answer = ask(&app, empty.again(method, uri, &[])).await;
+        assert_eq!(
+            (answer.status, answer.header(SIGNATURE_HEADER)),
+            (StatusCode::OK, None),
+            "{method}"
+        );
+    }
+}
+
+/// An unsigned sync whose body is longer than is drained, beside a coding and a second signature.
+#[tokio::test]
+async fn an_unsigned_sync_brings_nothing_of_a_long_body() {
+    let it = inngest();
+    let seen = Seen::default();
+    let app = seen.app(it.auth().body_limit(4).insecure_unsigned_sync(true));
+    let frames = ["1234", "5678", "{}"].map(|text| Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(text))));
+    let body = Body::new(StreamBody::new(Frames(Vec::from(frames).into_iter())));
+    let request = Request::put("/").header("content-encoding", "gzip").body(body).unwrap();
+    assert_eq!(ask(&app, request).await.status, StatusCode::OK);
+    let (parts, body) = seen.one();
+    assert!(body.is_empty() && !parts.headers.contains_key("content-encoding"));
+    // Empty, and one more: that is not unsigned.
+    let two = Request::put("/")
+        .header(SIGNATURE_HEADER, "")
+        .header(SIGNATURE_HEADER, "t=1");
+    let answer = ask(&app, two.body(Body::empty()).unwrap()).await;
+    assert_eq!((answer.status, seen.count()), (StatusCode::UNAUTHORIZED, 0));
+}
+
+/// Each window by itself: none has been forgotten before.
+#[tokio::test]
+async fn a_closed_window_is_never_fresh_in_a_new_store() {
+    for (until, now) in [(NOW, NOW + 1), (NOW - 1, NOW), (0, u64::MAX)] {
+        let it = inngest();
+        let store = started(&it, 10);
+        let sighting = Sighting::new([7; 32], NOW, until, now);
+        assert_eq!(
+            store.record(sighting).await.unwrap(),
+            Recorded::Seen,
+            "until {until}, at {now}"
+        );
+        assert!(store.is_empty());
+    }
+}
