@@ -123,6 +123,7 @@ impl Clock for SimulatedClock {
 struct SimulatedStore {
     laws: Laws,
     loses: bool,
+    forgets_early: bool,
     inside: Arc<Mutex<Inside>>,
 }
 
@@ -169,7 +170,9 @@ impl SimulatedStore {
                 *inside.lost.entry(key).or_default() += 1;
             }
         }
-        let Some(seconds) = sighting.seconds_left() else {
+        let window = sighting.until.saturating_sub(sighting.now) + 1;
+        let seconds = sighting.seconds_left();
+        let Some(seconds) = seconds.map(|seconds| if self.forgets_early { window } else { seconds }) else {
             return Recorded::Seen;
         };
         let now = Instant::now();
@@ -317,6 +320,8 @@ impl World {
         let store = SimulatedStore {
             laws,
             loses: promise == Promise::KeysLost,
+            // Kept for as long as the longest tolerance, entries outlive clocks that are this far apart.
+            forgets_early: promise == Promise::ClocksApart,
             inside: Arc::new(Mutex::new(Inside {
                 random: Random::new(random.next()),
                 entries: BTreeMap::new(),
