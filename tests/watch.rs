@@ -219,7 +219,7 @@ async fn a_legal_key_that_is_odd_warns_when_it_is_published_and_never_again() {
         ("signkey-test-aa".to_owned(), long.to_owned(), &[]),
         (
             format!("signkey-prod-{}", long.to_uppercase()),
-            "ab".to_owned(),
+            long[..30].to_owned(),
             &[
                 "INNGEST_SIGNING_KEY_FILE contains upper-case hex digits",
                 "INNGEST_SIGNING_KEY_FALLBACK_FILE has fewer than 32 hex digits",
