@@ -77,14 +77,6 @@ impl Bench {
         &self.key
     }
 
-    /// Returns what no response may contain: the keys' digits, and of their hashes what makes a token.
-    pub(crate) fn secrets(&self) -> Vec<String> {
-        let keys = [CURRENT, FALLBACK].map(|text| text.parse::<SigningKey>().expect("it is a key"));
-        let hash = |key: &SigningKey| key.bearer().rsplit('-').next().unwrap_or_default().to_owned();
-        let digits = [CURRENT, FALLBACK].map(|text| text.rsplit('-').next().unwrap_or_default().to_owned());
-        keys.iter().map(hash).chain(digits).collect()
-    }
-
     pub(crate) async fn sync_in_band(&self) -> Outcome<Response> {
         let body = json!({"url": self.url}).to_string();
         let headers = [("x-inngest-sync-kind", "in_band"), ("x-inngest-server-kind", "dev")];
@@ -98,6 +90,14 @@ impl Bench {
         self.clock.set(Some(NOW));
         Ok(Server::new(self.sender(), functions))
     }
+}
+
+/// Returns what no response may contain: the keys' digits, and of their hashes what makes a token.
+pub(crate) fn secrets() -> Vec<String> {
+    let keys = [CURRENT, FALLBACK].map(|text| text.parse::<SigningKey>().expect("it is a key"));
+    let hash = |key: &SigningKey| key.bearer().rsplit('-').next().unwrap_or_default().to_owned();
+    let digits = [CURRENT, FALLBACK].map(|text| text.rsplit('-').next().unwrap_or_default().to_owned());
+    keys.iter().map(hash).chain(digits).collect()
 }
 
 /// The example's app, with the runner's functions.

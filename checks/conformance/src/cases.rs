@@ -3,7 +3,7 @@
 use inngest_auth::{Keys, SIGNATURE_HEADER, Signature, Tolerance, verify};
 use serde_json::{Map, Value, json};
 
-use crate::bench::{Bench, Mode, NOW};
+use crate::bench::{self, Bench, Mode, NOW};
 use crate::functions::APP;
 use crate::server::{Exchange, Outcome, Response};
 
@@ -244,7 +244,7 @@ async fn secret_redaction(bench: &Bench) -> Outcome {
     said.push(bench.sync_in_band().await?);
     for response in said {
         let text = format!("{:?} {}", response.headers, String::from_utf8_lossy(&response.body));
-        if bench.secrets().iter().any(|secret| text.contains(secret)) {
+        if bench::secrets().iter().any(|secret| text.contains(secret)) {
             return Err(format!("a response tells a secret: {text}"));
         }
     }
@@ -300,11 +300,13 @@ pub(crate) fn functions(bench: &Bench, response: &Response) -> Outcome<Vec<Value
     Ok(functions)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
 fn event(name: &str, data: Value) -> Value {
     json!({"name": name, "data": data, "user": {}, "id": format!("{name}-1"), "ts": NOW * 1000})
 }
 
 /// A response with one operation. What the runner does not look at is not looked at here.
+#[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
 fn op(op: &str, id: &str, name: &str, more: Value) -> Value {
     let mut made = json!({"op": op, "id": id, "name": name});
     for (member, value) in more.as_object().into_iter().flatten() {

@@ -5,10 +5,11 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use inngest_auth::testing::TestClock;
 use inngest_auth::{Clock, SigningKey, SystemClock};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::server::{Outcome, Sender};
@@ -29,18 +30,16 @@ pub(crate) async fn run() -> Outcome {
     let mut app = Command::new(built)
         .env_clear()
         .env("INNGEST_SIGNING_KEY", KEY)
-        .stdout(Stdio::piped())
+        .stdout(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .map_err(told)?;
-    // It listens before it makes the layer, and the layer's first line in the log is the first at all.
-    let out = app.stdout.take().ok_or("no standard output")?;
-    BufReader::new(out)
-        .lines()
-        .next_line()
-        .await
-        .map_err(told)?
-        .ok_or("it ended at once")?;
+    while TcpStream::connect(address).await.is_err() {
+        if let Some(status) = app.try_wait().map_err(told)? {
+            return Err(format!("it ended with {status}"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     let now = SystemClock.now().ok_or("no time")?;
     let key: SigningKey = KEY.parse().map_err(told)?;
@@ -79,11 +78,16 @@ async fn build(root: &Path, section: &str, source: &str) -> Outcome<PathBuf> {
     }
     fs::write(package.join("Cargo.toml"), manifest).map_err(told)?;
     fs::write(package.join("src/main.rs"), source).map_err(told)?;
+    let target = std::env::current_exe().map_err(told)?;
+    let target = target
+        .ancestors()
+        .nth(2)
+        .ok_or("this program is not in a target directory")?;
     // The same versions as here, so that few are built twice.
     fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).map_err(told)?;
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--target-dir"])
-        .arg(root.join("target"))
+        .arg(target)
         .current_dir(&package)
         .status()
         .await
@@ -91,7 +95,7 @@ async fn build(root: &Path, section: &str, source: &str) -> Outcome<PathBuf> {
     if !built.success() {
         return Err("it does not build".into());
     }
-    Ok(root.join("target/debug/my-app"))
+    Ok(target.join("debug/my-app"))
 }
 
 fn between<'text>(text: &'text str, opening: &str, closing: &str) -> Outcome<&'text str> {
