@@ -43,8 +43,8 @@ impl Log {
     /// Logs a rejected request. The first of its kind in an hour is visible, with what to do.
     pub(super) fn rejected(&self, rejection: &Rejection, request: &Request<Body>) {
         let level = level(rejection, request);
-        let advice = advice(rejection, request)
-            .filter(|advice| tracing::enabled!(tracing::Level::WARN) && self.advise(advice));
+        let advice =
+            advice(rejection, request).filter(|advice| tracing::enabled!(tracing::Level::WARN) && self.advise(advice));
         let said = Said { rejection, advice };
         macro_rules! log {
             ($level:ident, $suppressed:expr) => {
