@@ -1,16 +1,18 @@
-//! Keys that change while the service runs.
+//! Keys in files that change while the service runs.
 //!
 //! ```text
-//! cargo run --example rotate                  # a tour: a whole rotation under calls, in a moment
-//! cargo run --example rotate -- keys.env      # serves; `kill -HUP` reads the file again
+//! cargo run --example rotate       # a tour: a whole rotation under calls, in a moment
+//!
+//! export INNGEST_SIGNING_KEY_FILE=keys/current INNGEST_SIGNING_KEY_FALLBACK_FILE=keys/fallback
+//! cargo run --example rotate       # serves and watches; `kill -HUP` reads the files at once
 //! ```
 //!
-//! The file has lines `INNGEST_SIGNING_KEY=…` and `INNGEST_SIGNING_KEY_FALLBACK=…`. What it holds is checked before it
-//! counts: a bad file changes nothing, and says so.
+//! It looks at the files every 2 seconds, or every `WATCH_SECONDS`. Both files are checked before they count: a bad one changes nothing, and is logged.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,145 +20,154 @@ use axum::http::Request;
 use axum::routing::any;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{Clock, Config, InngestAuth, KeyRing, KeyRole, SIGNATURE_HEADER, SigningKey, SystemClock, Verified};
+use inngest_auth::{Clock, Config, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock, Verified};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let tour = std::env::args().nth(1).is_none();
-    let path = match std::env::args().nth(1) {
-        Some(path) => PathBuf::from(path),
-        None => std::env::temp_dir().join(format!("inngest-auth-rotate-{}.env", std::process::id())),
-    };
-    if tour {
-        write(&path, &[("INNGEST_SIGNING_KEY", OLD)])?;
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_target(false)
+        .init();
+    if std::env::var_os("INNGEST_SIGNING_KEY_FILE").is_none() {
+        return tour().await;
     }
-    let ring = KeyRing::from(read(&path)?);
-    let which_key = move |verified: Verified| async move {
-        let key = match verified.key() {
-            KeyRole::Current => "current",
-            KeyRole::Fallback => "fallback",
-        };
-        if !tour {
-            println!("verified with the {key} key");
-        }
-        key
-    };
-    let app = Router::new().route("/api/inngest", any(which_key).layer(InngestAuth::new(ring.clone())));
-    let listener = TcpListener::bind(std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:0".into())).await?;
-    let url = format!("http://{}/api/inngest", listener.local_addr()?);
-    if !tour {
-        reload_on_hangup(ring.clone(), path.clone())?;
-    }
-    println!("Serving {url}, with the keys of {}", path.display());
-    let server = axum::serve(listener, app);
-    if tour {
-        tokio::spawn(async { server.await });
-        let outcome = show(&ring, &path, url).await;
-        std::fs::remove_file(&path)?;
-        return outcome;
-    }
+    let config = Config::from_env()?;
+    let every = std::env::var("WATCH_SECONDS").map_or(Ok(2), |seconds| seconds.parse())?;
+    tokio::spawn(config.watch(Duration::from_secs(every)));
+    reload_on_hangup(config.clone())?;
+    let (url, server) = serve(InngestAuth::from_config(&config)).await?;
+    println!("Serving {url}, with the keys in the files");
     Ok(server.await?)
 }
 
-/// The keys in the file, or why it cannot be used.
-fn read(path: &Path) -> Result<inngest_auth::Keys, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-    let vars = lines
-        .filter_map(|line| line.split_once('='))
-        .map(|(name, value)| (name.trim(), value.trim()));
-    // Keys and nothing else: dev mode is not a thing to slip into while running.
-    let vars = vars.filter(|(name, _)| name.starts_with("INNGEST_SIGNING_KEY"));
-    let config = Config::from_vars(vars).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(config.keys().ok_or("no keys")?.snapshot().as_ref().clone())
-}
-
-/// Both keys change at once, from the next request on; one that is under way is not disturbed.
-fn reload(ring: &KeyRing, path: &Path) {
-    match read(path) {
-        Ok(keys) => {
-            ring.replace(keys.clone());
-            println!(
-                "  reloaded: current {:?}, fallback {:?}",
-                keys.current(),
-                keys.fallback()
-            );
-        }
-        Err(error) => println!("  not reloaded, the last good keys stay: {error}"),
-    }
+async fn serve(auth: InngestAuth) -> std::io::Result<(String, impl Future<Output = std::io::Result<()>>)> {
+    let which_key = async |verified: Verified| verified.key().as_str();
+    let app = Router::new().route("/api/inngest", any(which_key).layer(auth));
+    let address = std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:0".into());
+    let listener = TcpListener::bind(address).await?;
+    let url = format!("http://{}/api/inngest", listener.local_addr()?);
+    Ok((url, axum::serve(listener, app).into_future()))
 }
 
 #[cfg(unix)]
-fn reload_on_hangup(ring: KeyRing, path: PathBuf) -> std::io::Result<()> {
+fn reload_on_hangup(config: Config) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut hangups = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            println!("  since the keys last changed: {:?}", ring.usage());
-            reload(&ring, &path);
+            if let Some(keys) = config.keys() {
+                println!("since the keys last changed: {:?}", keys.usage());
+            }
+            match config.reload() {
+                Ok(true) => println!("reloaded the signing keys"),
+                Ok(false) => println!("nothing has changed"),
+                Err(error) => println!("not reloaded, the last good keys stay in use: {error}"),
+            }
         }
     });
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn reload_on_hangup(_: KeyRing, _: PathBuf) -> std::io::Result<()> {
-    Err(std::io::Error::other("no signals on this system: run the tour"))
+fn reload_on_hangup(_: Config) -> std::io::Result<()> {
+    Ok(())
 }
 
 /// Throw-away keys of the tour. An example may have some; the library never does.
-const OLD: &str = "signkey-demo-0123456789abcdef";
-const NEW: &str = "signkey-demo-fedcba9876543210";
+const OLD: &str = "signkey-demo-0123456789abcdef0123456789abcdef";
+const NEW: &str = "signkey-demo-fedcba9876543210fedcba9876543210";
 
-fn write(path: &Path, vars: &[(&str, &str)]) -> std::io::Result<()> {
-    let lines: Vec<_> = vars.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-    std::fs::write(path, lines.concat())
+async fn tour() -> Result<(), Box<dyn Error>> {
+    let files = Files::new()?;
+    files.publish(OLD, "")?;
+    let config = Config::from_vars([
+        ("INNGEST_SIGNING_KEY_FILE", files.0.join("current")),
+        ("INNGEST_SIGNING_KEY_FALLBACK_FILE", files.0.join("fallback")),
+    ])?;
+    tokio::spawn(config.watch(Duration::from_millis(20)));
+    let (url, server) = serve(InngestAuth::from_config(&config)).await?;
+    println!("Serving {url}, with the keys in {}", files.0.display());
+    tokio::spawn(server);
+    show(&config, &files, url).await
+}
+
+/// The directory with the two files.
+struct Files(PathBuf);
+
+impl Files {
+    fn new() -> std::io::Result<Self> {
+        let name = format!("inngest-auth-rotate-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir(&directory)?;
+        Ok(Self(directory))
+    }
+
+    /// Replaces one file after the other, each as a whole. The fallback key's comes first: in
+    /// between, the service has the old key, and no other.
+    fn publish(&self, current: &str, fallback: &str) -> std::io::Result<()> {
+        for (name, key) in [("fallback", fallback), ("current", current)] {
+            let written = self.0.join("written");
+            std::fs::write(&written, key)?;
+            std::fs::rename(&written, self.0.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A rotation from its beginning to its end, with a client that calls throughout.
-async fn show(ring: &KeyRing, path: &Path, url: String) -> Result<(), Box<dyn Error>> {
+async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn Error>> {
+    let ring = config.keys().ok_or("dev mode")?;
     let signs_with = Arc::new(Mutex::new(OLD.parse::<SigningKey>()?));
     let (report, mut calls) = watch::channel(Calls::default());
     tokio::spawn(client(url, Arc::clone(&signs_with), report));
-    let (current, fallback) = ("INNGEST_SIGNING_KEY", "INNGEST_SIGNING_KEY_FALLBACK");
-    let steps: [(_, Option<&[_]>, _); 5] = [
+    let steps = [
         ("Inngest signs with the old key, the service has it", None, OLD),
-        (
-            "deployed: the new key, the old one as fallback",
-            Some(&[(current, NEW), (fallback, OLD)]),
-            OLD,
-        ),
+        ("published: the new key, the old one as fallback", Some((NEW, OLD)), OLD),
         ("rotated in the dashboard: Inngest signs with the new key", None, NEW),
-        ("somebody spoils the file", Some(&[(current, "signkey-demo-")]), NEW),
-        ("the old key is retired", Some(&[(current, NEW)]), NEW),
+        ("somebody spoils a file", Some(("signkey-demo-", OLD)), NEW),
+        ("the old key is retired", Some((NEW, "")), NEW),
     ];
-    for (what, file, key) in steps {
+    for (what, published, key) in steps {
         println!("{what}");
-        if let Some(file) = file {
-            write(path, file)?;
-            reload(ring, path);
+        if let Some((current, fallback)) = published {
+            files.publish(current, fallback)?;
         }
         *signs_with.lock().map_err(|error| error.to_string())? = key.parse()?;
         let before = *calls.borrow_and_update();
-        let now = *calls.wait_for(|calls| calls.sum() >= before.sum() + 100).await?;
+        let mut now = *calls.wait_for(|calls| calls.sum() >= before.sum() + 100).await?;
+        // A good file is published by the second poll that sees it.
+        if let Some((Ok(current), fallback)) = published.map(|(current, fallback)| (current.parse(), fallback)) {
+            let expected = (current, fallback.parse().ok()).into();
+            while *ring.snapshot() != expected {
+                calls.changed().await?;
+            }
+            now = *calls.borrow();
+        }
         println!(
             "  calls: {} by the current key, {} by the fallback",
             now.0 - before.0,
             now.1 - before.1
         );
     }
-    let Calls(current, fallback, refused) = *calls.borrow();
-    println!("{current} calls by the current key, {fallback} by the fallback, {refused} refused");
-    if refused == 0 {
+    let Calls(current, fallback, rejected) = *calls.borrow();
+    println!("{current} calls by the current key, {fallback} by the fallback, {rejected} rejected");
+    if rejected == 0 {
         Ok(())
     } else {
-        Err("a rotation must refuse nothing".into())
+        Err("a rotation must reject nothing".into())
     }
 }
 
-/// Verified with the current key, with the fallback, refused.
+/// Verified with the current key, with the fallback key, rejected.
 #[derive(Clone, Copy, Default)]
 struct Calls(u64, u64, u64);
 

@@ -46,6 +46,21 @@ struct Secrets {
     hash: Zeroizing<[u8; 32]>,
     /// `signkey-<env>-`, or nothing.
     prefix: Box<str>,
+    /// What senders sign with who misread the key.
+    misread: [(Misreading, Mac); 6],
+}
+
+/// How a sender may misread a key's text.
+#[derive(Clone, Copy)]
+pub(crate) enum Misreading {
+    /// With its prefix.
+    PrefixLeftOn,
+    /// As the bytes that its digits spell.
+    HexDecoded,
+    /// With its digits in the other case.
+    OtherCase,
+    /// With white space behind it.
+    WhiteSpace,
 }
 
 impl SigningKey {
@@ -77,13 +92,19 @@ impl SigningKey {
         self.0.mac.clone()
     }
 
-    /// `hashed` is what the bearer token hashes.
-    fn new(prefix: &str, remainder: &[u8], hashed: &[u8]) -> Self {
+    /// Returns the MACs of senders who misread the key.
+    pub(crate) fn misread(&self) -> impl Iterator<Item = (Misreading, Mac)> {
+        self.0.misread.iter().cloned()
+    }
+
+    /// `decoded` is what the bearer token hashes.
+    fn new(prefix: &str, remainder: &[u8], decoded: &[u8]) -> Self {
         wiping_the_stack(|| {
             Self(Arc::new(Secrets {
                 mac: Mac::new(remainder),
-                hash: Zeroizing::new(Sha256::digest(hashed).into()),
+                hash: Zeroizing::new(Sha256::digest(decoded).into()),
                 prefix: prefix.into(),
+                misread: misread(prefix, remainder, decoded),
             }))
         })
     }
@@ -128,6 +149,24 @@ pub(crate) fn prefix_len(text: &str) -> usize {
         .map(|(word, _)| word)
         .filter(|word| !word.is_empty() && word.bytes().all(is_word));
     word.map_or(0, |word| HEAD.len() + word.len() + 1)
+}
+
+/// The text is not kept, so that all its misreadings are prepared while it is there.
+fn misread(prefix: &str, remainder: &[u8], decoded: &[u8]) -> [(Misreading, Mac); 6] {
+    let mac = |parts: [&[u8]; 2]| Mac::new(&Zeroizing::new(parts.concat()));
+    // Of a bare key the prefix that a sender may hold is not known: the commonest.
+    let prefix = if prefix.is_empty() { "signkey-prod-" } else { prefix };
+    let lower = Zeroizing::new(remainder.to_ascii_lowercase());
+    let upper = Zeroizing::new(remainder.to_ascii_uppercase());
+    let other_case = if **lower == *remainder { upper } else { lower };
+    [
+        (Misreading::PrefixLeftOn, mac([prefix.as_bytes(), remainder])),
+        (Misreading::HexDecoded, Mac::new(decoded)),
+        (Misreading::OtherCase, Mac::new(&other_case)),
+        (Misreading::WhiteSpace, mac([remainder, b"\n"])),
+        (Misreading::WhiteSpace, mac([remainder, b"\r\n"])),
+        (Misreading::WhiteSpace, mac([remainder, b" "])),
+    ]
 }
 
 /// Runs `work`, then overwrites the part of the stack that it used: hash functions return their

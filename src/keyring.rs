@@ -55,6 +55,10 @@ impl KeyRing {
     ///
     /// Can be called again with the same key, as a reload may: with the current key it changes
     /// nothing. With the fallback key it swaps the two.
+    ///
+    /// A loop that follows a secrets manager must not call this: if it meets a mistyped key, and then
+    /// the right one, the mistyped one has taken the place of the key that Inngest still signs with.
+    /// Keep both keys in the secret, and [`replace`](Self::replace) both.
     pub fn rotate(&self, new: SigningKey) {
         self.change(|keys| {
             let old = if new == *keys.current() {
@@ -96,16 +100,35 @@ impl KeyRing {
     }
 
     fn change(&self, change: impl FnOnce(&Keys) -> Keys) {
-        let (old, new) = {
-            let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let new = Arc::new(change(&held.keys));
-            if *new == *held.keys {
-                return;
-            }
-            let next = Arc::new(Generation::from(Arc::clone(&new)));
-            (std::mem::replace(&mut *held, next), new)
-        };
-        // Without the lock: a subscriber may read the ring, which would deadlock.
+        if let Some(change) = self.swap(change) {
+            change.log();
+        }
+    }
+
+    /// Changes the keys without a word: a subscriber may use the ring, so whoever holds a lock must
+    /// release it before the change is logged.
+    pub(crate) fn swap(&self, change: impl FnOnce(&Keys) -> Keys) -> Option<Change> {
+        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Arc::new(change(&held.keys));
+        if *new == *held.keys {
+            return None;
+        }
+        let next = Arc::new(Generation::from(Arc::clone(&new)));
+        let old = std::mem::replace(&mut *held, next);
+        Some(Change { old, new })
+    }
+}
+
+/// A change of keys that has happened.
+#[must_use]
+pub(crate) struct Change {
+    old: Arc<Generation>,
+    new: Arc<Keys>,
+}
+
+impl Change {
+    pub(crate) fn log(&self) {
+        let Self { old, new } = self;
         tracing::info!(
             current = ?new.current(),
             fallback = ?new.fallback(),
@@ -326,6 +349,27 @@ mod tests {
             });
             assert_eq!(changed, expected, "{before:?} {change}");
         }
+    }
+
+    /// A loop that follows a secrets manager: the key that Inngest signs with must survive a typo.
+    #[test]
+    fn a_typo_costs_the_old_key_if_the_ring_is_rotated_and_not_if_both_keys_are_replaced() {
+        let (a, typo, c) = (key("aa"), key("cd"), key("cc"));
+        let rotated = KeyRing::from(a.clone());
+        for key in [&typo, &c] {
+            rotated.rotate(key.clone());
+        }
+        assert_eq!(
+            *rotated.snapshot(),
+            Keys::new(c.clone(), Some(typo.clone())),
+            "`a` is lost"
+        );
+        let replaced = KeyRing::from(a.clone());
+        for current in [typo, c.clone()] {
+            replaced.replace((current, Some(a.clone())));
+            assert_eq!(replaced.snapshot().fallback(), Some(&a));
+        }
+        assert_eq!(*replaced.snapshot(), Keys::new(c, Some(a)));
     }
 
     #[test]

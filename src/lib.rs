@@ -23,7 +23,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), std::io::Error> {
-//!     tracing_subscriber::fmt::init();
+//!     tracing_subscriber::fmt().init();
 //!     let app = Router::new()
 //!         .route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()))
 //!         .route("/healthz", get(|| async { "ok" }));
@@ -153,6 +153,7 @@ pub mod api;
 mod canonical;
 mod clock;
 mod config;
+mod diagnose;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
@@ -177,7 +178,8 @@ pub use api::origin::ApiBaseError;
 #[cfg(feature = "layer")]
 pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
-pub use config::{Config, ConfigError, KeyDefect};
+pub use config::{Config, ConfigError, FileDefect, KeyDefect};
+pub use diagnose::{Cause, diagnose};
 pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]

@@ -9,6 +9,7 @@ use crate::signature::SignatureError;
 use crate::verify::VerifyError;
 
 /// Longest text of a sender's that is kept, in bytes.
+#[cfg(feature = "layer")]
 const MAX_TEXT: usize = 256;
 
 /// A rejected request: what was wrong with it, and what helps an operator to find out why.
@@ -42,6 +43,10 @@ pub struct Rejection {
 enum Detail {
     Signature(SignatureError),
     /// The configuration error's text, and the variable to set.
+    #[cfg_attr(
+        not(feature = "layer"),
+        expect(dead_code, reason = "a layer is made without a usable configuration")
+    )]
     Configuration(&'static str, Arc<str>),
 }
 

@@ -59,10 +59,8 @@ impl Signature {
     ///
     /// [`SignatureError`] names the first rule of the grammar that is broken.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
-        Self::parse_one(header).map_err(|error| match is_joined(header) {
-            true => SignatureError::Joined,
-            false => error,
-        })
+        let joined = || is_joined(header).then_some(SignatureError::Joined);
+        Self::parse_one(header).map_err(|error| joined().unwrap_or(error))
     }
 
     fn parse_one(header: &[u8]) -> Result<Self, SignatureError> {

@@ -257,7 +257,11 @@ impl Check {
     }
 
     /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
-    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Rejection> {
+    #[expect(
+        clippy::result_large_err,
+        reason = "a box would be one more allocation that strangers cause"
+    )]
+    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Mismatch> {
         let Self { keys, signature, .. } = self;
         let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
         match verify::compare(self.running, &signature, keys.keys(), body) {
@@ -274,7 +278,11 @@ impl Check {
                     },
                 })
             }
-            Err(_) => Err(Rejection::mismatch(keys.keys(), age, self.body_limit - self.left)),
+            Err(_) => Err(Mismatch {
+                rejection: Rejection::mismatch(keys.keys(), age, self.body_limit - self.left),
+                signature,
+                keys: Arc::clone(keys.keys()),
+            }),
         }
     }
 }
@@ -284,6 +292,20 @@ impl fmt::Debug for Check {
         f.debug_struct("Check")
             .field("signature", &self.signature)
             .finish_non_exhaustive()
+    }
+}
+
+/// What is known of a request that no key has signed.
+#[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer diagnoses it"))]
+pub(crate) struct Mismatch {
+    pub(crate) rejection: Rejection,
+    pub(crate) signature: Signature,
+    pub(crate) keys: Arc<Keys>,
+}
+
+impl From<Mismatch> for Rejection {
+    fn from(mismatch: Mismatch) -> Self {
+        mismatch.rejection
     }
 }
 
@@ -312,6 +334,7 @@ pub struct ResponseSigner {
 impl ResponseSigner {
     /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
     /// signed: its signature would be one of every empty request.
+    #[expect(clippy::needless_pass_by_value, reason = "an iterator is given by value")]
     pub(crate) fn sign<'body>(&self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Option<Signature> {
         let pieces = || body.clone().into_iter();
         let newline = pieces().filter(|piece| !piece.is_empty()).last()?.ends_with(b"\n");

@@ -3,14 +3,14 @@
 //! It is the built example that runs.
 #![cfg(feature = "layer")]
 
+mod built;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 struct Run {
     /// `None` where it served, until it was stopped.
@@ -19,41 +19,9 @@ struct Run {
     log: String,
 }
 
-/// `cargo test` builds it; `cargo test --test first_run` does not.
-fn example() -> PathBuf {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let built = || {
-        let test = std::env::current_exe().unwrap();
-        let built = test.ancestors().nth(2).unwrap().join("examples/serve");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = newest(&root.join("src")).max(newest(&root.join("examples/serve")));
-        if built
-            .metadata()
-            .and_then(|built| built.modified())
-            .is_ok_and(|built| built > sources)
-        {
-            return built;
-        }
-        let cargo = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--example", "serve"])
-            .status();
-        assert!(cargo.unwrap().success());
-        built
-    };
-    BUILT.get_or_init(built).clone()
-}
-
-fn newest(path: &Path) -> SystemTime {
-    if path.is_dir() {
-        let inside = path.read_dir().unwrap().map(|entry| newest(&entry.unwrap().path()));
-        return inside.max().unwrap();
-    }
-    path.metadata().unwrap().modified().unwrap()
-}
-
 /// Runs it with this environment and nothing else of ours, until it has said all it says at start, or has ended.
 fn run(vars: &BTreeMap<&str, &str>) -> Run {
-    let mut serve = Command::new(example())
+    let mut serve = Command::new(built::example("serve"))
         .env_clear()
         .envs(vars)
         .env("LISTEN_ADDR", "127.0.0.1:0")
@@ -102,26 +70,26 @@ fn what_serves_says_what_to_try_next() {
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
             &["cargo run --example sign -- --url 'http://127.0.0.1:", "RUST_LOG=debug"][..],
-            &["INFO", "fingerprint b2ed992186a5"][..],
-        ),
-        // One in the middle of it is not.
-        (
-            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
-            &["cargo run --example sign"],
-            &["WARN", "copy the whole key again, in one line"],
+            &["INFO", "verifies every request", "current_key=b2ed992186a5"][..],
         ),
         (
             &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
             &["cargo run --example sign"],
             &[
                 "WARN",
-                "there is no fallback; unset it, or set it to the rotation's other key",
+                "there is no fallback key; unset it, or set it to the rotation's other key",
             ],
         ),
         (
             &[("INNGEST_DEV", "1")],
             &["anybody gets in", "curl -i 'http://127.0.0.1:"],
             &["WARN", "verifies NOTHING"],
+        ),
+        // Whoever sets a key may not mean to run without it.
+        (
+            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
+            &["anybody gets in"],
+            &["ERROR", "verifies NOTHING in dev mode, although a signing key is set"],
         ),
         (
             &[],
@@ -160,8 +128,21 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
             "INNGEST_SIGNING_KEY is not set, or blank",
         ),
         (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
+            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
+        ),
+        (
+            &[("\u{feff}INNGEST_SIGNING_KEY", KEY)],
+            "the name of INNGEST_SIGNING_KEY begins with a byte-order mark",
+        ),
+        (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
             "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
+        ),
+        // A newline at its end is trimmed, one in the middle of it is not.
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
+            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone, in one line",
         ),
         (
             &[("INNGEST_SIGNING_KEY_FALLBACK", KEY)],

@@ -2,7 +2,11 @@
 
 /// One line, without code marks: the words as somebody searches for them.
 fn words(text: &str) -> String {
-    text.replace('`', "").split_whitespace().collect::<Vec<_>>().join(" ")
+    text.replace('`', "")
+        .replace("\\|", "|")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn troubleshooting() -> String {
@@ -30,8 +34,8 @@ fn variants(source: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a literal says, up to its closing quotation mark.
-fn literal(source: &str) -> String {
+/// What a literal says, up to its closing quotation mark, and what is behind that.
+fn literal(source: &str) -> (String, &str) {
     let (mut said, mut rest) = (String::new(), source.chars());
     while let Some(next) = rest.next().filter(|&next| next != '"') {
         match (next, rest.clone().next()) {
@@ -40,16 +44,20 @@ fn literal(source: &str) -> String {
             _ => said.push(next),
         }
     }
-    said
+    (said, rest.as_str())
 }
 
 /// The literals behind `before`, cut where a value is put in.
 fn literals(source: &str, before: &str) -> Vec<String> {
     let found = source.split(before).skip(1).filter_map(|rest| {
         let rest = rest.trim_start().strip_prefix('"')?;
-        Some(literal(rest))
+        Some(literal(rest).0)
     });
-    found
+    cut_at_values(found)
+}
+
+fn cut_at_values(texts: impl Iterator<Item = String>) -> Vec<String> {
+    texts
         .flat_map(|text| {
             let parts = text.split('{');
             let said = parts.map(|part| words(part.split_once('}').map_or(part, |(_, part)| part)));
@@ -57,6 +65,25 @@ fn literals(source: &str, before: &str) -> Vec<String> {
         })
         .filter(|part| part.len() > 4)
         .collect()
+}
+
+/// Every literal that a person may read: the code without comments, tests and `expect`.
+fn all_literals(source: &str) -> Vec<String> {
+    let code = source.split("#[cfg(test)]").next().unwrap();
+    let code: Vec<_> = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect();
+    let code = code.join("\n");
+    let (mut rest, mut found) = (&*code, Vec::new());
+    while let Some((before, after)) = rest.split_once('"') {
+        let said;
+        (said, rest) = literal(after);
+        if !before.ends_with("expect(") {
+            found.push(said);
+        }
+    }
+    cut_at_values(found.into_iter())
 }
 
 #[test]
@@ -79,6 +106,7 @@ fn every_error_can_be_looked_up_by_its_words() {
     for (source, name, least) in [
         (include_str!("../src/config/error.rs"), "ConfigError", 6),
         (include_str!("../src/config/defect.rs"), "KeyDefect", 20),
+        (include_str!("../src/config/files.rs"), "FileDefect", 9),
         (include_str!("../src/signature.rs"), "SignatureError", 6),
         (include_str!("../src/layer/caller.rs"), "CallerRejection", 2),
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
@@ -93,9 +121,30 @@ fn every_error_can_be_looked_up_by_its_words() {
     for (source, name) in [
         (include_str!("../src/config/error.rs"), "ConfigError"),
         (include_str!("../src/config/defect.rs"), "KeyDefect"),
+        (include_str!("../src/config/files.rs"), "FileDefect"),
     ] {
         for kind in variants(source, name) {
             assert!(page.contains(&format!("| {kind} |")), "{kind}");
+        }
+    }
+}
+
+/// Whatever a person reads in the log, up to where a value is put in.
+#[test]
+fn every_line_of_the_layer_can_be_looked_up_by_its_words() {
+    let page = troubleshooting();
+    for (source, least) in [
+        (include_str!("../src/layer/log.rs"), 29),
+        (include_str!("../src/layer/start.rs"), 7),
+        (include_str!("../src/diagnose.rs"), 10),
+    ] {
+        let said = all_literals(source);
+        // Names of fields and of values have no blank.
+        let said: Vec<_> = said.iter().filter(|text| text.contains(' ')).collect();
+        assert!(said.len() >= least, "{said:?}");
+        for text in said {
+            let text = text.trim_end_matches([':', ';', ' ']);
+            assert!(page.contains(text), "{text}");
         }
     }
 }

@@ -5,17 +5,25 @@ mod common;
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::{HeaderValue, Method, Request, Response};
+use axum::body::{Body, Bytes};
+use axum::http::header::CONTENT_ENCODING;
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use common::{CALL, NOW, Seen, ask, inngest, key};
+use http_body_util::BodyExt;
 use inngest_auth::replay::MemoryReplayStore;
-use inngest_auth::testing::TestInngest;
-use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey};
+use inngest_auth::testing::{TestClock, TestInngest, odd_key};
+use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SignResponses, SigningKey};
+use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::{Layer, ServiceExt, service_fn};
+use tracing::Level;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -43,13 +51,13 @@ impl MakeWriter<'_> for Log {
 
 impl Log {
     /// Everything that this thread says from now on.
-    fn begin() -> (Self, DefaultGuard) {
+    fn begin(level: Level) -> (Self, DefaultGuard) {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(log.clone())
             .with_ansi(false)
             .without_time()
-            .with_max_level(tracing::Level::TRACE)
+            .with_max_level(level)
             .finish();
         (log, tracing::subscriber::set_default(subscriber))
     }
@@ -59,119 +67,584 @@ impl Log {
     }
 }
 
-#[tokio::test]
-async fn refusals_are_said_at_their_level_with_what_an_operator_needs() {
-    let it = inngest();
-    let (log, _guard) = Log::begin();
-    let app = Seen::default().app(it.auth());
+/// What is logged behind the target, if anything, and its level.
+fn line(said: &str) -> Option<Line<'_>> {
+    assert!(said.lines().count() <= 1, "{said}");
+    let (level, rest) = said.trim().split_once(' ')?;
+    Some((level, rest.split_once(": ").unwrap().1))
+}
+
+type Make<'a> = &'a dyn Fn() -> Request<Body>;
+type Build<'a> = &'a dyn Fn() -> InngestAuth;
+/// A level and a text.
+type Line<'a> = (&'a str, &'a str);
+
+/// A request with this method and these headers, and a body that is not signed.
+fn sent(method: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri("/api/inngest");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body("{}".into()).unwrap()
+}
+
+fn twice(request: impl Fn() -> Request<Body>) -> [Request<Body>; 2] {
+    [request(), request()]
+}
+
+/// A body that never ends.
+struct Hanging;
+
+impl http_body::Body for Hanging {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+/// A body that breaks off after one frame.
+struct Broken(bool);
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        let began = std::mem::replace(&mut self.0, true);
+        let frame = (!began).then(|| http_body::Frame::data("{".into()));
+        Poll::Ready(Some(frame.ok_or_else(|| io::Error::other("broken"))))
+    }
+}
+
+/// A store that accepts what was signed at `NOW`.
+fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
+    it.clock().set(Some(NOW - 60));
+    let store = MemoryReplayStore::new(capacity, it.clock());
+    it.clock().set(Some(NOW));
+    store
+}
+
+/// The app, put around its handler: what a layer says of itself has been said.
+fn used(auth: InngestAuth, log: &Log) -> Router {
+    let app = Seen::default().app(auth).with_state(());
     log.take();
-    let fingerprint = key("12345678").fingerprint().to_string();
-    let mut malformed = it.call(CALL, "{}");
-    malformed
-        .headers_mut()
-        .insert(SIGNATURE_HEADER, HeaderValue::from_static("lol"));
-    for (request, words) in [
-        (it.unsigned(CALL, "{}"), &["DEBUG", "no X-Inngest-Signature header"][..]),
-        (malformed, &["DEBUG", "name=value"]),
+    app
+}
+
+/// One request, and the same again: what a subscriber at its default level shows of each.
+#[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "a table")]
+async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
+    let it = inngest();
+    let signed = |at| key("signkey-test-12345678").sign(b"{}", at).to_string();
+    let (genuine, future) = (signed(NOW), signed(NOW + 301));
+    let joined = format!("{genuine}, {genuine}");
+    let signature = |value| (SIGNATURE_HEADER, value);
+    let (dev, empty) = (("x-inngest-server-kind", "dev"), signature(""));
+    let broken = || it.call(CALL, "{}").map(|_| Body::new(Broken(false)));
+    let (loud, quiet) = (true, false);
+    for (auth, requests, said, advice, fields, again) in [
         (
-            it.stale(CALL, "{}"),
-            &["WARN", "age_seconds: 3601", "compare the clocks"],
+            it.auth(),
+            twice(|| sent("POST", &[])),
+            "no X-Inngest-Signature header",
+            "Inngest signs its calls: if calls are rejected so, let proxies pass the header (a dev \
+             server does not sign: only on a development machine, set INNGEST_DEV=1)",
+            r#"kind="missing" method="POST""#,
+            quiet,
         ),
         (
-            it.tampered(CALL, "{}"),
-            &["WARN", "age_seconds: 0", "body_bytes: 3", &fingerprint],
+            it.auth(),
+            twice(|| sent("PUT", &[("x-inngest-server-kind", "cloud")])),
+            "no X-Inngest-Signature header",
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; the server repeats the \
+             sync, signed, within seconds, so wait for that; INNGEST_ENABLE_UNAUTHED_SYNC=1 lets anyone \
+             ask for a sync",
+            r#"kind="missing" method="PUT""#,
+            quiet,
+        ),
+        (
+            it.auth(),
+            twice(|| sent("PUT", &[dev])),
+            "no X-Inngest-Signature header",
+            DEV_SERVER,
+            r#"kind="missing" method="PUT""#,
+            quiet,
+        ),
+        // Not malformed: a server without a key sends it.
+        (
+            it.auth(),
+            twice(|| sent("PATCH", &[empty])),
+            "no X-Inngest-Signature header",
+            DEV_SERVER,
+            r#"kind="missing" method="PATCH""#,
+            quiet,
+        ),
+        (
+            it.auth(),
+            twice(|| sent("POST", &[signature(&genuine), signature(&genuine)])),
+            "more than one X-Inngest-Signature header",
+            "let proxies pass the header once and unchanged",
+            r#"kind="doubled" method="POST""#,
+            quiet,
+        ),
+        (
+            it.auth(),
+            twice(|| sent("POST", &[signature(&joined)])),
+            "more than one X-Inngest-Signature, joined by commas into one header",
+            "let proxies pass the header once and unchanged",
+            r#"kind="doubled" method="POST""#,
+            quiet,
+        ),
+        (
+            it.auth(),
+            twice(|| sent("BREW", &[signature("lol")])),
+            "the signature has a parameter that is not `name=value` in visible ASCII",
+            "Inngest sends no such header: look for the script or the proxy that makes it",
+            r#"kind="malformed" method="other""#,
+            quiet,
+        ),
+        (
+            it.auth(),
+            twice(|| it.stale(CALL, "{}")),
+            "the signature is older than the tolerance: compare the clocks",
+            "set this machine's clock by NTP, and look for a queue before the app; a captured request \
+             that is sent again looks the same",
+            r#"kind="stale" method="POST" age_seconds=3601"#,
+            loud,
+        ),
+        (
+            it.auth(),
+            twice(|| sent("POST", &[signature(&future)])),
+            "the signature is further in the future than the tolerance: compare the clocks",
+            "set this machine's clock by NTP",
+            r#"kind="future" method="POST" age_seconds=-301"#,
+            loud,
+        ),
+        (
+            it.auth(),
+            twice(|| {
+                // A control character, and more than is logged.
+                let coding = "gzip\u{9b}".to_owned() + &"x".repeat(300);
+                let coding = HeaderValue::from_bytes(coding.as_bytes()).unwrap();
+                let mut request = it.tampered(CALL, "{}");
+                request.headers_mut().insert(CONTENT_ENCODING, coding);
+                request
+            }),
+            "no key matches the signature",
+            "set INNGEST_SIGNING_KEY to the key of the environment that calls, and let proxies pass \
+             bodies unchanged; for a key that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | \
+             cut -c1-12` prints what keys_tried shows",
+            &*format!(
+                r#"kind="wrong_signature" method="POST" age_seconds=0 keys_tried="b2ed992186a5 {}" body_bytes=3 content_encoding="gzip\u{{9b}}{}""#,
+                key("87654321").fingerprint(),
+                "x".repeat(250),
+            ),
+            loud,
+        ),
+        (
+            it.auth().body_limit(1),
+            twice(|| it.call(CALL, "{}")),
+            "the body is over the limit",
+            "Inngest sends up to 4 MiB: leave body_limit, and every limit outside the layer, at that or \
+             more",
+            r#"kind="body_too_large" method="POST""#,
+            loud,
+        ),
+        (
+            it.auth(),
+            twice(broken),
+            "the body ended in an error",
+            "the sender hung up, or a layer outside broke the body off",
+            r#"kind="body_broken" method="POST""#,
+            quiet,
+        ),
+        (
+            it.auth().body_budget(1),
+            twice(broken),
+            "the unverified bodies have used up their memory budget",
+            "raise body_budget only if genuine calls are rejected",
+            r#"kind="over_budget" method="POST""#,
+            loud,
+        ),
+        (
+            it.auth().body_deadline(Duration::ZERO),
+            twice(|| it.call(CALL, "{}").map(|_| Body::new(Hanging))),
+            "the body did not end before its deadline",
+            "raise body_deadline only if genuine calls are rejected",
+            r#"kind="body_too_slow" method="POST""#,
+            quiet,
+        ),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = used(auth, &log);
+        let [first, second] = requests;
+        ask(&app, first).await;
+        let expected = format!("rejected: {said}; {advice} {fields}");
+        assert_eq!(line(&log.take()), Some(("WARN", &*expected)));
+        ask(&app, second).await;
+        let expected = format!("rejected: {said} {fields}");
+        assert_eq!(
+            line(&log.take()),
+            (again == loud).then_some(("WARN", &*expected)),
+            "again"
+        );
+    }
+}
+
+const DEV_SERVER: &str = "the sender seems to have no signing key, as a dev server has none, but anyone \
+    can send this: only on a development machine, set INNGEST_DEV=1";
+
+/// The server's fault, and said as such however often it is asked.
+#[tokio::test(start_paused = true)]
+async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warning() {
+    let it = inngest();
+    let (log, _guard) = Log::begin(Level::INFO);
+    let stopped = TestClock::at(0);
+    stopped.set(None);
+    let app = used(it.auth().clock(stopped), &log);
+    ask(&app, it.call(CALL, "{}")).await;
+    let expected = r#"rejected: the clock cannot tell the time kind="no_time" method="POST""#;
+    assert_eq!(line(&log.take()), Some(("ERROR", expected)));
+
+    let app = Seen::default().app(it.auth().replay_guard(store(&it, 100)));
+    ask(&app, it.call(CALL, "{}")).await;
+    log.take();
+    ask(&app, it.call(CALL, "{}")).await;
+    let expected = "rejected: this signature was accepted before; turn off retries in proxies: Inngest \
+        signs each of its own anew kind=\"replayed\" method=\"POST\"";
+    assert_eq!(line(&log.take()), Some(("WARN", expected)));
+
+    let app = used(it.auth().replay_guard(store(&it, 0)), &log);
+    ask(&app, it.call(CALL, "{}")).await;
+    let said = log.take();
+    let (first, second) = said.split_once('\n').unwrap();
+    let expected = "cannot tell whether a request is a replay error=replay store is full: raise its \
+        capacity admitted=false";
+    assert_eq!(line(first), Some(("WARN", expected)));
+    let expected = r#"rejected: the replay store is down or full kind="store_unavailable" method="POST""#;
+    assert_eq!(line(second), Some(("WARN", expected)));
+}
+
+/// Cloud asks every app who it is, with other environments' keys too.
+#[tokio::test]
+async fn a_get_with_a_foreign_key_is_for_those_who_look_closer() {
+    let foreign = TestInngest::new(key("signkey-test-00"));
+    for (method, run_id, level) in [
+        ("GET", false, "DEBUG"),
+        ("HEAD", false, "DEBUG"),
+        // A durable endpoint that is re-entered.
+        ("GET", true, "WARN"),
+        ("POST", false, "WARN"),
+        ("PUT", false, "WARN"),
+    ] {
+        let (log, _guard) = Log::begin(Level::DEBUG);
+        let app = used(inngest().auth(), &log);
+        let mut request = foreign.call("/api/inngest", "");
+        *request.method_mut() = method.parse().unwrap();
+        if run_id {
+            request
+                .headers_mut()
+                .insert("x-run-id", HeaderValue::from_static("run"));
+        }
+        ask(&app, request).await;
+        let said = log.take();
+        let (logged, text) = line(&said).unwrap();
+        assert_eq!(logged, level, "{method} {run_id}");
+        assert!(text.contains(r#"kind="wrong_signature""#), "{text}");
+        assert_eq!(text.contains("set INNGEST_SIGNING_KEY"), level == "WARN", "{text}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_a_few_lines_a_minute_and_the_next_line_counts_the_rest() {
+    let it = inngest();
+    let (log, _guard) = Log::begin(Level::DEBUG);
+    let app = used(it.auth(), &log);
+    let kinds: [(Make<'_>, &str); 3] = [
+        (&|| it.stale(CALL, "{}"), "stale"),
+        (&|| it.tampered(CALL, "{}"), "wrong_signature"),
+        (&|| it.unsigned(CALL, "{}"), "missing"),
+    ];
+    for (request, kind) in kinds {
+        for _ in 0..300 {
+            ask(&app, request()).await;
+        }
+        let said = log.take();
+        assert_eq!(
+            said.lines().count(),
+            11,
+            "one says what to do, ten what happened: {said}"
+        );
+        assert_eq!(said.matches(&format!("kind=\"{kind}\"")).count(), 11, "{said}");
+    }
+    tokio::time::advance(Duration::from_secs(60)).await;
+    for (request, _) in kinds {
+        ask(&app, request()).await;
+        let said = log.take();
+        assert!(said.contains(" suppressed=289"), "{said}");
+    }
+    // And what to do is said again after an hour.
+    tokio::time::advance(Duration::from_secs(60 * 60)).await;
+    for (request, _) in kinds {
+        ask(&app, request()).await;
+        let said = log.take();
+        assert!(said.contains("; ") && said.contains("WARN"), "{said}");
+    }
+}
+
+/// As a log pipeline reads them.
+#[tokio::test]
+async fn rejections_can_be_queried() {
+    let it = inngest();
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_writer(log.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let app = used(it.auth(), &log);
+    let mut coded = it.tampered(CALL, "{}");
+    coded
+        .headers_mut()
+        .insert(CONTENT_ENCODING, HeaderValue::from_static("br"));
+    let tried = format!("b2ed992186a5 {}", key("87654321").fingerprint());
+    for (request, fields) in [
+        (
+            coded,
+            json!({"kind": "wrong_signature", "method": "POST", "age_seconds": 0, "keys_tried": tried,
+                "body_bytes": 3, "content_encoding": "br", "suppressed": null}),
+        ),
+        (
+            it.stale(CALL, "{}"),
+            json!({"kind": "stale", "method": "POST", "age_seconds": 3601, "keys_tried": null,
+                "body_bytes": null, "content_encoding": null, "suppressed": null}),
         ),
     ] {
         ask(&app, request).await;
-        let said = log.take();
-        assert_eq!(said.lines().count(), 1, "{said}");
-        for word in words {
-            assert!(said.contains(word), "{word} in {said}");
+        let said: Value = serde_json::from_str(&log.take()).unwrap();
+        for (name, expected) in fields.as_object().unwrap() {
+            assert_eq!(said.get(name).unwrap_or(&Value::Null), expected, "{name} in {said}");
         }
     }
 }
 
 #[tokio::test]
-async fn the_start_says_mode_keys_and_what_is_off() {
-    let (log, _guard) = Log::begin();
-    let config = |vars: &[(&'static str, &'static str)]| Config::from_vars(vars.iter().copied());
-    let key_is = ("INNGEST_SIGNING_KEY", "signkey-test-12345678");
-    for (vars, words) in [
-        (
-            &[key_is][..],
-            &[
-                "INFO",
-                "mode=\"cloud\"",
-                "b2ed992186a5",
-                "unauthenticated sync, replay guard",
-            ][..],
-        ),
-        (&[("INNGEST_DEV", "1")], &["WARN", "mode=\"dev\"", "verifies NOTHING"]),
-        (
-            &[key_is, ("INNGEST_ENABLE_UNAUTHED_SYNC", "1")],
-            &["WARN", "anybody ask for a sync"],
-        ),
-        (
-            &[key_is, ("INNGEST_SIGNING_KEY_FALLBACK", key_is.1)],
-            &["WARN", "INNGEST_SIGNING_KEY_FALLBACK equals"],
-        ),
-        (
-            &[("INNGEST_SIGNING_KEY", "signkey-test-AA")],
-            &["WARN", "INNGEST_SIGNING_KEY contains upper-case hex digits"],
-        ),
-        (
-            &[key_is, ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-prod-0123")],
-            &["WARN", "INNGEST_SIGNING_KEY_FALLBACK has fewer than 32 hex digits"],
-        ),
-    ] {
-        drop(InngestAuth::from_config(&config(vars).unwrap()));
-        let said = log.take();
-        for word in words {
-            assert!(said.contains(word), "{word} in {said}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn dev_mode_warns_when_the_cloud_calls_and_a_key_is_set() {
-    let (log, _guard) = Log::begin();
-    let from = |kind: &'static str| {
-        Request::post("/")
-            .header("x-inngest-server-kind", kind)
-            .body("".into())
-            .unwrap()
+async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_used() {
+    let it = inngest();
+    let from = |vars: &[(&'static str, &'static str)]| {
+        InngestAuth::from_config(&Config::from_vars(vars.iter().copied()).unwrap())
     };
-    for (vars, kind, warns) in [
+    let key_is = ("INNGEST_SIGNING_KEY", "signkey-test-12345678");
+    let mode = |fallback: &str| {
+        format!(
+            "inngest-auth verifies every request mode=\"cloud\" key_prefix=\"signkey-test-\" \
+             current_key=b2ed992186a5{fallback}"
+        )
+    };
+    let settings = |tolerance, limit, sign, guard, sync| {
+        format!(
+            "inngest-auth is in use tolerance_seconds={tolerance} body_limit_bytes={limit} \
+             sign_responses=\"{sign}\" replay_guard={guard} unsigned_sync={sync}"
+        )
+    };
+    let (one, two) = (
+        mode(""),
+        mode(&format!(" fallback_key={}", key("87654321").fingerprint())),
+    );
+    let default = settings(300, 8_388_608, "required", false, false);
+    let sync = settings(300, 8_388_608, "required", false, true);
+    let all = settings(30, 4_194_304, "all", true, false);
+    let table: [(Build<'_>, Line<'_>, &[Line<'_>]); 6] = [
+        (&|| from(&[key_is]), ("INFO", &one), &[("INFO", &default)]),
         (
-            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", "signkey-test-ab")][..],
-            "cloud",
-            true,
+            &|| {
+                let auth = it.auth().replay_guard(store(&it, 100)).insecure_replay_fail_open(true);
+                let auth = auth.sign_responses(SignResponses::All).body_limit(4_194_304);
+                auth.tolerance(Duration::from_secs(30))
+            },
+            ("INFO", &two),
+            &[
+                ("INFO", &all),
+                (
+                    "WARN",
+                    "inngest-auth admits replays while the replay store is down or full: remove \
+                     insecure_replay_fail_open unless losing calls is worse",
+                ),
+            ],
         ),
         (
-            &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", "signkey-test-ab")],
-            "dev",
-            false,
+            &|| from(&[key_is, ("INNGEST_ENABLE_UNAUTHED_SYNC", "1")]),
+            ("INFO", &one),
+            &[
+                ("INFO", &sync),
+                (
+                    "WARN",
+                    "inngest-auth lets anyone who reaches this service ask for a sync: unset \
+                     INNGEST_ENABLE_UNAUTHED_SYNC unless a self-hosted server's UI syncs this app",
+                ),
+            ],
         ),
-        (&[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", " ")], "cloud", false),
-        (&[("INNGEST_DEV", "1")], "cloud", false),
-    ] {
-        let config = Config::from_vars(vars.iter().copied()).unwrap();
-        let app = Seen::default().app(InngestAuth::from_config(&config));
-        log.take();
-        assert_eq!(ask(&app, from(kind)).await.status, 200);
+        (
+            &|| it.auth().insecure_unsigned_sync(true).insecure_unsigned_sync(false),
+            ("INFO", &two),
+            &[("INFO", &default)],
+        ),
+        (
+            &|| from(&[("INNGEST_DEV", "1")]),
+            (
+                "WARN",
+                "inngest-auth verifies NOTHING in dev mode: anyone who reaches this service can run its \
+                 functions; unset INNGEST_DEV in production mode=\"dev\"",
+            ),
+            &[],
+        ),
+        (
+            &|| from(&[("INNGEST_DEV", "1"), key_is]),
+            (
+                "ERROR",
+                "inngest-auth verifies NOTHING in dev mode, although a signing key is set: anyone who \
+                 reaches this service can run its functions; unset INNGEST_DEV, or the key if this is a \
+                 development machine mode=\"dev\"",
+            ),
+            &[],
+        ),
+    ];
+    for (build, mode, settings) in table {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let auth = build();
         let said = log.take();
+        let said: Vec<_> = said.lines().filter(|said| said.contains("layer::")).collect();
+        assert_eq!(said.iter().map(|said| line(said)).collect::<Vec<_>>(), [Some(mode)]);
+        // Twice, by two clones; and a third time as another layer, with another setting.
+        for auth in [auth.clone(), auth.body_deadline(Duration::from_secs(1))] {
+            for app in [auth.clone(), auth].map(|auth| auth.layer(Seen::default().unguarded())) {
+                app.oneshot(it.unsigned(CALL, "")).await.unwrap();
+            }
+            let said = log.take();
+            let said: Vec<_> = said.lines().filter(|said| said.contains("layer::start")).collect();
+            assert_eq!(
+                said.iter().map(|said| line(said).unwrap()).collect::<Vec<_>>(),
+                settings
+            );
+        }
+    }
+}
+
+/// What somebody sees who calls `tracing_subscriber::fmt::init()` with `env-filter` on, and has not
+/// set `RUST_LOG`: errors only. In a process of its own, since it is set for all of it.
+#[test]
+fn dev_mode_with_a_key_is_visible_even_where_only_errors_are() {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "in_dev_mode_with_a_key", "--ignored", "--nocapture"])
+        .env_remove("RUST_LOG")
+        .output();
+    let said = String::from_utf8(child.unwrap().stdout).unwrap();
+    let logged: Vec<_> = said
+        .lines()
+        .filter(|said| said.contains("inngest_auth::layer"))
+        .collect();
+    assert_eq!(logged.len(), 1, "{said}");
+    assert!(
+        logged[0].contains("ERROR") && logged[0].contains("unset INNGEST_DEV"),
+        "{said}"
+    );
+}
+
+#[test]
+#[ignore = "sets the subscriber of the whole process"]
+fn in_dev_mode_with_a_key() {
+    tracing_subscriber::fmt::init();
+    for key in ["signkey-test-12345678", ""] {
+        let vars = [("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", key)];
+        drop(Seen::default().app(InngestAuth::from_config(&Config::from_vars(vars).unwrap())));
+    }
+}
+
+/// Calls carry no server kind, and a server without a key signs nothing: the signature tells.
+#[tokio::test]
+async fn a_signed_request_in_dev_mode_is_an_error_once() {
+    let it = inngest();
+    let expected = "a signed request arrived in dev mode and was NOT verified: in production, unset \
+        INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign; anyone else can send such a \
+        header)";
+    for (request, logs) in [
+        (it.call(CALL, "{}"), true),
+        (it.unsigned(CALL, "{}"), false),
+        (sent("POST", &[(SIGNATURE_HEADER, "")]), false),
+        (sent("POST", &[(SIGNATURE_HEADER, "lol")]), false),
+        (sent("PUT", &[("x-inngest-server-kind", "cloud")]), false),
+        (sent("PUT", &[("x-inngest-server-kind", "dev")]), false),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = used(InngestAuth::unverified_dev(), &log);
+        assert_eq!(ask(&app, request).await.status, 200);
+        assert_eq!(line(&log.take()), logs.then_some(("ERROR", expected)));
+        ask(&app, it.call(CALL, "{}")).await;
+        assert_eq!(log.take().is_empty(), logs, "once");
+    }
+}
+
+#[tokio::test]
+async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
+    let it = inngest();
+    let expected = "the time of a verified request is off by more than half the tolerance: set this \
+        machine's clock by NTP, or look for a queue before the app; beyond the tolerance every request is \
+        rejected";
+    for (tolerance, ahead, age) in [
+        (300, 0, None),
+        (300, 150, None),
+        (300, 151, Some(151)),
+        (300, 300, Some(300)),
+        (300, -150, None),
+        (300, -151, Some(-151)),
+        (10, 6, Some(6)),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let clock = TestClock::at(NOW.checked_add_signed(ahead).unwrap());
+        let app = used(it.auth().clock(clock).tolerance(Duration::from_secs(tolerance)), &log);
+        assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, 200);
+        let expected = age.map(|age| format!("{expected} age_seconds={age} tolerance_seconds={tolerance}"));
         assert_eq!(
-            said.contains("WARN") && said.contains("unset INNGEST_DEV"),
-            warns,
-            "{vars:?} {kind}: {said}"
+            line(&log.take()),
+            expected.as_deref().map(|text| ("WARN", text)),
+            "{ahead}"
         );
+        ask(&app, it.call(CALL, "{}")).await;
+        assert_eq!(log.take(), "", "once");
+    }
+}
+
+/// Syncs are signed in canonical form, calls are not.
+#[tokio::test]
+async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
+    let it = inngest();
+    let expected = "something on the way re-encodes JSON: the signature of a call matches only the \
+        canonical form of its body, and calls over 64 KiB are rejected; let proxies pass bodies unchanged";
+    for (method, warns) in [("POST", true), ("PUT", false), ("GET", false)] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = used(it.auth(), &log);
+        for warns in [warns, false] {
+            let mut request = it.call_in_canonical_form(CALL, "{}");
+            *request.method_mut() = method.parse().unwrap();
+            assert_eq!(ask(&app, request).await.status, 200);
+            assert_eq!(line(&log.take()), warns.then_some(("WARN", expected)), "{method}");
+        }
     }
 }
 
 #[tokio::test]
 async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
     let it = inngest();
-    let (log, _guard) = Log::begin();
+    let (log, _guard) = Log::begin(Level::TRACE);
     let auth = it.auth();
     let ring = auth.keys().unwrap().clone();
     let app = Seen::default().app(auth);
@@ -201,52 +674,148 @@ fn in_band(it: &TestInngest) -> Request<Body> {
     request
 }
 
-fn responding(auth: InngestAuth, body: impl Fn() -> Body + Clone + Send + Sync + 'static) -> Router {
-    let respond = move || std::future::ready(([("x-inngest-sync-kind", "in_band")], body()));
+/// An app whose responses have these headers and this body.
+fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() -> Body) -> Router {
+    let respond = move || {
+        let mut response = Response::new(body());
+        for (name, value) in headers {
+            response.headers_mut().insert(*name, HeaderValue::from_static(value));
+        }
+        std::future::ready(response)
+    };
     Router::new().fallback(respond).layer(auth)
 }
 
 #[tokio::test]
-async fn an_in_band_sync_whose_response_cannot_be_signed_is_a_warning_with_the_reason() {
+async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason() {
+    const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will \
+        not accept it: ";
+    const ANY: &str = "a response is sent unsigned: ";
+    const IN_BAND: (&str, &str) = ("x-inngest-sync-kind", "in_band");
     let it = inngest();
-    let (log, _guard) = Log::begin();
-    let stream = || {
-        let body = http_body_util::BodyExt::map_frame(Body::from("{}"), |frame| frame);
-        Body::from_stream(http_body_util::BodyDataStream::new(body))
-    };
-    let app = responding(it.auth(), stream);
-    let call = it.call(CALL, "{}");
-    for (request, warns) in [(in_band(&it), true), (call, false)] {
+    let plain = || Body::from("a response");
+    let stream = || Body::new(Body::from("{}").map_frame(|frame| frame));
+    let trailers = || Body::new(Body::from("{}").with_trailers(std::future::ready(Some(Ok(HeaderMap::new())))));
+    let required = || it.auth();
+    let all = || it.auth().sign_responses(SignResponses::All);
+    let full = || it.auth().replay_guard(store(&it, 1));
+    for (auth, sync, headers, body, expected) in [
+        (
+            required(),
+            true,
+            &[IN_BAND][..],
+            stream as fn() -> Body,
+            Some((
+                SYNC,
+                "its length is not known; respond with a body in one piece",
+                "stream",
+            )),
+        ),
+        (
+            required(),
+            true,
+            &[IN_BAND, ("content-encoding", "gzip")],
+            plain,
+            Some((
+                SYNC,
+                "it has a Content-Encoding; put compression outside the layer",
+                "content_encoding",
+            )),
+        ),
+        (
+            required(),
+            true,
+            &[IN_BAND],
+            Body::empty,
+            Some((
+                SYNC,
+                "it is empty; respond with what the SDK specification asks for",
+                "empty",
+            )),
+        ),
+        (
+            full(),
+            true,
+            &[IN_BAND],
+            plain,
+            Some((
+                SYNC,
+                "the replay store could not record it; bring the store up",
+                "not_recorded",
+            )),
+        ),
+        (required(), false, &[], stream, None),
+        (required(), true, &[IN_BAND], plain, None),
+        // A handler that signs its own.
+        (required(), true, &[IN_BAND, (SIGNATURE_HEADER, "t=1&s=1")], plain, None),
+        (
+            all(),
+            false,
+            &[("content-encoding", "gzip")],
+            plain,
+            Some((
+                ANY,
+                "it has a Content-Encoding; put compression outside the layer",
+                "content_encoding",
+            )),
+        ),
+        (
+            all(),
+            false,
+            &[],
+            trailers,
+            Some((ANY, "it has trailers, which no signature covers", "trailers")),
+        ),
+        (
+            all(),
+            false,
+            &[],
+            || Body::from(vec![b' '; 8 * 1024 * 1024 + 1]),
+            Some((ANY, "it is longer than 8 MiB", "too_long")),
+        ),
+        (all(), false, &[], Body::empty, None),
+        (all(), false, &[], plain, None),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = responding(auth, headers, body).with_state(());
         log.take();
-        assert_eq!(ask(&app, request).await.header(SIGNATURE_HEADER), None);
-        let said = log.take();
-        assert_eq!(
-            said.contains("WARN") && said.contains("in-band sync") && said.contains("Stream"),
-            warns,
-            "{said}"
-        );
+        let request = || if sync { in_band(&it) } else { it.call(CALL, "{}") };
+        ask(&app, request()).await;
+        let text = expected.map(|(what, why, reason)| format!("{what}{why} reason=\"{reason}\""));
+        assert_eq!(line(&log.take()), text.as_deref().map(|text| ("WARN", text)));
+        ask(&app, request()).await;
+        assert!(!log.take().contains("unsigned"), "once");
     }
 }
 
+/// Verified, and too late: Inngest will not wait for its response to an in-band sync so long.
 #[tokio::test]
-async fn an_in_band_sync_whose_response_cannot_be_recorded_is_a_warning() {
+async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_is_required() {
     let it = inngest();
-    let (log, _guard) = Log::begin();
-    // Room for the request; and for its response too.
-    for (capacity, warns) in [(1, true), (2, false)] {
-        it.clock().set(Some(NOW - 60));
-        let store = MemoryReplayStore::new(capacity, it.clock());
+    for (request, sign, warns) in [
+        (in_band(&it), SignResponses::Required, true),
+        (it.call(CALL, "{}"), SignResponses::All, false),
+    ] {
         it.clock().set(Some(NOW));
-        let app = responding(it.auth().replay_guard(store), || "a response".into());
+        let clock = it.clock().clone();
+        let slow = move || {
+            clock.set(Some(NOW + 301));
+            std::future::ready(([("x-inngest-sync-kind", "in_band")], "{}"))
+        };
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = Router::new()
+            .fallback(slow)
+            .layer(it.auth().sign_responses(sign))
+            .with_state(());
         log.take();
-        let signed = ask(&app, in_band(&it)).await.headers.contains_key(SIGNATURE_HEADER);
+        ask(&app, request).await;
         let said = log.take();
         assert_eq!(
-            said.contains("in-band sync") && said.contains("NotRecorded"),
+            said.contains("it came later than the tolerance; respond sooner"),
             warns,
             "{said}"
         );
-        assert_eq!(signed, !warns);
+        assert_eq!(said.contains("reason=\"too_late\""), warns, "{said}");
     }
 }
 
@@ -274,7 +843,7 @@ fn a_layer_shows_what_it_does() {
 
 #[test]
 fn a_token_over_plain_http_to_another_machine_is_a_warning() {
-    let (log, _guard) = Log::begin();
+    let (log, _guard) = Log::begin(Level::TRACE);
     for (api, dev, warns) in [
         ("http://inngest.internal:8288", "", true),
         // There is no token.
@@ -298,10 +867,142 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
     }
 }
 
+/// Requests as senders with a wrong key or a body that was changed on its way send them, and the line
+/// that follows the rejection.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
+    const PROVED: &str = "proved cause of a wrong signature: ";
+    const SUSPECTED: &str = "suspected cause of a wrong signature, though anyone can send such a request: ";
+    let it = inngest();
+    let sent = |method: &str, hmac_key: &str, signed: &str, body: &[u8], coding: Option<&'static str>| {
+        // A prefix is removed once.
+        let signature = odd_key(&format!("signkey-x-{hmac_key}"))
+            .sign(signed.as_bytes(), NOW)
+            .to_string();
+        let request = Request::builder()
+            .method(method)
+            .uri(CALL)
+            .header(SIGNATURE_HEADER, signature);
+        let mut request = request.body(Body::from(body.to_vec())).unwrap();
+        if let Some(coding) = coding {
+            request
+                .headers_mut()
+                .insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+        }
+        request
+    };
+    let (right, foreign, left_on) = ("12345678", "00", "signkey-test-12345678");
+    let large = [&b"["[..], &[b'1'; 64 * 1024]].concat();
+    for (method, hmac_key, signed, body, coding, expected) in [
+        (
+            "POST",
+            left_on,
+            "{}",
+            &b"{}"[..],
+            None,
+            Some((
+                PROVED,
+                "the sender signs with the key's prefix left on, as a self-hosted server does that was started \
+                 with a prefixed key; start it with the bare hex digits",
+                "prefix_left_on",
+                true,
+            )),
+        ),
+        // The fallback.
+        (
+            "POST",
+            "87654321\n",
+            "{}",
+            b"{}",
+            None,
+            Some((
+                PROVED,
+                "the sender's key ends in white space, perhaps a newline; remove it from the sender's secret",
+                "white_space",
+                true,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "one\ntwo\n",
+            b"one\r\ntwo\r\n",
+            None,
+            Some((
+                PROVED,
+                "something on the way changes the body's line ends between LF and CRLF; let proxies pass \
+                 bodies unchanged",
+                "line_ends",
+                true,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            b"",
+            None,
+            Some((
+                SUSPECTED,
+                "the body is empty; look for a redirect, or for something outside the layer that reads the body",
+                "empty_body",
+                false,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            b"?",
+            Some("br"),
+            Some((
+                SUSPECTED,
+                "the body is compressed; put decompression outside the layer",
+                "compressed",
+                false,
+            )),
+        ),
+        (
+            "POST",
+            right,
+            "{}",
+            &large,
+            None,
+            Some((
+                SUSPECTED,
+                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not compared; let \
+                 proxies pass bodies unchanged",
+                "reencoded",
+                false,
+            )),
+        ),
+        ("POST", foreign, "{}", b"{}", Some("identity"), None),
+        // A probe of Cloud's.
+        ("GET", foreign, "", b"", None, None),
+        ("GET", left_on, "", b"", None, None),
+    ] {
+        let (log, _guard) = Log::begin(Level::INFO);
+        let app = used(it.auth(), &log);
+        for expected in [expected, None] {
+            assert_eq!(
+                ask(&app, sent(method, hmac_key, signed, body, coding)).await.status,
+                401
+            );
+            tokio::task::yield_now().await;
+            let said = log.take();
+            let mut lines = said.lines().filter(|said| !said.contains("rejected: "));
+            let text =
+                expected.map(|(what, why, cause, proved)| format!("{what}{why} cause=\"{cause}\" proved={proved}"));
+            assert_eq!(lines.next().and_then(line), text.as_deref().map(|text| ("WARN", text)));
+            assert_eq!(lines.next(), None);
+        }
+    }
+}
+
 /// Neither a key, nor a token, nor a MAC, nor a body.
 #[tokio::test]
 async fn no_secret_is_ever_said() {
-    let (log, _guard) = Log::begin();
+    let (log, _guard) = Log::begin(Level::TRACE);
     let secret = "5ec2e7005ec2e700";
     let key = key(&format!("signkey-prod-{secret}"));
     let ring = KeyRing::from(Keys::new(key.clone(), None));
@@ -365,7 +1066,7 @@ async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
 
 #[tokio::test]
 async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
-    let (log, _guard) = Log::begin();
+    let (log, _guard) = Log::begin(Level::TRACE);
     let (new, old, next) = (
         "signkey-prod-aaaa1111",
         "signkey-prod-bbbb2222",

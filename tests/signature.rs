@@ -47,6 +47,14 @@ fn each_rule_has_its_error() {
         (format!("{TIME}, {MAC}"), Error::BadTime),
         (format!("t&{both}"), Error::BadParameter),
         (format!("{both}&é=1"), Error::BadParameter),
+        // What a proxy makes of several headers.
+        (format!("{both},{both}"), Error::Joined),
+        (format!("{both}, {MAC}&{TIME} ,{both}"), Error::Joined),
+        (format!(", {both}"), Error::Joined),
+        (format!("{both},"), Error::Joined),
+        (format!("{both},{TIME}"), Error::BadMac),
+        (",".to_owned(), Error::BadParameter),
+        (format!("{both}&x=1,{both}"), Error::Joined),
     ] {
         assert_eq!(header.parse::<Signature>().unwrap_err(), error, "{header}");
     }

@@ -27,7 +27,7 @@ pub(crate) struct Tour {
 impl Tour {
     /// `None` as soon as any `INNGEST_…` variable is set: somebody meant something by it.
     pub(crate) fn where_nothing_is_configured() -> Option<Self> {
-        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_"));
+        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
         if configured {
             return None;
         }

@@ -59,9 +59,9 @@ impl InngestApiAuth {
             .environment()?
             .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls"));
         let mode = match config.mode() {
-            Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys.clone())),
-            Mode::Dev { key_set } => Mode::Dev { key_set: *key_set },
-            Mode::Unusable(error) => return Err(*error),
+            Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys)),
+            Mode::Dev { key_set } => Mode::Dev { key_set },
+            Mode::Unusable(error) => return Err(error),
         };
         Ok(Self::with(Outbound::new(mode, api, environment)))
     }
@@ -186,7 +186,11 @@ impl<A> InngestApiAuth<A> {
     }
 }
 
-impl<S, A> Layer<S> for InngestApiAuth<A> {
+/// The bounds are here so that one that is missing is reported where the layer is added.
+impl<S, A> Layer<S> for InngestApiAuth<A>
+where
+    S: Clone + Send + 'static,
+{
     type Service = InngestApiAuthService<S, A>;
 
     fn layer(&self, inner: S) -> Self::Service {

@@ -57,7 +57,7 @@ pub enum KeyDefect {
     #[error("it contains an escape that was not decoded, such as \\n or %0A; remove it")]
     Escape,
     /// A path of a file, or a URL.
-    #[error("it is a path or a URL, not the key itself")]
+    #[error("it is a path or a URL; a path belongs in the variable with _FILE at its end")]
     Path,
     /// A character outside ASCII.
     #[error("it contains a character outside ASCII, such as a long dash; type it or copy it again")]

@@ -5,14 +5,10 @@ use std::ffi::OsString;
 
 use zeroize::Zeroizing;
 
-use super::defect::KeyDefect;
 use super::error::ConfigError;
-use crate::key::{SigningKey, prefix_len};
-use crate::keyring::Keys;
+use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FALLBACK, SIGNING_KEY_FALLBACK_FILE, SIGNING_KEY_FILE};
+use super::source::{Found, KeySource, Slot};
 
-pub(super) const SIGNING_KEY: &str = "INNGEST_SIGNING_KEY";
-pub(super) const SIGNING_KEY_FALLBACK: &str = "INNGEST_SIGNING_KEY_FALLBACK";
-pub(super) const DEV: &str = "INNGEST_DEV";
 const UNAUTHED_SYNC: &str = "INNGEST_ENABLE_UNAUTHED_SYNC";
 /// Where the API is, the first that is set.
 const API: [&str; 2] = ["INNGEST_API_BASE_URL", "INNGEST_BASE_URL"];
@@ -31,12 +27,23 @@ const DEV_API: &str = "http://localhost:8288";
 /// Names under which Inngest serves its cloud.
 const INNGEST: [&str; 2] = ["inngest.com", "inn.gs"];
 
-/// Returns the name of every variable that is read.
-pub(super) fn names() -> impl Iterator<Item = &'static str> {
-    [SIGNING_KEY, SIGNING_KEY_FALLBACK, DEV, UNAUTHED_SYNC]
+/// What an editor puts at the beginning of a file, and so before the name of its first variable.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Returns the name of every variable that is read, as it is and with a byte-order mark before it.
+pub(super) fn names() -> impl Iterator<Item = String> {
+    let keys = [
+        SIGNING_KEY,
+        SIGNING_KEY_FALLBACK,
+        SIGNING_KEY_FILE,
+        SIGNING_KEY_FALLBACK_FILE,
+    ];
+    let names = keys
         .into_iter()
+        .chain([DEV, UNAUTHED_SYNC])
         .chain(API)
-        .chain(ENVIRONMENT)
+        .chain(ENVIRONMENT);
+    names.flat_map(|name| [name.to_owned(), format!("{BYTE_ORDER_MARK}{name}")])
 }
 
 /// Names and values. Wiped on drop: two of them are secrets.
@@ -59,6 +66,9 @@ impl Vars {
     /// Returns the trimmed value; `None` if it is unset or blank.
     fn text(&self, variable: &'static str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.0.get(variable) else {
+            if self.0.contains_key(&format!("{BYTE_ORDER_MARK}{variable}")) {
+                return Err(ConfigError::ByteOrderMark { variable });
+            }
             return Ok(None);
         };
         let text = str::from_utf8(value)
@@ -128,54 +138,28 @@ impl Vars {
 
     /// Returns `true` if there is a signing key, or what is meant to be one.
     pub(super) fn has_key(&self) -> bool {
-        self.text(SIGNING_KEY) != Ok(None)
+        [SIGNING_KEY, SIGNING_KEY_FILE]
+            .iter()
+            .any(|variable| self.text(variable) != Ok(None))
     }
 
-    pub(super) fn keys(&self) -> Result<Keys, ConfigError> {
-        let current = self.key(SIGNING_KEY)?;
-        let fallback = self.key(SIGNING_KEY_FALLBACK)?;
-        match (current, fallback) {
-            (None, None) => Err(ConfigError::NoKey),
-            (None, Some(_)) => Err(ConfigError::FallbackAlone),
-            (Some(current), fallback) => {
-                if fallback.as_ref() == Some(&current) {
-                    tracing::warn!(
-                        "{SIGNING_KEY_FALLBACK} equals {SIGNING_KEY}: there is no fallback key; \
-                         unset it, or set it to the rotation's other key"
-                    );
-                }
-                Ok(Keys::new(current, fallback))
-            }
+    pub(super) fn keys(&self) -> Result<KeySource, ConfigError> {
+        KeySource::new([
+            self.slot(SIGNING_KEY, SIGNING_KEY_FILE)?,
+            self.slot(SIGNING_KEY_FALLBACK, SIGNING_KEY_FALLBACK_FILE)?,
+        ])
+    }
+
+    fn slot(&self, variable: &'static str, file: &'static str) -> Result<Slot, ConfigError> {
+        match (self.text(variable)?, self.text(file)?) {
+            (None, None) => Ok(Slot::Unset),
+            (Some(_), Some(_)) => Err(ConfigError::BothSet { variable, file }),
+            (Some(text), None) => Ok(Found::parse(variable, text)?.map_or(Slot::Unset, Slot::Value)),
+            (None, Some(path)) => Ok(Slot::File {
+                variable: file,
+                path: path.into(),
+            }),
         }
-    }
-
-    fn key(&self, variable: &'static str) -> Result<Option<SigningKey>, ConfigError> {
-        let Some(text) = self.text(variable)? else {
-            return Ok(None);
-        };
-        let key = text.parse().map_err(|error| {
-            let reason = KeyDefect::of(text, error);
-            ConfigError::InvalidKey { variable, reason }
-        })?;
-        warn_of_odd(variable, text);
-        Ok(Some(key))
-    }
-}
-
-/// Legal, but not as Inngest issues keys.
-fn warn_of_odd(variable: &str, key: &str) {
-    let (prefix, digits) = key.split_at(prefix_len(key));
-    if digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
-        tracing::warn!(
-            "{variable} contains upper-case hex digits: keys are case-sensitive, and Inngest issues \
-             them in lower case; copy the key again if requests are rejected"
-        );
-    }
-    if digits.len() < 32 && prefix != "signkey-test-" {
-        tracing::warn!(
-            "{variable} has fewer than 32 hex digits: it may be cut short, and a short key can be \
-             guessed; copy the whole key"
-        );
     }
 }
 
@@ -436,6 +420,85 @@ mod tests {
                 ConfigError::DevServerIsInngest,
                 "{value}"
             );
+        }
+    }
+
+    /// An editor's mark at the beginning of an env file is part of the first variable's name.
+    #[test]
+    fn a_byte_order_mark_before_a_name_is_an_error_where_the_variable_is_used() {
+        let marked = |variable| format!("{BYTE_ORDER_MARK}{variable}");
+        let error = |variable| ConfigError::ByteOrderMark { variable };
+        let needed = [
+            SIGNING_KEY,
+            SIGNING_KEY_FALLBACK,
+            SIGNING_KEY_FILE,
+            SIGNING_KEY_FALLBACK_FILE,
+        ];
+        for variable in needed.into_iter().chain([DEV, UNAUTHED_SYNC]) {
+            let config = Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
+            match variable {
+                // Set properly as well.
+                SIGNING_KEY => assert!(config.is_ok()),
+                _ => assert_eq!(config.unwrap_err(), error(variable)),
+            }
+        }
+        let config = Config::from_vars([(marked(SIGNING_KEY), KEY.1)]);
+        assert_eq!(config.unwrap_err(), error(SIGNING_KEY));
+        for variable in API.into_iter().chain(ENVIRONMENT) {
+            let vars = [(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)];
+            let config = Config::from_vars(vars).unwrap();
+            let used = [config.api_base().err(), config.environment().err()];
+            assert!(used.contains(&Some(error(variable))), "{variable}");
+        }
+        let all: Vec<_> = names().collect();
+        assert!(all.contains(&marked(SIGNING_KEY)) && all.contains(&marked("BRANCH")));
+    }
+
+    #[test]
+    fn each_platform_names_the_branch_by_a_variable_of_its_own() {
+        for (platform, vars, branch) in [
+            (
+                "Vercel",
+                &[
+                    ("VERCEL", "1"),
+                    ("VERCEL_ENV", "preview"),
+                    ("VERCEL_GIT_COMMIT_REF", "feat/a"),
+                ][..],
+                "feat/a",
+            ),
+            (
+                "Netlify",
+                &[
+                    ("NETLIFY", "true"),
+                    ("CONTEXT", "deploy-preview"),
+                    ("BRANCH", "feat-b"),
+                    ("HEAD", "feat-b"),
+                ],
+                "feat-b",
+            ),
+            (
+                "Cloudflare Pages",
+                &[("CF_PAGES", "1"), ("CF_PAGES_BRANCH", "feat-c")],
+                "feat-c",
+            ),
+            (
+                "Render",
+                &[("RENDER", "true"), ("RENDER_GIT_BRANCH", "feat-d")],
+                "feat-d",
+            ),
+            (
+                "Railway",
+                &[("RAILWAY_ENVIRONMENT_NAME", "pr"), ("RAILWAY_GIT_BRANCH", "feat-e")],
+                "feat-e",
+            ),
+        ] {
+            let named = |more: &[(&'static str, &'static str)]| {
+                let vars = vars.iter().chain(more).copied().chain([KEY]);
+                let config = Config::from_vars(vars).unwrap();
+                config.environment().unwrap().map(str::to_owned)
+            };
+            assert_eq!(named(&[]).as_deref(), Some(branch), "{platform}");
+            assert_eq!(named(&[("INNGEST_ENV", "own")]).as_deref(), Some("own"), "{platform}");
         }
     }
 

@@ -3,7 +3,8 @@
 use thiserror::Error;
 
 use super::defect::KeyDefect;
-use super::env::SIGNING_KEY;
+use super::files::FileDefect;
+use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FILE};
 
 /// An error returned when the configuration cannot be used. It names the variable and what to set,
 /// and never shows a value.
@@ -17,10 +18,7 @@ pub enum ConfigError {
     )]
     NoKey,
     /// A fallback key, and no current key.
-    #[error(
-        "INNGEST_SIGNING_KEY_FALLBACK is set but INNGEST_SIGNING_KEY is not: \
-         put the key into INNGEST_SIGNING_KEY"
-    )]
+    #[error("a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY")]
     FallbackAlone,
     /// A text that is not a signing key.
     #[error("invalid signing key in {variable}: {reason}")]
@@ -30,6 +28,25 @@ pub enum ConfigError {
         /// What is wrong with the text.
         reason: KeyDefect,
     },
+    /// A key and the path of a file with that key.
+    #[error("{variable} and {file} are both set: unset one")]
+    BothSet {
+        /// The name of the variable that takes the key.
+        variable: &'static str,
+        /// The name of the variable that takes a path.
+        file: &'static str,
+    },
+    /// A key file that cannot be used.
+    #[error("cannot use the file that {variable} names: {reason}")]
+    KeyFile {
+        /// The variable's name.
+        variable: &'static str,
+        /// What is wrong with the file.
+        reason: FileDefect,
+    },
+    /// Nothing to reload: no key is in a file.
+    #[error("no signing key is read from a file: set INNGEST_SIGNING_KEY_FILE to reload keys")]
+    NoKeyFile,
     /// A value that the variable does not take.
     #[error("invalid value for {variable}: expected {expected}")]
     InvalidValue {
@@ -44,6 +61,15 @@ pub enum ConfigError {
          unset INNGEST_DEV (the API's address belongs in INNGEST_API_BASE_URL)"
     )]
     DevServerIsInngest,
+    /// A byte-order mark before the variable's name.
+    #[error(
+        "the name of {variable} begins with a byte-order mark (U+FEFF): \
+         save the file that sets it as UTF-8 without one"
+    )]
+    ByteOrderMark {
+        /// The variable's name.
+        variable: &'static str,
+    },
     /// Bytes that are not Unicode.
     #[error("{variable} is not Unicode text: set it again")]
     NotUnicode {
@@ -58,10 +84,14 @@ impl ConfigError {
     pub fn variable(&self) -> &'static str {
         match self {
             Self::NoKey | Self::FallbackAlone => SIGNING_KEY,
-            Self::DevServerIsInngest => super::env::DEV,
-            Self::InvalidKey { variable, .. } | Self::InvalidValue { variable, .. } | Self::NotUnicode { variable } => {
-                variable
-            }
+            Self::NoKeyFile => SIGNING_KEY_FILE,
+            Self::DevServerIsInngest => DEV,
+            Self::InvalidKey { variable, .. }
+            | Self::BothSet { variable, .. }
+            | Self::KeyFile { variable, .. }
+            | Self::ByteOrderMark { variable }
+            | Self::InvalidValue { variable, .. }
+            | Self::NotUnicode { variable } => variable,
         }
     }
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::request::Parts;
 use thiserror::Error;
 
-use super::log::{FEW, Limiter};
+use super::limiter::{FEW, Limiter};
 use super::response;
 use crate::verify::Verified;
 

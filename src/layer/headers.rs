@@ -82,6 +82,11 @@ pub(super) fn is_foreign_probe<B>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD) && !request.headers().contains_key(RUN_ID)
 }
 
+/// Returns `true` if the body is said to be coded.
+pub(super) fn is_coded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
+}
+
 /// A query that names a function, a step or a probe asks for a call or a probe.
 fn asks_only_for_a_sync(uri: &Uri) -> bool {
     !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))

@@ -86,8 +86,8 @@ pub struct InngestAuth(Arc<Policy>);
 impl InngestAuth {
     /// Configures the layer from the environment ([`Config`] lists the variables).
     ///
-    /// Always returns a layer. If the configuration cannot be used, an ERROR says what to set as soon
-    /// as the layer is put around a service, and every request is rejected with 500.
+    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and
+    /// every request is rejected with 500.
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(|error| Self::with(Mode::Unusable(error)))
     }
@@ -104,9 +104,9 @@ impl InngestAuth {
     /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys.clone()).insecure_unsigned_sync(config.insecure_unsigned_sync()),
-            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set: *key_set }),
-            Mode::Unusable(error) => Self::with(Mode::Unusable(*error)),
+            Mode::Cloud(keys) => Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync()),
+            Mode::Dev { key_set } => Self::with(Mode::Dev { key_set }),
+            Mode::Unusable(error) => Self::with(Mode::Unusable(error)),
         }
     }
 
@@ -122,6 +122,7 @@ impl InngestAuth {
     }
 
     fn with(mode: Mode<Verifier>) -> Self {
+        start::built(&mode);
         Self(Arc::new(Policy {
             mode,
             body_limit: 8 * 1024 * 1024,
@@ -141,7 +142,7 @@ impl InngestAuth {
     fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         let policy = Arc::make_mut(&mut self.0);
         change(policy);
-        // Another layer, with a start and a log of its own.
+        // Another layer, whose settings are to be logged, and whose lines are its own.
         policy.log = Arc::default();
         self
     }
@@ -170,7 +171,7 @@ impl InngestAuth {
         match &self.0.mode {
             Mode::Cloud(_) => Status::Verifying,
             Mode::Dev { .. } => Status::Dev,
-            Mode::Unusable(error) => Status::Unusable(error.clone()),
+            Mode::Unusable(error) => Status::Unusable(*error),
         }
     }
 
@@ -296,7 +297,7 @@ where
     type Service = InngestAuthService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        start::log(&self.0);
+        start::used(&self.0);
         InngestAuthService::new(inner, Arc::clone(&self.0))
     }
 }

@@ -1,19 +1,23 @@
 //! What the layer logs about requests: each kind a few times a minute, and what to do about it once
 //! an hour, whatever strangers send.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 use axum_core::body::Body;
 use http::{Method, Request};
-use tokio::time::Instant;
+use tokio::runtime::Handle;
 
+use super::body::buffer::Buffer;
 use super::headers::{self, Purpose};
+use super::limiter::{FEW, Limiter, ONCE};
 use super::sign::{SignResponses, Unsigned};
+use super::turns::Turns;
+use crate::diagnose::{self, Cause};
+use crate::keyring::Keys;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::ReplayStoreError;
+use crate::signature::Signature;
 use crate::verifier::Proof;
 use crate::verify::{Form, Tolerance};
 
@@ -23,9 +27,10 @@ const MAX_TEXT: usize = 256;
 /// The log of one layer.
 #[derive(Default)]
 pub(super) struct Log {
-    /// Whether the layer has been used.
+    /// Whether the layer's settings have been logged.
     pub(super) started: OnceLock<()>,
     limiter: Limiter,
+    diagnoses: Turns,
 }
 
 /// Who may read a line by default.
@@ -73,6 +78,56 @@ impl Log {
                 Level::Warn => log!(warn, suppressed),
                 Level::Error => log!(error, suppressed),
             }
+        }
+    }
+
+    /// Finds out, away from the request, why its signature is wrong, and logs the cause. Nothing
+    /// waits for it, so that no sender can tell that it was done.
+    pub(super) fn diagnose(
+        self: &Arc<Self>,
+        request: &Request<Body>,
+        body: Buffer,
+        signature: Signature,
+        keys: Arc<Keys>,
+    ) {
+        if headers::is_foreign_probe(request) || !tracing::enabled!(tracing::Level::WARN) {
+            return;
+        }
+        let suspected = if headers::is_coded(request.headers()) {
+            Some(Cause::Compressed)
+        } else {
+            let head = body.iter().find(|piece| !piece.is_empty()).unwrap_or_default();
+            diagnose::suspect(head, body.len())
+        };
+        if body.len() > diagnose::MAX_LEN {
+            return suspected.into_iter().for_each(|cause| self.explain(cause));
+        }
+        let turn = self.diagnoses.take(diagnose::cost(body.len(), &keys));
+        let (Some(turn), Ok(runtime)) = (turn, Handle::try_current()) else {
+            return;
+        };
+        let (log, span) = (Arc::clone(self), tracing::Span::current());
+        runtime.spawn(async move {
+            let body: Vec<u8> = body.iter().flatten().copied().collect();
+            let cause = diagnose::prove(&body, &signature, &keys).or(suspected);
+            span.in_scope(|| cause.into_iter().for_each(|cause| log.explain(cause)));
+            drop(turn);
+        });
+    }
+
+    fn explain(&self, cause: Cause) {
+        if !self.advise(cause.as_str()) {
+            return;
+        }
+        let (name, proved) = (cause.as_str(), cause.is_proved());
+        if proved {
+            tracing::warn!(cause = name, proved, "proved cause of a wrong signature: {cause}");
+        } else {
+            tracing::warn!(
+                cause = name,
+                proved,
+                "suspected cause of a wrong signature, though anyone can send such a request: {cause}"
+            );
         }
     }
 
@@ -271,86 +326,9 @@ impl<T: fmt::Display> fmt::Display for Cut<T> {
     }
 }
 
-/// How many lines may be logged in a period.
-#[derive(Clone, Copy)]
-pub(super) struct Rate {
-    lines: u32,
-    period: Duration,
-}
-
-/// For lines that say what happened.
-pub(super) const FEW: Rate = Rate {
-    lines: 10,
-    period: Duration::from_secs(60),
-};
-/// For lines that say what to do.
-const ONCE: Rate = Rate {
-    lines: 1,
-    period: Duration::from_secs(60 * 60),
-};
-
-/// Limits log lines, each kind by itself: a flood of one must not hide another.
-#[derive(Default)]
-pub(super) struct Limiter(Mutex<BTreeMap<&'static str, Period>>);
-
-struct Period {
-    end: Instant,
-    lines: u32,
-    suppressed: u64,
-}
-
-/// How many lines were suppressed before this one, if any: a field of that line.
-pub(super) type Suppressed = Option<u64>;
-
-impl Limiter {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(BTreeMap::new()))
-    }
-
-    /// Permits a line of this kind, or returns `None` if there were enough.
-    pub(super) fn permit(&self, kind: &'static str, rate: Rate) -> Option<Suppressed> {
-        let now = Instant::now();
-        let mut kinds = self.0.lock().expect("nothing panics while it is locked");
-        let period = kinds.entry(kind).or_insert(Period {
-            end: now,
-            lines: 0,
-            suppressed: 0,
-        });
-        if now >= period.end {
-            period.end = now + rate.period;
-            period.lines = rate.lines;
-        }
-        if period.lines == 0 {
-            period.suppressed += 1;
-            return None;
-        }
-        period.lines -= 1;
-        let suppressed = std::mem::take(&mut period.suppressed);
-        Some((suppressed > 0).then_some(suppressed))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn ten_lines_a_minute_and_the_next_says_how_many_were_suppressed() {
-        let limiter = Limiter::new();
-        for suppressed in [None, Some(91), Some(91)] {
-            assert_eq!(limiter.permit("stale", FEW), Some(suppressed));
-            for _ in 1..10 {
-                assert_eq!(limiter.permit("stale", FEW), Some(None));
-            }
-            for _ in 0..90 {
-                assert_eq!(limiter.permit("stale", FEW), None);
-            }
-            tokio::time::advance(FEW.period.saturating_sub(Duration::from_secs(1))).await;
-            assert_eq!(limiter.permit("stale", FEW), None);
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        assert_eq!(limiter.permit("wrong_signature", FEW), Some(None), "another kind");
-    }
 
     #[test]
     fn texts_of_others_are_cut_and_methods_are_from_a_closed_set() {

@@ -8,12 +8,14 @@ mod headers;
     reason = "named after the type's role, as elsewhere in the Tower ecosystem"
 )]
 mod layer;
+mod limiter;
 mod log;
 mod policy;
 mod response;
 mod service;
 mod sign;
 mod start;
+mod turns;
 
 pub use caller::{Caller, CallerRejection};
 pub use layer::{InngestAuth, Status};

@@ -118,9 +118,10 @@ impl Policy {
         })?;
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
-            Err(rejection) => {
+            Err(mismatch) => {
+                self.log.diagnose(request, body, mismatch.signature, mismatch.keys);
                 let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                Err(Rejected::read(rejection.with_content_encoding(encoding)))
+                Err(Rejected::read(mismatch.rejection.with_content_encoding(encoding)))
             }
         }
     }
@@ -312,10 +313,6 @@ impl Rejected {
 }
 
 /// Checks what needs no body: steps 3 to 6.
-#[expect(
-    clippy::result_large_err,
-    reason = "a box would be one more allocation that strangers cause"
-)]
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
     let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {

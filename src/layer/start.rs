@@ -1,20 +1,33 @@
-//! What a layer logs when it is first put around a service: by then every setting is known.
+//! What a layer logs of itself: its mode as soon as it is built, its settings when it is first used.
+//!
+//! Setters come between the two. And Axum may put a layer around a handler no earlier than the first
+//! connection: too late to learn that nothing is verified.
 
 use super::policy::Policy;
 use crate::config::Mode;
 use crate::key::SigningKey;
 use crate::verifier::Verifier;
 
-/// Logs what the layer does, once.
-pub(super) fn log(policy: &Policy) {
-    policy.log.started.get_or_init(|| match &policy.mode {
-        Mode::Cloud(verifier) => verifying(policy, verifier),
+/// Logs what no setter changes.
+pub(super) fn built(mode: &Mode<Verifier>) {
+    match mode {
+        Mode::Cloud(verifier) => {
+            let keys = verifier.keys().snapshot();
+            let fingerprint = |key: &SigningKey| tracing::field::display(key.fingerprint());
+            tracing::info!(
+                mode = "cloud",
+                key_prefix = keys.current().prefix(),
+                current_key = fingerprint(keys.current()),
+                fallback_key = keys.fallback().map(fingerprint),
+                "inngest-auth verifies every request"
+            );
+        }
         Mode::Dev { key_set: false } => tracing::warn!(
             mode = "dev",
             "inngest-auth verifies NOTHING in dev mode: anyone who reaches this service can run its \
              functions; unset INNGEST_DEV in production"
         ),
-        // Visible even to `fmt::init()` with `env-filter`, which shows errors only by default.
+        // Visible even to `fmt::init()` with `env-filter`, which by default shows errors only.
         Mode::Dev { key_set: true } => tracing::error!(
             mode = "dev",
             "inngest-auth verifies NOTHING in dev mode, although a signing key is set: anyone who \
@@ -24,24 +37,25 @@ pub(super) fn log(policy: &Policy) {
         Mode::Unusable(error) => {
             tracing::error!(mode = "unusable", "inngest-auth rejects every request: {error}");
         }
-    });
+    }
 }
 
-fn verifying(policy: &Policy, verifier: &Verifier) {
-    let keys = verifier.keys().snapshot();
-    let fingerprint = |key: &SigningKey| tracing::field::display(key.fingerprint());
+/// Logs the settings of a layer that verifies, once.
+pub(super) fn used(policy: &Policy) {
+    if let Mode::Cloud(verifier) = &policy.mode {
+        policy.log.started.get_or_init(|| settings(policy, verifier));
+    }
+}
+
+fn settings(policy: &Policy, verifier: &Verifier) {
     let replay_guard = policy.replay.is_some();
     tracing::info!(
-        mode = "cloud",
-        key_prefix = keys.current().prefix(),
-        current_key = fingerprint(keys.current()),
-        fallback_key = keys.fallback().map(fingerprint),
         tolerance_seconds = verifier.window().as_secs(),
         body_limit_bytes = policy.body_limit,
         sign_responses = policy.sign_responses.as_str(),
         replay_guard,
         unsigned_sync = policy.insecure_unsigned_sync,
-        "inngest-auth verifies every request"
+        "inngest-auth is in use"
     );
     if policy.insecure_unsigned_sync {
         tracing::warn!(

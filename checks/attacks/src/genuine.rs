@@ -86,6 +86,8 @@ impl Calls {
         if lost > 0 {
             let _ = write!(text, ", {lost} without a response");
         }
+        let [p50, p99] = [0.5, 0.99].map(|share| self.quantile(share));
+        let _ = write!(text, ", p50 {p50:.1} ms, p99 {p99:.1} ms");
         text
     }
 }
@@ -93,6 +95,17 @@ impl Calls {
 pub(crate) struct Report {
     pub(crate) small: Calls,
     pub(crate) large: Calls,
+}
+
+impl Report {
+    pub(crate) fn summary(&self) -> String {
+        let Self { small, large } = self;
+        format!(
+            "genuine 1 KB: {}; 4 MB: {}",
+            small.summary(),
+            large.summary()
+        )
+    }
 }
 
 /// Calls that go on, in threads of their own, until they are stopped.

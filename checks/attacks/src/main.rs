@@ -22,22 +22,44 @@ pub(crate) struct Run {
     pub(crate) short: bool,
 }
 
-type Attack = fn(Run, &mut Table);
+struct Attack {
+    name: &'static str,
+    run: fn(Run, &mut Table),
+    /// What is measured includes time, which a busy machine makes longer: it is tried up to three
+    /// times. What is no matter of time is not, since a promise is one at every try.
+    timed: bool,
+}
 
-const ATTACKS: [(&str, Attack); 13] = [
-    ("quiet", lockout::quiet),
-    ("padded", memory::padded),
-    ("tiny-frames", memory::tiny_frames),
-    ("backlog", memory::backlog),
-    ("stalled", lockout::stalled),
-    ("http2-streams", lockout::http2_streams),
-    ("drip", lockout::drip),
-    ("flood", time::flood),
-    ("hostile-json", time::hostile_json),
-    ("forged", time::forged_body),
-    ("statuses", answers::statuses),
-    ("tells", answers::tells),
-    ("logs", answers::logs),
+const fn timed(name: &'static str, run: fn(Run, &mut Table)) -> Attack {
+    Attack {
+        name,
+        run,
+        timed: true,
+    }
+}
+
+const fn untimed(name: &'static str, run: fn(Run, &mut Table)) -> Attack {
+    Attack {
+        name,
+        run,
+        timed: false,
+    }
+}
+
+const ATTACKS: [Attack; 13] = [
+    timed("quiet", lockout::quiet),
+    untimed("padded", memory::padded),
+    untimed("tiny-frames", memory::tiny_frames),
+    timed("backlog", memory::backlog),
+    timed("stalled", lockout::stalled),
+    timed("http2-streams", lockout::http2_streams),
+    timed("drip", lockout::drip),
+    timed("flood", time::flood),
+    timed("hostile-json", time::hostile_json),
+    timed("forged", time::forged_body),
+    untimed("statuses", answers::statuses),
+    untimed("tells", answers::tells),
+    untimed("logs", answers::logs),
 ];
 
 fn main() -> ExitCode {
@@ -50,25 +72,39 @@ fn main() -> ExitCode {
     words.retain(|word| word != "--short");
     let unknown = words
         .iter()
-        .find(|word| !ATTACKS.iter().any(|(name, _)| name == word));
+        .find(|word| !ATTACKS.iter().any(|attack| attack.name == **word));
     if let Some(unknown) = unknown {
-        let names = ATTACKS.map(|(name, _)| name).join(", ");
+        let names = ATTACKS.map(|attack| attack.name).join(", ");
         eprintln!("no attack is called {unknown:?}; there are {names}");
         return ExitCode::FAILURE;
     }
     let mut table = Table::new();
-    for (name, attack) in ATTACKS {
-        if words.is_empty() || words.iter().any(|word| word == name) {
-            let start = Instant::now();
-            table.attack(name);
-            attack(Run { short }, &mut table);
-            table.note(&format!("took {:.0} s", start.elapsed().as_secs_f64()));
+    let mut over = 0;
+    for attack in ATTACKS {
+        if words.is_empty() || words.iter().any(|word| word == attack.name) {
+            over += tried(&attack, Run { short }, &mut table);
         }
     }
-    if table.over > 0 {
-        println!("{} over the limit", table.over);
+    if over > 0 {
+        println!("{over} over the limit");
         return ExitCode::FAILURE;
     }
     println!("all within their limits");
     ExitCode::SUCCESS
+}
+
+/// How many figures of the last try are over their limits.
+fn tried(attack: &Attack, run: Run, table: &mut Table) -> usize {
+    let tries = if attack.timed { 3 } else { 1 };
+    for left in (0..tries).rev() {
+        let start = Instant::now();
+        table.attack(attack.name);
+        (attack.run)(run, table);
+        table.note(&format!("took {:.0} s", start.elapsed().as_secs_f64()));
+        if table.over == 0 || left == 0 {
+            break;
+        }
+        table.note("again: a busy machine takes longer");
+    }
+    table.over
 }

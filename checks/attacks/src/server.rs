@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) permits: usize,
     /// For how many milliseconds the handler sleeps.
     pub(crate) handler: u64,
+    /// hyper's largest read buffer on HTTP/1, in bytes; 0 for the default.
+    pub(crate) buffer: usize,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             replay: false,
             permits: 1024,
             handler: 0,
+            buffer: 0,
         }
     }
 }
@@ -65,13 +68,24 @@ impl Options {
             u8::from(self.replay).to_string(),
             self.permits.to_string(),
             self.handler.to_string(),
+            self.buffer.to_string(),
         ]
         .into()
     }
 
     fn from_words(words: &[String]) -> Self {
-        let [threads, budget, backlog, deadline, replay, permits, handler] = words else {
-            panic!("the server takes seven words, not {words:?}");
+        let [
+            threads,
+            budget,
+            backlog,
+            deadline,
+            replay,
+            permits,
+            handler,
+            buffer,
+        ] = words
+        else {
+            panic!("the server takes eight words, not {words:?}");
         };
         let number = |word: &String| word.parse::<usize>().expect("a number");
         Self {
@@ -82,6 +96,7 @@ impl Options {
             replay: number(replay) == 1,
             permits: number(permits),
             handler: number(handler) as u64,
+            buffer: number(buffer),
         }
     }
 }
@@ -118,6 +133,9 @@ async fn serve(options: Options) {
             let mut server = auto::Builder::new(TokioExecutor::new());
             server.http1().timer(TokioTimer::new());
             server.http2().timer(TokioTimer::new());
+            if options.buffer > 0 {
+                server.http1().max_buf_size(options.buffer);
+            }
             // Attackers break connections: that is not this check's news.
             let _ = server.serve_connection(TokioIo::new(socket), service).await;
         });

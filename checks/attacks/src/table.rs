@@ -11,6 +11,7 @@ pub(crate) enum Limit {
 
 pub(crate) struct Table {
     attack: &'static str,
+    /// Figures of this try that are over their limits.
     pub(crate) over: usize,
 }
 
@@ -26,8 +27,10 @@ impl Table {
         }
     }
 
+    /// Begins a try of an attack.
     pub(crate) fn attack(&mut self, name: &'static str) {
         self.attack = name;
+        self.over = 0;
     }
 
     pub(crate) fn row(&mut self, what: &str, measured: f64, unit: &str, limit: &Limit) {
@@ -62,6 +65,7 @@ impl Table {
         self.calls(beside, report, &promised);
     }
 
+    /// The 99th percentile is only noted if it has no limit.
     pub(crate) fn calls(&mut self, beside: &str, report: &Report, p99: &Limit) {
         for (size, calls, p99) in [
             ("1 KB", &report.small, p99),
@@ -69,13 +73,11 @@ impl Table {
         ] {
             let what = format!("{beside}: genuine {size} answered");
             self.row(&what, calls.answered(), "%", &Limit::AtLeast(99.0));
-            self.note(&format!(
-                "{}, p50 {:.1} ms",
-                calls.summary(),
-                calls.quantile(0.5)
-            ));
-            let what = format!("{beside}: genuine {size}, p99");
-            self.row(&what, calls.quantile(0.99), "ms", p99);
+            self.note(&calls.summary());
+            if !matches!(p99, Limit::None) {
+                let what = format!("{beside}: genuine {size}, p99");
+                self.row(&what, calls.quantile(0.99), "ms", p99);
+            }
         }
     }
 }

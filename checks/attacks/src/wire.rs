@@ -82,9 +82,10 @@ pub(crate) fn flood(socket: &mut TcpStream, piece: &[u8], limit: Duration) -> Du
     socket
         .set_write_timeout(Some(Duration::from_millis(200)))
         .expect("an option of the socket");
+    let mut at = 0;
     while start.elapsed() < limit {
-        match socket.write(piece) {
-            Ok(_) => {}
+        match socket.write(&piece[at..]) {
+            Ok(len) => at = (at + len) % piece.len(),
             Err(error) if is_timeout(&error) => {}
             Err(_) => break,
         }

@@ -11,7 +11,7 @@ pub mod prelude {
     pub use axum::body::{Body, Bytes};
     pub use axum::http::{Request, Response};
     pub use http_body_util::{BodyExt, Empty, Full};
-    pub use inngest_auth::{InngestApiAuth, InngestAuth, KeyRing, SigningKey};
+    pub use inngest_auth::{InngestApiAuth, InngestAuth};
     pub use tower::{Layer, ServiceExt, service_fn};
 
     pub use super::{Shared, done, result};

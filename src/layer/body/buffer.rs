@@ -31,7 +31,7 @@ pub(in crate::layer) struct Buffer {
     /// The frame that completed the body, after `filling`.
     last: Bytes,
     len: usize,
-    /// Kept until the body has been read, or is dropped.
+    /// Kept until the body is dropped, as it is once it has been read.
     place: Option<Place>,
 }
 
@@ -90,7 +90,7 @@ impl Buffer {
             left: self.len as u64,
             pieces: self.full.into_iter(),
             trailers,
-            place: self.place,
+            _place: self.place,
         })
     }
 }
@@ -100,7 +100,7 @@ struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
-    place: Option<Place>,
+    _place: Option<Place>,
 }
 
 impl http_body::Body for PiecesBody {
@@ -110,9 +110,6 @@ impl http_body::Body for PiecesBody {
     fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(piece) = self.pieces.next() {
             self.left -= piece.len() as u64;
-            if self.left == 0 {
-                self.place = None;
-            }
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))

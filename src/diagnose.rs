@@ -1,0 +1,279 @@
+//! Why a signature may not match: for the log and for tools, never for a verdict.
+
+use std::fmt;
+
+use crate::canonical;
+use crate::key::{Mac, Misreading, SigningKey};
+use crate::keyring::Keys;
+use crate::signature::{Signature, finish};
+
+/// The longest body, in bytes, for which causes are proved: each of them is an HMAC over the body.
+pub(crate) const MAX_LEN: usize = 64 * 1024;
+/// How far from its `t`, in seconds, another time is looked for that was signed.
+const TIMES: u8 = 60;
+
+/// Why a signature may not match a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// Proved: the HMAC key is the whole text of the key, with its prefix.
+    PrefixLeftOn,
+    /// Proved: the HMAC key is what the key's digits spell.
+    HexDecoded,
+    /// Proved: the HMAC key has digits of the other case.
+    OtherCase,
+    /// Proved: the HMAC key ends in white space.
+    WhiteSpace,
+    /// Proved: the body had more or fewer newlines at its end.
+    BodyNewline,
+    /// Proved: the body had `LF` where it has `CRLF`, or the other way round.
+    LineEnds,
+    /// Proved: another time was signed than the signature's own, or none.
+    OtherTime,
+    /// Suspected: the body is compressed.
+    Compressed,
+    /// Suspected: the body was lost.
+    EmptyBody,
+    /// Suspected: the body is JSON that was encoded again, and too long for its canonical form to
+    /// be compared.
+    Reencoded,
+}
+
+impl Cause {
+    /// Returns `true` if an HMAC matched under this assumption, so that a holder of the key made the
+    /// signature. A suspected cause can be made by anyone.
+    #[must_use]
+    pub const fn is_proved(self) -> bool {
+        !matches!(self, Self::Compressed | Self::EmptyBody | Self::Reencoded)
+    }
+
+    /// Returns the cause's name in snake case, for labels and log fields.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PrefixLeftOn => "prefix_left_on",
+            Self::HexDecoded => "hex_decoded",
+            Self::OtherCase => "other_case",
+            Self::WhiteSpace => "white_space",
+            Self::BodyNewline => "body_newline",
+            Self::LineEnds => "line_ends",
+            Self::OtherTime => "other_time",
+            Self::Compressed => "compressed",
+            Self::EmptyBody => "empty_body",
+            Self::Reencoded => "reencoded",
+        }
+    }
+}
+
+/// Says what was found and what to do.
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::PrefixLeftOn => {
+                "the sender signs with the key's prefix left on, as a self-hosted server does that was \
+                 started with a prefixed key; start it with the bare hex digits"
+            }
+            Self::HexDecoded => "the sender hex-decodes the key; it must sign with the digits themselves, as text",
+            Self::OtherCase => {
+                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY exactly as \
+                 the sender has it"
+            }
+            Self::WhiteSpace => {
+                "the sender's key ends in white space, perhaps a newline; remove it from the sender's \
+                 secret"
+            }
+            Self::BodyNewline => {
+                "something on the way adds or removes a newline at the end of the body; let proxies \
+                 pass bodies unchanged"
+            }
+            Self::LineEnds => {
+                "something on the way changes the body's line ends between LF and CRLF; let proxies \
+                 pass bodies unchanged"
+            }
+            Self::OtherTime => {
+                "the signature is over another time than its own `t`, or over none; the sender must \
+                 sign the `t` that it sends, unless someone changed that of a captured request"
+            }
+            Self::Compressed => "the body is compressed; put decompression outside the layer",
+            Self::EmptyBody => {
+                "the body is empty; look for a redirect, or for something outside the layer that reads \
+                 the body"
+            }
+            Self::Reencoded => {
+                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not \
+                 compared; let proxies pass bodies unchanged"
+            }
+        })
+    }
+}
+
+/// Finds out why none of `keys` matches a signature over `body`.
+///
+/// Returns a cause that is proved, or else one that is suspected, or `None`. Costs up to twenty times
+/// what [`verify`](crate::verify()) costs, so limit how often strangers can have it done. Bodies over
+/// 64 KiB are looked at and not hashed.
+///
+/// ```
+/// use inngest_auth::{Cause, Keys, SigningKey, diagnose, testing::odd_key};
+///
+/// let keys = Keys::from("signkey-prod-12345678".parse::<SigningKey>()?);
+/// // A sender whose secret ends in a newline.
+/// let signature = odd_key("signkey-prod-12345678\n").sign(b"{}", 1_700_000_000);
+/// assert_eq!(diagnose(b"{}", &signature, &keys), Some(Cause::WhiteSpace));
+///
+/// let signature = "signkey-prod-00".parse::<SigningKey>()?.sign(b"{}", 1_700_000_000);
+/// assert_eq!(diagnose(b"{}", &signature, &keys), None);
+/// # Ok::<(), inngest_auth::KeyError>(())
+/// ```
+#[must_use]
+pub fn diagnose(body: &[u8], signature: &Signature, keys: &Keys) -> Option<Cause> {
+    prove(body, signature, keys).or_else(|| suspect(body, body.len()))
+}
+
+/// Returns how many bytes are hashed, at most and about, to prove a cause.
+#[cfg(feature = "layer")]
+pub(crate) fn cost(len: usize, keys: &Keys) -> usize {
+    // Six misreadings, and three more passes; and the times, of three blocks each.
+    let a_key = 9 * len + 2 * usize::from(TIMES) * 3 * 64;
+    a_key * (1 + usize::from(keys.fallback().is_some()))
+}
+
+/// Returns a cause under which an HMAC matches.
+pub(crate) fn prove(body: &[u8], signature: &Signature, keys: &Keys) -> Option<Cause> {
+    if body.len() > MAX_LEN {
+        return None;
+    }
+    let keys = [Some(keys.current()), keys.fallback()];
+    keys.into_iter().flatten().find_map(|key| {
+        let mut found = None;
+        try_all(key, body, signature.signed_at(), |cause, mac| {
+            if found.is_none() && signature.has_mac(mac) {
+                found = Some(cause);
+            }
+        });
+        found
+    })
+}
+
+/// Gives `found` the MAC under each assumption.
+fn try_all(key: &SigningKey, body: &[u8], signed_at: u64, mut found: impl FnMut(Cause, &[u8; 32])) {
+    for (misreading, mut mac) in key.misread() {
+        mac.update(body);
+        found(misreading.into(), &finish(mac, signed_at));
+    }
+    let last = body.iter().rposition(|byte| !b"\r\n".contains(byte));
+    let mut without_newlines = key.mac();
+    without_newlines.update(&body[..last.map_or(0, |last| last + 1)]);
+    for newline in [&b""[..], b"\n", b"\r\n"] {
+        let mut mac = without_newlines.clone();
+        mac.update(newline);
+        found(Cause::BodyNewline, &finish(mac, signed_at));
+    }
+    found(
+        Cause::LineEnds,
+        &finish(with_other_line_ends(key.mac(), body), signed_at),
+    );
+    let mut body_only = key.mac();
+    body_only.update(body);
+    let times = u64::from(TIMES);
+    for time in signed_at.saturating_sub(times)..=signed_at.saturating_add(times) {
+        if time != signed_at {
+            found(Cause::OtherTime, &finish(body_only.clone(), time));
+        }
+    }
+    found(Cause::OtherTime, &body_only.finish());
+}
+
+/// Continues a MAC with the body as it would be with `CRLF` for `LF`, or with `LF` for `CRLF`.
+fn with_other_line_ends(mut mac: Mac, body: &[u8]) -> Mac {
+    let crlf = body.windows(2).any(|pair| pair == b"\r\n");
+    let mut lines = body.split(|&byte| byte == b'\n').peekable();
+    while let Some(line) = lines.next() {
+        let last = lines.peek().is_none();
+        match line {
+            [line @ .., b'\r'] if crlf && !last => mac.update(line),
+            _ => mac.update(line),
+        }
+        if !last {
+            mac.update(if crlf { b"\n" } else { b"\r\n" });
+        }
+    }
+    mac
+}
+
+/// Returns what the beginning and the length of a body suggest.
+pub(crate) fn suspect(head: &[u8], len: usize) -> Option<Cause> {
+    const GZIP: &[u8] = &[0x1f, 0x8b];
+    const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+    if len == 0 {
+        return Some(Cause::EmptyBody);
+    }
+    if head.starts_with(GZIP) || head.starts_with(ZSTD) {
+        return Some(Cause::Compressed);
+    }
+    let json = matches!(head.trim_ascii_start(), [b'{' | b'[', ..]);
+    (json && len > canonical::MAX_LEN).then_some(Cause::Reencoded)
+}
+
+impl From<Misreading> for Cause {
+    fn from(misreading: Misreading) -> Self {
+        match misreading {
+            Misreading::PrefixLeftOn => Self::PrefixLeftOn,
+            Misreading::HexDecoded => Self::HexDecoded,
+            Misreading::OtherCase => Self::OtherCase,
+            Misreading::WhiteSpace => Self::WhiteSpace,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Every MAC that would prove a cause.
+    fn macs(body: &[u8], signed_at: u64) -> HashMap<[u8; 32], Cause> {
+        let key: SigningKey = "signkey-prod-a1b2c3d4e5f60718".parse().unwrap();
+        let mut macs = HashMap::new();
+        try_all(&key, body, signed_at, |cause, mac| {
+            macs.insert(*mac, cause);
+        });
+        macs
+    }
+
+    /// Nothing is proved by chance.
+    #[test]
+    fn a_million_random_mismatches_prove_nothing() {
+        let proofs = macs(b"{}", 1_700_000_000);
+        assert!(proofs.len() > 120);
+        let mut mac = [7; 32];
+        for step in 0..1_000_000_u64 {
+            // Splitmix64 in each of four words.
+            for word in mac.as_chunks_mut::<8>().0 {
+                let mut bits = u64::from_le_bytes(*word).wrapping_add(0x9e37_79b9_7f4a_7c15 ^ step);
+                bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                *word = (bits ^ bits >> 31).to_le_bytes();
+            }
+            assert_eq!(proofs.get(&mac), None);
+        }
+    }
+
+    #[cfg(feature = "layer")]
+    #[test]
+    fn the_cost_is_counted_by_the_bytes_and_by_the_keys() {
+        let key: SigningKey = "ab".parse().unwrap();
+        let (one, two) = (Keys::from(key.clone()), Keys::new(key, "cd".parse().ok()));
+        assert_eq!(2 * cost(1000, &one), cost(1000, &two));
+        assert_eq!(cost(1000, &one) - cost(0, &one), 9000);
+    }
+
+    /// At the ends of what a signature may say.
+    #[test]
+    fn times_without_ten_digits_do_no_harm() {
+        for time in [1_000_000_000, 9_999_999_999] {
+            assert!(macs(b"", time).len() > 100);
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Keys in files, as platforms lay them out and as people get them wrong.
+#![cfg(unix)]
+
+mod files;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use files::{A, B, C, CURRENT, CURRENT_FILE, Dir, FALLBACK, FALLBACK_FILE, config, held, key, layouts, pair};
+use inngest_auth::{ConfigError, FileDefect, KeyDefect, Tolerance, verify};
+
+const NOW: u64 = 1_700_000_000;
+
+#[test]
+fn every_file_that_cannot_be_used_says_which_and_why() {
+    let dir = Dir::new();
+    let good = dir.write("good", A);
+    fs::create_dir(dir.at("directory")).unwrap();
+    let pipe = Command::new("mkfifo").arg(dir.at("pipe")).status().unwrap();
+    assert!(pipe.success());
+    let _socket = std::os::unix::net::UnixListener::bind(dir.at("socket")).unwrap();
+    symlink("round", dir.at("round")).unwrap();
+    symlink("nowhere", dir.at("dangling")).unwrap();
+    dir.write("large", "a".repeat(4097));
+    dir.write("padded", format!("{A}{}", " ".repeat(4096)));
+    dir.write("utf16", b"\xff\xfes\0i\0g\0n\0k\0e\0y\0");
+    dir.write("binary", b"signkey-test-\0aaaa");
+    dir.write("latin1", b"signkey-test-\xe9");
+    dir.write("marked", format!("\u{feff}{A}"));
+    dir.write("env", format!("INNGEST_SIGNING_KEY={A}\n"));
+    dir.write("half", &A[..A.len() - 1]);
+    dir.write("two", format!("{A}\n{B}\n"));
+    dir.write("blank", " \n");
+
+    let file = |reason| move |variable| ConfigError::KeyFile { variable, reason };
+    let key = |reason| move |variable| ConfigError::InvalidKey { variable, reason };
+    type Error = Box<dyn Fn(&'static str) -> ConfigError>;
+    let table: [(&str, Error, &str); 19] = [
+        (
+            "missing",
+            Box::new(file(FileDefect::Missing)),
+            "no such file; check the path",
+        ),
+        ("good/under", Box::new(file(FileDefect::Missing)), "no such file"),
+        ("dangling", Box::new(file(FileDefect::Missing)), "no such file"),
+        ("directory", Box::new(file(FileDefect::Directory)), "it is a directory"),
+        (
+            "pipe",
+            Box::new(file(FileDefect::NotRegular)),
+            "it is a pipe, a socket or a device",
+        ),
+        (
+            "socket",
+            Box::new(file(FileDefect::NotRegular)),
+            "it is a pipe, a socket or a device",
+        ),
+        (
+            "/dev/zero",
+            Box::new(file(FileDefect::NotRegular)),
+            "it is a pipe, a socket or a device",
+        ),
+        ("large", Box::new(file(FileDefect::TooLarge)), "it is larger than 4 KiB"),
+        (
+            "padded",
+            Box::new(file(FileDefect::TooLarge)),
+            "it is larger than 4 KiB",
+        ),
+        ("utf16", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
+        ("binary", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
+        ("latin1", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
+        ("marked", Box::new(key(KeyDefect::ByteOrderMark)), "a byte-order mark"),
+        ("env", Box::new(key(KeyDefect::Assignment)), "a variable's name"),
+        (
+            "half",
+            Box::new(key(KeyDefect::OddLength)),
+            "an odd number of hex digits",
+        ),
+        ("two", Box::new(key(KeyDefect::Several)), "more than one key"),
+        // A key where a path belongs is never shown.
+        (
+            A,
+            Box::new(file(FileDefect::KeyAsPath)),
+            "the variable holds a key, not a path",
+        ),
+        (
+            "5ec2e75ec2",
+            Box::new(file(FileDefect::KeyAsPath)),
+            "the variable holds a key, not a path",
+        ),
+        (
+            "signkey-test-5ec2-typo",
+            Box::new(file(FileDefect::KeyAsPath)),
+            "the variable holds a key",
+        ),
+    ];
+    for (name, error, words) in table {
+        let pasted = name.contains("5ec2") || name == A;
+        let path = if pasted { name.into() } else { dir.at(name) };
+        for (variable, other) in [(CURRENT_FILE, FALLBACK_FILE), (FALLBACK_FILE, CURRENT_FILE)] {
+            let got = config(&[(variable, &path), (other, &good)]).unwrap_err();
+            assert_eq!(got, error(variable), "{name}");
+            assert_eq!(got.variable(), variable);
+            let said = got.to_string();
+            assert!(said.contains(variable) && said.contains(words), "{said}");
+            let said = format!("{said} {got:?}");
+            for secret in ["5ec2", "aaaa", "bbbb", dir.0.to_str().unwrap()] {
+                assert!(!said.contains(secret), "{said}");
+            }
+        }
+    }
+    for (one, other) in [(A, B), ("5ec2e75ec2", "5ec2e75ec3"), ("5ec2e75ec2", "/no/such/file")] {
+        let both = config(&[(CURRENT_FILE, Path::new(one)), (FALLBACK_FILE, Path::new(other))]);
+        assert_eq!(both.unwrap_err(), file(FileDefect::KeyAsPath)(CURRENT_FILE));
+    }
+    // Links that go round are an error of the operating system's own.
+    let round = config(&[(CURRENT_FILE, &dir.at("round"))]).unwrap_err();
+    let ConfigError::KeyFile {
+        reason: FileDefect::Unreadable(_),
+        ..
+    } = round
+    else {
+        panic!("{round:?}");
+    };
+    assert!(round.to_string().contains("cannot be read ("), "{round}");
+    // Blank is an error for the current key only.
+    let blank = config(&[(CURRENT_FILE, &dir.at("blank"))]).unwrap_err();
+    let reason = FileDefect::Blank;
+    assert_eq!(
+        blank,
+        ConfigError::KeyFile {
+            variable: CURRENT_FILE,
+            reason
+        }
+    );
+    let config = config(&[(CURRENT_FILE, &good), (FALLBACK_FILE, &dir.at("blank"))]).unwrap();
+    assert_eq!(held(&config), pair(A, ""));
+}
+
+#[test]
+fn each_key_comes_from_a_variable_or_from_a_file() {
+    let dir = Dir::new();
+    let (one, other) = (
+        dir.write("one", format!(" {A}\r\n")),
+        dir.write("other", format!("{B}\n")),
+    );
+    let full = dir.write("full", format!("{A}{}", " ".repeat(4096 - A.len())));
+    let (a, b) = (Path::new(A), Path::new(B));
+    let (none, blank) = (Path::new(""), Path::new(" \n"));
+    for (vars, keys) in [
+        (&[(CURRENT_FILE, &*one)][..], pair(A, "")),
+        (&[(CURRENT_FILE, &*full)], pair(A, "")),
+        (&[(CURRENT_FILE, &*one), (FALLBACK_FILE, &*other)], pair(A, B)),
+        (&[(CURRENT, a), (FALLBACK_FILE, &*other)], pair(A, B)),
+        (&[(CURRENT_FILE, &*one), (FALLBACK, b)], pair(A, B)),
+        (&[(CURRENT, blank), (CURRENT_FILE, &*one)], pair(A, "")),
+        (
+            &[(CURRENT, a), (CURRENT_FILE, none), (FALLBACK_FILE, blank)],
+            pair(A, ""),
+        ),
+    ] {
+        assert_eq!(held(&config(vars).unwrap()), keys, "{vars:?}");
+    }
+    for (vars, error) in [
+        (
+            &[(CURRENT, a), (CURRENT_FILE, &*one)][..],
+            ConfigError::BothSet {
+                variable: CURRENT,
+                file: CURRENT_FILE,
+            },
+        ),
+        (
+            &[(CURRENT, a), (FALLBACK, b), (FALLBACK_FILE, &*other)],
+            ConfigError::BothSet {
+                variable: FALLBACK,
+                file: FALLBACK_FILE,
+            },
+        ),
+        (&[(FALLBACK_FILE, &*other)], ConfigError::FallbackAlone),
+    ] {
+        assert_eq!(config(vars).unwrap_err(), error);
+    }
+    let dev = config(&[("INNGEST_DEV", Path::new("1")), (CURRENT_FILE, &dir.at("missing"))]).unwrap();
+    assert!(dev.is_dev() && dev.reload() == Ok(false), "dev mode looks at no file");
+    let from_variables = config(&[(CURRENT, a)]).unwrap();
+    assert_eq!(from_variables.reload(), Err(ConfigError::NoKeyFile));
+}
+
+#[test]
+fn a_reload_publishes_both_keys_or_neither() {
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", "");
+    let config = dir.config().unwrap();
+    let clone = config.clone();
+    let shared = config.keys().unwrap().clone();
+    for (current, fallback, reloaded, keys) in [
+        (A, "", Ok(false), pair(A, "")),
+        (B, A, Ok(true), pair(B, A)),
+        (B, A, Ok(false), pair(B, A)),
+        // Bad in either place: the last good pair stays.
+        ("signkey-test-", A, Err(CURRENT_FILE), pair(B, A)),
+        ("", A, Err(CURRENT_FILE), pair(B, A)),
+        (C, "undefined", Err(FALLBACK_FILE), pair(B, A)),
+        ("\u{0}", "", Err(CURRENT_FILE), pair(B, A)),
+        (C, &"c".repeat(4097), Err(FALLBACK_FILE), pair(B, A)),
+        (C, B, Ok(true), pair(C, B)),
+        (C, C, Ok(true), pair(C, "")),
+        (C, "\n", Ok(false), pair(C, "")),
+    ] {
+        dir.write("current", current);
+        dir.write("fallback", fallback);
+        let got = clone.reload().map_err(|error| error.variable());
+        assert_eq!(got, reloaded, "{current} {fallback}");
+        assert_eq!(*shared.snapshot(), keys, "{current} {fallback}");
+    }
+    fs::remove_file(dir.at("current")).unwrap();
+    let missing = ConfigError::KeyFile {
+        variable: CURRENT_FILE,
+        reason: FileDefect::Missing,
+    };
+    assert_eq!(config.reload(), Err(missing));
+    assert_eq!(held(&config), pair(C, ""));
+}
+
+/// Docker and systemd: regular files that only their owner may read, in a directory that nobody may
+/// write to. They never change while the process runs.
+#[test]
+fn secrets_of_docker_and_credentials_of_systemd_are_read() {
+    for (directory, names) in [
+        ("secrets", ["inngest_signing_key", "inngest_signing_key_fallback"]),
+        ("credentials", ["signing-key", "signing-key-fallback"]),
+    ] {
+        let dir = Dir::new();
+        let inside = dir.at(directory);
+        fs::create_dir(&inside).unwrap();
+        for (name, key) in names.into_iter().zip([A, B]) {
+            fs::write(inside.join(name), key).unwrap();
+            fs::set_permissions(inside.join(name), fs::Permissions::from_mode(0o400)).unwrap();
+        }
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o500)).unwrap();
+        let [current, fallback] = names.map(|name| inside.join(name));
+        let config = config(&[(CURRENT_FILE, &current), (FALLBACK_FILE, &fallback)]).unwrap();
+        assert_eq!(held(&config), pair(A, B), "{directory}");
+        assert_eq!(config.reload(), Ok(false), "{directory}");
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+#[test]
+fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
+    // After the first: the two keys change places, or one comes and goes.
+    for pairs in [[(A, B), (B, A)], [(A, ""), (B, A)]] {
+        for ((link, dir, config), swaps) in layouts().into_iter().zip([1000, 200, 200]) {
+            dir.swap(link, "..start", pairs[0].0, pairs[0].1);
+            config.reload().unwrap();
+            let (done, changes, calls) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+            let legal = pairs.map(|(current, fallback)| pair(current, fallback));
+            // A call that a key of both pairs signed is accepted, whichever pair is published.
+            let signatures = [A, B]
+                .into_iter()
+                .filter(|text| {
+                    pairs
+                        .iter()
+                        .all(|(current, fallback)| [current, fallback].contains(&text))
+                })
+                .map(|text| key(text).sign(b"{}", NOW))
+                .collect::<Vec<_>>();
+            assert!(!signatures.is_empty());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for swap in 1..=swaps {
+                        let (current, fallback) = pairs[swap % 2];
+                        dir.swap(link, &format!("..{swap}"), current, fallback);
+                    }
+                    done.store(true, Ordering::SeqCst);
+                });
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        while !done.load(Ordering::SeqCst) {
+                            let changed = config.reload().expect("both files are always there");
+                            let keys = held(&config);
+                            assert!(legal.contains(&keys), "a torn pair: {keys:?}");
+                            changes.fetch_add(usize::from(changed), Ordering::SeqCst);
+                        }
+                    });
+                }
+                scope.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        let keys = held(&config);
+                        assert!(legal.contains(&keys), "a torn pair: {keys:?}");
+                        for signature in &signatures {
+                            let verdict = verify(b"{}", signature, &keys, NOW, Tolerance::default());
+                            assert!(verdict.is_ok(), "{keys:?}");
+                        }
+                        calls.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            });
+            config.reload().unwrap();
+            assert_eq!(held(&config), legal[0], "the last of {swaps}");
+            let (changes, calls) = (changes.into_inner(), calls.into_inner());
+            println!("{link}: {swaps} swaps, {changes} published, {calls} calls verified, 0 rejected");
+            assert!(changes > swaps / 50 && calls > swaps / 10, "{changes} {calls}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The examples of rotation, as programs that run.
+#![cfg(all(unix, feature = "layer"))]
+
+mod built;
+mod files;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use files::{A, B, C, CURRENT_FILE, Dir, FALLBACK_FILE, key};
+
+/// A program that runs until it is dropped.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    fn start(example: &str, vars: &[(&str, &Path)]) -> Self {
+        let mut child = Command::new(built::example(example))
+            .env_clear()
+            .envs(vars.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (send, lines) = channel();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Self { child, lines }
+    }
+
+    /// The first line with these words, from the last one that was asked for on.
+    fn says(&self, words: &str) -> String {
+        let mut said = Vec::new();
+        loop {
+            match self.lines.recv_timeout(Duration::from_secs(60)) {
+                Ok(line) if line.contains(words) => return line,
+                Ok(line) => said.push(line),
+                Err(error) => panic!("never said {words:?} ({error}), but {said:#?}"),
+            }
+        }
+    }
+
+    fn hang_up(&self) {
+        let kill = Command::new("kill")
+            .arg("-HUP")
+            .arg(self.child.id().to_string())
+            .status();
+        assert!(kill.unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn the_tours_end_well() {
+    for (example, last) in [
+        ("rotate", " 0 rejected"),
+        ("secrets_manager", "it holds C: a call is answered 200 OK"),
+    ] {
+        let mut tour = Running::start(example, &[]);
+        tour.says(last);
+        assert!(tour.child.wait().unwrap().success(), "{example}");
+    }
+}
+
+fn served(dir: &Dir, every: &str) -> Running {
+    let (current, fallback) = (dir.at("current"), dir.at("fallback"));
+    let vars = [
+        (CURRENT_FILE, &*current),
+        (FALLBACK_FILE, &*fallback),
+        ("WATCH_SECONDS", Path::new(every)),
+    ];
+    let running = Running::start("rotate", &vars);
+    running.says("Serving ");
+    running
+}
+
+#[test]
+fn two_processes_follow_one_directory() {
+    let dir = Dir::new();
+    dir.swap("..data", "..1", A, "");
+    for name in ["current", "fallback"] {
+        std::os::unix::fs::symlink(format!("..data/{name}"), dir.at(name)).unwrap();
+    }
+    let processes = [served(&dir, "1"), served(&dir, "1")];
+    for (new, current, fallback) in [("..2", B, A), ("..3", B, ""), ("..4", C, B)] {
+        dir.swap("..data", new, current, fallback);
+        let swapped = Instant::now();
+        for process in &processes {
+            let line = process.says("signing keys changed");
+            let current = format!(
+                "current=SigningKey(signkey-test-…, fingerprint {}",
+                key(current).fingerprint()
+            );
+            assert!(line.contains(&current), "{line}");
+            println!(
+                "followed {} ms after the swap, at an interval of 1 s",
+                swapped.elapsed().as_millis()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_hangup_reloads_at_once_and_a_bad_file_changes_nothing() {
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", "");
+    // It will not look by itself before this test has ended.
+    let process = served(&dir, "3600");
+    for (current, fallback, said) in [
+        (B, A, "reloaded the signing keys"),
+        (B, A, "nothing has changed"),
+        (
+            "signkey-test-",
+            A,
+            "not reloaded, the last good keys stay in use: invalid signing key in INNGEST_SIGNING_KEY_FILE",
+        ),
+        (
+            "",
+            A,
+            "cannot use the file that INNGEST_SIGNING_KEY_FILE names: it is blank",
+        ),
+        (&B[..B.len() - 1], A, "it has an odd number of hex digits"),
+        (
+            C,
+            "undefined",
+            "invalid signing key in INNGEST_SIGNING_KEY_FALLBACK_FILE",
+        ),
+        (C, B, "reloaded the signing keys"),
+    ] {
+        dir.write("current", current);
+        dir.write("fallback", fallback);
+        process.hang_up();
+        process.says("since the keys last changed");
+        process.says(said);
+    }
+}

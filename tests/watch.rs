@@ -1,0 +1,211 @@
+//! Key files that change while the process runs and watches them.
+#![cfg(all(unix, feature = "layer"))]
+
+mod files;
+
+use std::fs;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use files::{A, B, C, CURRENT, Dir, held, key, layouts, pair};
+use inngest_auth::Config;
+use tokio::task::JoinHandle;
+use tracing::subscriber::DefaultGuard;
+
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What is logged on this thread.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Every test begins one: an event that is first seen where nobody listens may be cached as one
+    /// that interests nobody.
+    fn begin() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time()
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
+/// A watch that has polled once. The clock stands still but for `pass`.
+async fn watch(config: &Config) -> JoinHandle<()> {
+    let watch = tokio::spawn(config.watch(EVERY));
+    tokio::time::sleep(EVERY / 2).await;
+    watch
+}
+
+/// Lets that many polls happen.
+async fn pass(polls: u32) {
+    tokio::time::sleep(EVERY * polls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_published_within_two_intervals_and_a_file_half_written_never() {
+    let (log, _guard) = Log::begin();
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", "");
+    let config = dir.config().unwrap();
+    let _watch = watch(&config).await;
+    pass(3).await;
+    assert_eq!(log.take(), "", "nothing has changed");
+    for (current, fallback, keys) in [
+        (B, A, pair(A, "")),
+        (B, A, pair(B, A)),
+        // Half of it is a key, too, and so is a blank fallback file.
+        (&C[..C.len() - 8], B, pair(B, A)),
+        (C, "", pair(B, A)),
+        (C, B, pair(B, A)),
+        (C, B, pair(C, B)),
+        // There and back again between two polls, or at each of them.
+        (A, B, pair(C, B)),
+        (C, B, pair(C, B)),
+        (A, B, pair(C, B)),
+        ("", B, pair(C, B)),
+        (A, B, pair(C, B)),
+        (A, B, pair(A, B)),
+    ] {
+        dir.write("current", current);
+        dir.write("fallback", fallback);
+        pass(1).await;
+        assert_eq!(held(&config), keys, "{current} {fallback}");
+    }
+    let said = log.take();
+    assert_eq!(said.matches("signing keys changed").count(), 3, "{said}");
+    let shown = |text: &str| format!("fingerprint {}", key(text).fingerprint());
+    let first = said.lines().next().unwrap();
+    for text in [A, B] {
+        assert!(first.contains(&shown(text)), "{first}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
+    let (log, _guard) = Log::begin();
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", B);
+    let config = dir.config().unwrap();
+    let _watch = watch(&config).await;
+    fs::remove_file(dir.at("current")).unwrap();
+    pass(1).await;
+    let said = log.take();
+    let words = [
+        "WARN",
+        "cannot reload the signing keys, the last good ones stay in use",
+        "cannot use the file that INNGEST_SIGNING_KEY_FILE names: no such file",
+    ];
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    // After 20 s, 40 s, 80 s and so on, to an hour.
+    pass(540).await;
+    assert_eq!(log.take().matches("WARN").count(), 8, "in an hour and a half");
+    pass(360 * 24).await;
+    assert_eq!(log.take().matches("WARN").count(), 24, "in a day");
+    assert_eq!(held(&config), pair(A, B));
+    // Another error is logged at once.
+    dir.write("current", "undefined");
+    pass(1).await;
+    assert!(log.take().contains("it is a placeholder"));
+    dir.write("current", C);
+    pass(2).await;
+    assert!(log.take().contains("the signing keys can be reloaded again"));
+    assert_eq!(held(&config), pair(C, B));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_that_were_changed_by_hand_stay_until_the_files_change() {
+    let _log = Log::begin();
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", "");
+    let config = dir.config().unwrap();
+    let watch = watch(&config).await;
+    config.keys().unwrap().rotate(key(B));
+    pass(5).await;
+    assert_eq!(held(&config), pair(B, A));
+    // A reload is a wish to have what the files hold.
+    assert_eq!(config.reload(), Ok(true));
+    assert_eq!(held(&config), pair(A, ""));
+    dir.write("current", C);
+    pass(2).await;
+    assert_eq!(held(&config), pair(C, ""));
+    // What is not watched any more is not followed.
+    watch.abort();
+    dir.write("current", B);
+    pass(5).await;
+    assert_eq!(held(&config), pair(C, ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_swapped_by_symbolic_link_is_followed() {
+    let _log = Log::begin();
+    for (link, dir, config) in layouts() {
+        let _watch = watch(&config).await;
+        for (at, (current, fallback)) in [(B, A), (B, ""), (C, B)].into_iter().enumerate() {
+            dir.swap(link, &format!("..next{at}"), current, fallback);
+            pass(2).await;
+            assert_eq!(held(&config), pair(current, fallback), "{link}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_file_there_is_nothing_to_watch() {
+    let (log, _guard) = Log::begin();
+    for vars in [(CURRENT, A), ("INNGEST_DEV", "1")] {
+        Config::from_vars([vars]).unwrap().watch(Duration::ZERO).await;
+        assert!(log.take().contains("no signing key is watched"));
+    }
+}
+
+/// A subscriber that reloads when it is told of a change must not wait for itself.
+#[test]
+fn a_subscriber_may_reload() {
+    struct Reloads(Config);
+    impl Write for Reloads {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            assert_eq!(self.0.reload(), Ok(false));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let dir = Dir::new();
+    dir.write("current", A);
+    dir.write("fallback", "");
+    let config = dir.config().unwrap();
+    dir.write("current", B);
+    let (done, outcome) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let told = config.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || Reloads(told.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || done.send(config.reload()).unwrap());
+    });
+    let reloaded = outcome.recv_timeout(Duration::from_secs(10));
+    assert_eq!(reloaded.expect("a deadlock"), Ok(true));
+}
