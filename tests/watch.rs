@@ -119,11 +119,7 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
     // After 20 s, 40 s, 80 s and so on, to an hour.
     pass(540).await;
-    assert_eq!(
-        log.take().matches("WARN").count(),
-        8,
-        "in an hour and a half"
-    );
+    assert_eq!(log.take().matches("WARN").count(), 8, "in an hour and a half");
     pass(360 * 24).await;
     assert_eq!(log.take().matches("WARN").count(), 24, "in a day");
     assert_eq!(held(&config), pair(A, B));
@@ -133,10 +129,7 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     assert!(log.take().contains("it is a placeholder"));
     dir.write("current", C);
     pass(2).await;
-    assert!(
-        log.take()
-            .contains("the signing keys can be reloaded again")
-    );
+    assert!(log.take().contains("the signing keys can be reloaded again"));
     assert_eq!(held(&config), pair(C, B));
 }
 
@@ -181,10 +174,7 @@ async fn a_directory_swapped_by_symbolic_link_is_followed() {
 async fn without_a_file_there_is_nothing_to_watch() {
     let (log, _guard) = Log::begin();
     for vars in [(CURRENT, A), ("INNGEST_DEV", "1")] {
-        Config::from_vars([vars])
-            .unwrap()
-            .watch(Duration::ZERO)
-            .await;
+        Config::from_vars([vars]).unwrap().watch(Duration::ZERO).await;
         assert!(log.take().contains("no signing key is watched"));
     }
 }
@@ -223,13 +213,13 @@ fn a_subscriber_may_reload() {
 #[tokio::test(start_paused = true)]
 async fn a_legal_key_that_is_odd_warns_when_it_is_published_and_never_again() {
     let (log, _guard) = Log::begin();
-    let long = "0123456789abcdef0123456789abcdef";
+    let digits = "0123456789abcdef0123456789abcdef";
     for (current, fallback, warnings) in [
-        (format!("signkey-prod-{long}"), String::new(), &[][..]),
-        ("signkey-test-aa".to_owned(), long.to_owned(), &[]),
+        (format!("signkey-prod-{digits}"), String::new(), &[][..]),
+        ("signkey-test-aa".to_owned(), digits.to_owned(), &[]),
         (
-            format!("signkey-prod-{}", long.to_uppercase()),
-            long[..30].to_owned(),
+            format!("signkey-prod-{}", digits.to_uppercase()),
+            digits[..30].to_owned(),
             &[
                 "INNGEST_SIGNING_KEY_FILE contains upper-case hex digits",
                 "INNGEST_SIGNING_KEY_FALLBACK_FILE has fewer than 32 hex digits",
