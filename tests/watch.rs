@@ -213,13 +213,13 @@ fn a_subscriber_may_reload() {
 #[tokio::test(start_paused = true)]
 async fn a_legal_key_that_is_odd_warns_when_it_is_published_and_never_again() {
     let (log, _guard) = Log::begin();
-    let long = "0123456789abcdef0123456789abcdef";
+    let digits = "0123456789abcdef0123456789abcdef";
     for (current, fallback, warnings) in [
-        (format!("signkey-prod-{long}"), String::new(), &[][..]),
-        ("signkey-test-aa".to_owned(), long.to_owned(), &[]),
+        (format!("signkey-prod-{digits}"), String::new(), &[][..]),
+        ("signkey-test-aa".to_owned(), digits.to_owned(), &[]),
         (
-            format!("signkey-prod-{}", long.to_uppercase()),
-            long[..30].to_owned(),
+            format!("signkey-prod-{}", digits.to_uppercase()),
+            digits[..30].to_owned(),
             &[
                 "INNGEST_SIGNING_KEY_FILE contains upper-case hex digits",
                 "INNGEST_SIGNING_KEY_FALLBACK_FILE has fewer than 32 hex digits",
