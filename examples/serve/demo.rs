@@ -50,8 +50,8 @@ impl Tour {
             Ok(table) => println!("{table}"),
             Err(error) => println!("The tour could not call its own server: {error}"),
         }
-        println!("{urls}\n{}", self.what_next(server));
         log.release();
+        println!("\n{urls}\n{}", self.what_next(server));
     }
 
     async fn verdicts(&self, server: SocketAddr) -> io::Result<String> {
@@ -76,11 +76,7 @@ impl Tour {
             let answer = call(server, body, signature.as_deref()).await?;
             lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
         }
-        lines.push(
-            "\nThe three that must not get in did not: 401 is what they should see, and no more. The log below says why\n\
-             (of unsigned calls, with RUST_LOG=debug).\n"
-                .into(),
-        );
+        lines.push("\nThe last three must not get in: 401 is all that their sender learns. The log says why:\n".into());
         Ok(lines.join("\n"))
     }
 

@@ -443,7 +443,7 @@ async fn vanishes(case: Case, resets: bool) {
         assert_eq!(permits.available_permits() == 0, case.permit, "{name}");
     }
     if case.stage != AllSent && !case.permit {
-        // Others need not wait for it. If it holds what they need, it makes room, and vanishes while it is drained.
+        // Others need not wait for it, whatever it holds.
         let status = server.status_of_a_call_of(BUDGET, &current()).await;
         assert_eq!(status, case.genuine, "{name}");
     }
