@@ -41,6 +41,8 @@ pub(crate) struct Options {
     pub(crate) handler: u64,
     /// hyper's largest read buffer on HTTP/1, in bytes; 0 for the default.
     pub(crate) buffer: usize,
+    /// Without a log there is no diagnosis of wrong signatures either.
+    pub(crate) log: bool,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             permits: 1024,
             handler: 0,
             buffer: 0,
+            log: true,
         }
     }
 }
@@ -69,6 +72,7 @@ impl Options {
             self.permits.to_string(),
             self.handler.to_string(),
             self.buffer.to_string(),
+            u8::from(self.log).to_string(),
         ]
         .into()
     }
@@ -83,9 +87,10 @@ impl Options {
             permits,
             handler,
             buffer,
+            log,
         ] = words
         else {
-            panic!("the server takes eight words, not {words:?}");
+            panic!("the server takes nine words, not {words:?}");
         };
         let number = |word: &String| word.parse::<usize>().expect("a number");
         Self {
@@ -97,6 +102,7 @@ impl Options {
             permits: number(permits),
             handler: number(handler) as u64,
             buffer: number(buffer),
+            log: number(log) == 1,
         }
     }
 }
@@ -104,10 +110,12 @@ impl Options {
 /// Serves until standard input ends, so that it never outlives the attacker.
 pub(crate) fn main(words: &[String]) {
     let options = Options::from_words(words);
-    tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    if options.log {
+        tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .init();
+    }
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
