@@ -165,6 +165,14 @@ fn what_inngest_says_can_be_looked_up_as_it_says_it() {
     }
 }
 
+/// They are tested as a file, and read as a page.
+#[test]
+fn the_metrics_page_has_the_alerts_that_are_tested() {
+    let page = include_str!("../src/guide/metrics.md");
+    let alerts = between(page, "```yaml\n", "```\n");
+    assert_eq!(alerts, include_str!("../examples/metrics/alerts.yml"));
+}
+
 /// A page whose example is not run, or shows one side only, would teach what nobody checked.
 #[test]
 fn every_page_has_one_example_that_runs_and_shows_both_sides() {
@@ -183,7 +191,7 @@ fn every_page_has_one_example_that_runs_and_shows_both_sides() {
         let fences: Vec<_> = text.lines().filter(|line| line.starts_with("```")).collect();
         let opened: Vec<_> = fences.iter().step_by(2).filter(|fence| **fence != "```yaml").collect();
         assert_eq!(opened, [&"```"], "{name}");
-        let refuses = ["UNAUTHORIZED", "401", "refused"]
+        let refuses = ["UNAUTHORIZED", "401", "rejected"]
             .iter()
             .any(|word| between(&text, "\n```\n", "\n```\n").contains(word));
         assert!(refuses, "{name} shows no refusal");

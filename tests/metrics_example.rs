@@ -31,8 +31,8 @@ async fn started(auth: InngestAuth) -> SocketAddr {
     serve(app.merge(metrics.router())).await
 }
 
-async fn call(server: SocketAddr, signature: Option<String>) -> StatusCode {
-    let mut request = Request::post(CALL);
+async fn call(server: SocketAddr, method: &str, signature: Option<String>) -> StatusCode {
+    let mut request = Request::builder().method(method).uri(CALL);
     if let Some(signature) = signature {
         request = request.header(SIGNATURE_HEADER, signature);
     }
@@ -77,22 +77,27 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
         (signed(&key("signkey-test-00"), now), 401),
         (None, 401),
     ] {
-        assert_eq!(call(server, signature).await, status);
+        assert_eq!(call(server, "POST", signature).await, status);
+    }
+    let foreign = signed(&key("signkey-test-00"), now);
+    for (method, signature) in [("GET", foreign), ("BREW", None)] {
+        assert_eq!(call(server, method, signature).await, 401);
     }
     let text = scraped(server).await;
     for (name, value) in [
         (r#"inngest_requests_total{outcome="verified",key="current"}"#, "3"),
         (r#"inngest_requests_total{outcome="verified",key="fallback"}"#, "1"),
-        (r#"inngest_requests_total{outcome="refused",key="none"}"#, "4"),
-        (r#"inngest_refusals_total{kind="WrongSignature"}"#, "2"),
-        (r#"inngest_refusals_total{kind="Stale"}"#, "1"),
-        (r#"inngest_refusals_total{kind="Missing"}"#, "1"),
-        // All but the unsigned one have an age, the older and the younger of the 40 s alike.
-        ("inngest_signature_age_seconds_count", "7"),
-        (r#"inngest_signature_age_seconds_bucket{le="15.0"}"#, "4"),
-        (r#"inngest_signature_age_seconds_bucket{le="60.0"}"#, "6"),
-        (r#"inngest_signature_age_seconds_bucket{le="300.0"}"#, "6"),
-        (r#"inngest_signature_age_seconds_bucket{le="3600.0"}"#, "7"),
+        (r#"inngest_requests_total{outcome="rejected",key="none"}"#, "6"),
+        (r#"inngest_rejections_total{kind="wrong_signature",method="POST"}"#, "2"),
+        (r#"inngest_rejections_total{kind="stale",method="POST"}"#, "1"),
+        (r#"inngest_rejections_total{kind="missing",method="POST"}"#, "1"),
+        // Cloud's probes, and methods that somebody makes up.
+        (r#"inngest_rejections_total{kind="wrong_signature",method="GET"}"#, "1"),
+        (r#"inngest_rejections_total{kind="missing",method="other"}"#, "1"),
+        // Of what was verified, older and younger alike.
+        ("inngest_signature_age_seconds_count", "4"),
+        (r#"inngest_signature_age_seconds_bucket{le="15.0"}"#, "2"),
+        (r#"inngest_signature_age_seconds_bucket{le="60.0"}"#, "4"),
     ] {
         assert_eq!(sample(&text, name), Some(value), "{name} in\n{text}");
     }
@@ -109,7 +114,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
 #[tokio::test]
 async fn what_dev_mode_lets_pass_is_not_counted_as_verified() {
     let server = started(InngestAuth::unverified_dev()).await;
-    assert_eq!(call(server, None).await, StatusCode::OK);
+    assert_eq!(call(server, "POST", None).await, StatusCode::OK);
     let text = scraped(server).await;
     assert_eq!(
         sample(&text, r#"inngest_requests_total{outcome="unverified",key="none"}"#),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{self, Extensions};
+use axum::http::{self, Extensions, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -27,7 +27,7 @@ pub(crate) struct Metrics(Arc<Inner>);
 struct Inner {
     registry: Registry,
     requests: Family<Outcome, Counter>,
-    refusals: Family<Refusal, Counter>,
+    rejections: Family<Rejected, Counter>,
     age: Histogram,
     fallback_last_used: Gauge,
     api_calls: Family<Token, Counter>,
@@ -42,8 +42,9 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Refusal {
-    kind: String,
+struct Rejected {
+    kind: &'static str,
+    method: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,7 +53,7 @@ struct Token {
     status: u16,
 }
 
-/// In seconds; 300 is the tolerance, unless set.
+/// In seconds; 300 is the default tolerance.
 const AGES: [f64; 8] = [1.0, 2.0, 5.0, 15.0, 60.0, 150.0, 300.0, 3600.0];
 
 impl Metrics {
@@ -61,10 +62,10 @@ impl Metrics {
         let mut registry = Registry::with_prefix("inngest");
         let requests = Family::default();
         registry.register("requests", "Requests to the guarded route", requests.clone());
-        let refusals = Family::default();
-        registry.register("refusals", "Refused requests by RejectionKind", refusals.clone());
+        let rejections = Family::default();
+        registry.register("rejections", "Rejected requests by RejectionKind", rejections.clone());
         let age = Histogram::new(AGES);
-        let help = "How far a signature's time lay from ours, either way";
+        let help = "How far the time of a verified request lay from ours, either way";
         registry.register_with_unit("signature_age", help, Unit::Seconds, age.clone());
         let fallback_last_used = Gauge::default();
         let help = "When the fallback last verified a request; 0: not since the keys last changed";
@@ -83,7 +84,7 @@ impl Metrics {
         Self(Arc::new(Inner {
             registry,
             requests,
-            refusals,
+            rejections,
             age,
             fallback_last_used,
             api_calls,
@@ -91,7 +92,7 @@ impl Metrics {
         }))
     }
 
-    /// Stands outside of the guarded route, so that it sees what the layer answers itself.
+    /// Counts outside the guarded route, so that it sees the responses of the layer itself.
     pub(crate) fn watch(&self, guarded: MethodRouter) -> MethodRouter {
         guarded.layer(from_fn_with_state(self.clone(), watch))
     }
@@ -109,10 +110,10 @@ impl Metrics {
     }
 
     /// `arrived` in Unix seconds, before the handler took its time.
-    fn count(&self, found: &Extensions, arrived: Option<u64>) {
+    fn count(&self, method: &'static str, found: &Extensions, arrived: Option<u64>) {
         let (verified, rejection) = (found.get::<Verified>(), found.get::<Rejection>());
         let outcome = match (verified, rejection) {
-            (_, Some(_)) => "refused",
+            (_, Some(_)) => "rejected",
             (Some(_), None) => "verified",
             // Dev mode, or an unsigned sync.
             (None, None) => "unverified",
@@ -120,13 +121,13 @@ impl Metrics {
         let key = name(verified.map(Verified::key).as_ref());
         self.0.requests.get_or_create(&Outcome { outcome, key }).inc();
         if let Some(rejection) = rejection {
-            let kind = format!("{:?}", rejection.kind());
-            self.0.refusals.get_or_create(&Refusal { kind }).inc();
+            let kind = rejection.kind().as_str();
+            self.0.rejections.get_or_create(&Rejected { kind, method }).inc();
         }
-        let age = match (verified, rejection) {
-            (Some(verified), _) => arrived.map(|now| now.abs_diff(verified.signed_at())),
-            (_, rejection) => rejection.and_then(Rejection::age).map(i64::unsigned_abs),
-        };
+        // Of verified requests only: anyone can send an old time.
+        let age = verified
+            .zip(arrived)
+            .map(|(verified, now)| now.abs_diff(verified.signed_at()));
         if let Some(age) = age.and_then(|age| u32::try_from(age).ok()) {
             self.0.age.observe(age.into());
         }
@@ -134,10 +135,21 @@ impl Metrics {
 }
 
 async fn watch(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let arrived = SystemClock.now();
+    let (arrived, method) = (SystemClock.now(), known(request.method()));
     let response = next.run(request).await;
-    metrics.count(response.extensions(), arrived);
+    metrics.count(method, response.extensions(), arrived);
     response
+}
+
+/// From a closed set: senders choose the method, and each new label is a new time series.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        _ => "other",
+    }
 }
 
 async fn scrape(State(Metrics(metrics)): State<Metrics>) -> Response {
@@ -155,9 +167,5 @@ async fn scrape(State(Metrics(metrics)): State<Metrics>) -> Response {
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 fn name(role: Option<&KeyRole>) -> &'static str {
-    match role {
-        Some(KeyRole::Current) => "current",
-        Some(KeyRole::Fallback) => "fallback",
-        None => "none",
-    }
+    role.map_or("none", |role| role.as_str())
 }

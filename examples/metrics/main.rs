@@ -5,7 +5,7 @@
 //! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics     # as in production; LISTEN_ADDR says where
 //! ```
 //!
-//! Copy `count.rs`. The three alerts worth having are in the guide, on the page `metrics`.
+//! Copy `count.rs`, and `alerts.yml` for Prometheus: `promtool test rules alerts_test.yml` shows who fires which alert.
 
 mod count;
 
@@ -26,6 +26,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let tour = !std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_"));
     let config = if tour {
         in_a_rotation().await?
