@@ -406,7 +406,11 @@ mod requests {
                 (inngest.call_with_fallback(URI, "[1]"), 200, "POST [1]"),
                 (inngest.call_in_canonical_form(URI, "[1]"), 200, "POST [1]"),
                 (inngest.sync(URI, app_url), 200, &*format!("signed PUT {canonical}")),
-                (inngest.in_band_sync(URI, app_url), 200, &*format!("signed PUT {canonical}")),
+                (
+                    inngest.in_band_sync(URI, app_url),
+                    200,
+                    &*format!("signed PUT {canonical}"),
+                ),
                 (inngest.introspect(URI), 200, "GET "),
                 (inngest.probe(URI), 200, "signed {}"),
                 (inngest.probe("/api/inngest?a=1"), 200, "signed {}"),
@@ -416,7 +420,11 @@ mod requests {
                 (inngest.doubled(URI, "[1]"), 401, unauthorized),
             ] {
                 let what = format!("{request:?}");
-                assert_eq!(outcome(inngest.auth(), request).await, (status, handed_on.into()), "{what}");
+                assert_eq!(
+                    outcome(inngest.auth(), request).await,
+                    (status, handed_on.into()),
+                    "{what}"
+                );
             }
         }
 
