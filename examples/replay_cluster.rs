@@ -4,8 +4,8 @@
 //! REDIS_CLUSTER=redis://127.0.0.1:7000,redis://127.0.0.1:7001 cargo run --example replay_cluster
 //! ```
 //!
-//! The name of any node will do; the client finds the others. For your app, copy `ClusterStore`, and
-//! take `redis` with the feature `cluster-async` as a dependency of your own.
+//! The name of any node will do; the client finds the others. For your app, copy `ClusterStore`,
+//! and take `redis` with the feature `cluster-async` as a dependency of your own.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -31,6 +31,9 @@ use crate::signature::{Signature, finish};
 pub struct Tolerance(u64);
 
 impl Tolerance {
+    /// The longest tolerance: an hour.
+    pub const MAX: Self = Self(3600);
+
     /// Takes whole seconds, clamped to 1 to 3600.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {

@@ -9,10 +9,41 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use Defect::{File, Key};
 use files::{A, B, C, CURRENT, CURRENT_FILE, Dir, FALLBACK, FALLBACK_FILE, config, held, key, layouts, pair};
 use inngest_auth::{ConfigError, FileDefect, KeyDefect, Tolerance, verify};
 
 const NOW: u64 = 1_700_000_000;
+
+enum Defect {
+    File(FileDefect),
+    Key(KeyDefect),
+}
+
+/// What is made below by these names, or a path, and what is said of it.
+#[rustfmt::skip]
+const DEFECTS: [(&str, Defect, &str); 19] = [
+    ("missing", File(FileDefect::Missing), "no such file; check the path"),
+    ("good/under", File(FileDefect::Missing), "no such file"),
+    ("dangling", File(FileDefect::Missing), "no such file"),
+    ("directory", File(FileDefect::Directory), "it is a directory"),
+    ("pipe", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
+    ("socket", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
+    ("/dev/zero", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
+    ("large", File(FileDefect::TooLarge), "it is larger than 4 KiB"),
+    ("padded", File(FileDefect::TooLarge), "it is larger than 4 KiB"),
+    ("utf16", File(FileDefect::Binary), "it is not UTF-8 text"),
+    ("binary", File(FileDefect::Binary), "it is not UTF-8 text"),
+    ("latin1", File(FileDefect::Binary), "it is not UTF-8 text"),
+    ("marked", Key(KeyDefect::ByteOrderMark), "a byte-order mark"),
+    ("env", Key(KeyDefect::Assignment), "a variable's name"),
+    ("half", Key(KeyDefect::OddLength), "an odd number of hex digits"),
+    ("two", Key(KeyDefect::Several), "more than one key"),
+    // A key where a path belongs is never shown.
+    (A, File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
+    ("5ec2e75ec2", File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
+    ("signkey-test-5ec2-typo", File(FileDefect::KeyAsPath), "the variable holds a key"),
+];
 
 #[test]
 fn every_file_that_cannot_be_used_says_which_and_why() {
@@ -35,68 +66,11 @@ fn every_file_that_cannot_be_used_says_which_and_why() {
     dir.write("two", format!("{A}\n{B}\n"));
     dir.write("blank", " \n");
 
-    let file = |reason| move |variable| ConfigError::KeyFile { variable, reason };
-    let key = |reason| move |variable| ConfigError::InvalidKey { variable, reason };
-    type Error = Box<dyn Fn(&'static str) -> ConfigError>;
-    let table: [(&str, Error, &str); 19] = [
-        (
-            "missing",
-            Box::new(file(FileDefect::Missing)),
-            "no such file; check the path",
-        ),
-        ("good/under", Box::new(file(FileDefect::Missing)), "no such file"),
-        ("dangling", Box::new(file(FileDefect::Missing)), "no such file"),
-        ("directory", Box::new(file(FileDefect::Directory)), "it is a directory"),
-        (
-            "pipe",
-            Box::new(file(FileDefect::NotRegular)),
-            "it is a pipe, a socket or a device",
-        ),
-        (
-            "socket",
-            Box::new(file(FileDefect::NotRegular)),
-            "it is a pipe, a socket or a device",
-        ),
-        (
-            "/dev/zero",
-            Box::new(file(FileDefect::NotRegular)),
-            "it is a pipe, a socket or a device",
-        ),
-        ("large", Box::new(file(FileDefect::TooLarge)), "it is larger than 4 KiB"),
-        (
-            "padded",
-            Box::new(file(FileDefect::TooLarge)),
-            "it is larger than 4 KiB",
-        ),
-        ("utf16", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
-        ("binary", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
-        ("latin1", Box::new(file(FileDefect::Binary)), "it is not UTF-8 text"),
-        ("marked", Box::new(key(KeyDefect::ByteOrderMark)), "a byte-order mark"),
-        ("env", Box::new(key(KeyDefect::Assignment)), "a variable's name"),
-        (
-            "half",
-            Box::new(key(KeyDefect::OddLength)),
-            "an odd number of hex digits",
-        ),
-        ("two", Box::new(key(KeyDefect::Several)), "more than one key"),
-        // A key where a path belongs is never shown.
-        (
-            A,
-            Box::new(file(FileDefect::KeyAsPath)),
-            "the variable holds a key, not a path",
-        ),
-        (
-            "5ec2e75ec2",
-            Box::new(file(FileDefect::KeyAsPath)),
-            "the variable holds a key, not a path",
-        ),
-        (
-            "signkey-test-5ec2-typo",
-            Box::new(file(FileDefect::KeyAsPath)),
-            "the variable holds a key",
-        ),
-    ];
-    for (name, error, words) in table {
+    for (name, defect, words) in DEFECTS {
+        let error = |variable| match defect {
+            File(reason) => ConfigError::KeyFile { variable, reason },
+            Key(reason) => ConfigError::InvalidKey { variable, reason },
+        };
         let pasted = name.contains("5ec2") || name == A;
         let path = if pasted { name.into() } else { dir.at(name) };
         for (variable, other) in [(CURRENT_FILE, FALLBACK_FILE), (FALLBACK_FILE, CURRENT_FILE)] {
@@ -113,7 +87,13 @@ fn every_file_that_cannot_be_used_says_which_and_why() {
     }
     for (one, other) in [(A, B), ("5ec2e75ec2", "5ec2e75ec3"), ("5ec2e75ec2", "/no/such/file")] {
         let both = config(&[(CURRENT_FILE, Path::new(one)), (FALLBACK_FILE, Path::new(other))]);
-        assert_eq!(both.unwrap_err(), file(FileDefect::KeyAsPath)(CURRENT_FILE));
+        assert_eq!(
+            both.unwrap_err(),
+            ConfigError::KeyFile {
+                variable: CURRENT_FILE,
+                reason: FileDefect::KeyAsPath
+            }
+        );
     }
     // Links that go round are an error of the operating system's own.
     let round = config(&[(CURRENT_FILE, &dir.at("round"))]).unwrap_err();
@@ -256,7 +236,7 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
         for ((link, dir, config), swaps) in layouts().into_iter().zip([1000, 200, 200]) {
             dir.swap(link, "..start", pairs[0].0, pairs[0].1);
             config.reload().unwrap();
-            let (done, changes, calls) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+            let (done, published, calls) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
             let legal = pairs.map(|(current, fallback)| pair(current, fallback));
             // A call that a key of both pairs signed is accepted, whichever pair is published.
             let signatures = [A, B]
@@ -283,7 +263,7 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
                             let changed = config.reload().expect("both files are always there");
                             let keys = held(&config);
                             assert!(legal.contains(&keys), "a torn pair: {keys:?}");
-                            changes.fetch_add(usize::from(changed), Ordering::SeqCst);
+                            published.fetch_add(usize::from(changed), Ordering::SeqCst);
                         }
                     });
                 }
@@ -301,9 +281,9 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
             });
             config.reload().unwrap();
             assert_eq!(held(&config), legal[0], "the last of {swaps}");
-            let (changes, calls) = (changes.into_inner(), calls.into_inner());
-            println!("{link}: {swaps} swaps, {changes} published, {calls} calls verified, 0 rejected");
-            assert!(changes > swaps / 50 && calls > swaps / 10, "{changes} {calls}");
+            let (published, calls) = (published.into_inner(), calls.into_inner());
+            println!("{link}: {swaps} swaps, {published} published, {calls} calls verified, 0 rejected");
+            assert!(published > swaps / 50 && calls > swaps / 10, "{published} {calls}");
         }
     }
 }

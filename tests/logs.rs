@@ -870,6 +870,7 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
 /// Requests as senders with a wrong key or a body that was changed on its way send them, and the line
 /// that follows the rejection.
 #[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
     const PROVED: &str = "proved cause of a wrong signature: ";
     const SUSPECTED: &str = "suspected cause of a wrong signature, though anyone can send such a request: ";
@@ -892,7 +893,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
         request
     };
     let (right, foreign, left_on) = ("12345678", "00", "signkey-test-12345678");
-    let large = [&b"["[..], &[b'1'; 64 * 1024]].concat();
+    let large = [&b"["[..], &vec![b'1'; 64 * 1024]].concat();
     for (method, hmac_key, signed, body, coding, expected) in [
         (
             "POST",

@@ -278,6 +278,21 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     assert_eq!(stack, [0; 6], "on the stack");
     drop(config);
 
+    let path = std::env::temp_dir().join(format!("inngest-auth-secrets-{}", std::process::id()));
+    std::fs::write(&path, text().as_bytes()).unwrap();
+    let config = Config::from_vars([("INNGEST_SIGNING_KEY_FILE", &path)]).unwrap();
+    assert_eq!(config.reload(), Ok(false));
+    std::fs::remove_file(&path).unwrap();
+    let stack = check("read from a file, twice", [0, 0, 2, 0, 2, 2]);
+    assert_eq!(stack, [0; 6], "on the stack");
+    drop(config);
+
+    let mut quoted = Zeroizing::new(String::with_capacity(200));
+    quoted.extend(["'", &**text(), "' # the key"]);
+    assert!(Config::from_vars([("INNGEST_SIGNING_KEY", &**quoted)]).is_err());
+    drop(quoted);
+    check("rejected with a quotation mark", one_place);
+
     drop(black_box(sent[0].fallback().unwrap().bearer()));
     #[cfg(feature = "layer")]
     drop(black_box(ring.bearers()));
@@ -291,10 +306,49 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     let stack = check("signed and verified", one_place);
     println!("left on the stack by signing and verifying: {stack:?}");
 
+    #[cfg(feature = "layer")]
+    {
+        let requests = requests_through_the_layer(&ring, &signature.to_string(), NOW);
+        let stack = check("requests through the layer", one_place);
+        println!("left on the stack by {requests} requests: {stack:?}");
+    }
+
     ring.rotate("22222222".parse().unwrap());
     drop(sent);
     check("rotated out and dropped", nowhere);
     drop(ring);
     let stack = check("dropped", nowhere);
     println!("left on the stack at the end: {stack:?}\n{}", steps.table);
+}
+
+/// One that is verified and its response signed, one with another body, one without a signature.
+#[cfg(feature = "layer")]
+fn requests_through_the_layer(ring: &KeyRing, signature: &str, now: u64) -> usize {
+    use axum::{Router, body::Body, http::Request};
+    use inngest_auth::testing::TestClock;
+    use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SignResponses};
+    use tower::ServiceExt;
+
+    let auth = InngestAuth::new(ring.clone())
+        .clock(TestClock::at(now))
+        .sign_responses(SignResponses::All);
+    let app = Router::new().fallback(|body: String| async { body }).layer(auth);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let requests = [
+        ("{}", Some(signature), 200),
+        ("[]", Some(signature), 401),
+        ("{}", None, 401),
+    ];
+    for (body, signature, status) in requests {
+        let mut request = Request::post("/");
+        if let Some(signature) = signature {
+            request = request.header(SIGNATURE_HEADER, signature);
+        }
+        let response = app.clone().oneshot(request.body(Body::from(body)).unwrap());
+        assert_eq!(runtime.block_on(response).unwrap().status(), status);
+    }
+    requests.len()
 }

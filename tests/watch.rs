@@ -209,3 +209,54 @@ fn a_subscriber_may_reload() {
     let reloaded = outcome.recv_timeout(Duration::from_secs(10));
     assert_eq!(reloaded.expect("a deadlock"), Ok(true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_legal_key_that_is_odd_warns_when_it_is_published_and_never_again() {
+    let (log, _guard) = Log::begin();
+    let long = "0123456789abcdef0123456789abcdef";
+    for (current, fallback, warnings) in [
+        (format!("signkey-prod-{long}"), String::new(), &[][..]),
+        ("signkey-test-aa".to_owned(), long.to_owned(), &[]),
+        (
+            format!("signkey-prod-{}", long.to_uppercase()),
+            long[..30].to_owned(),
+            &[
+                "INNGEST_SIGNING_KEY_FILE contains upper-case hex digits",
+                "INNGEST_SIGNING_KEY_FALLBACK_FILE has fewer than 32 hex digits",
+            ],
+        ),
+        (
+            A.to_owned(),
+            A.to_owned(),
+            &["INNGEST_SIGNING_KEY_FALLBACK_FILE equals INNGEST_SIGNING_KEY_FILE"],
+        ),
+    ] {
+        let said_once = |said: &str| {
+            assert_eq!(said.matches("WARN").count(), warnings.len(), "{said}");
+            for warning in warnings {
+                assert!(said.contains(warning), "{said}");
+            }
+        };
+        // At start.
+        let dir = Dir::new();
+        dir.write("current", &current);
+        dir.write("fallback", &fallback);
+        let config = dir.config().unwrap();
+        said_once(&log.take());
+        let watch = watch(&config).await;
+        pass(5).await;
+        assert_eq!(log.take(), "", "nothing has changed");
+        // When it is published.
+        dir.write("current", C);
+        dir.write("fallback", "");
+        pass(2).await;
+        log.take();
+        dir.write("current", &current);
+        dir.write("fallback", &fallback);
+        pass(2).await;
+        said_once(&log.take());
+        pass(5).await;
+        assert_eq!(log.take(), "", "nothing has changed");
+        watch.abort();
+    }
+}

@@ -24,13 +24,15 @@ fuzz_target!(|input: &[u8]| {
 });
 
 /// Whether the reason given applies, be it the only one or not.
-fn is_true(error: SignatureError, header: &[u8]) -> bool {
-    let params = || header.split(|&byte| byte == b'&');
+fn is_true(error: SignatureError, input: &[u8]) -> bool {
+    let params = || input.split(|&byte| byte == b'&');
     let named = |name: &'static [u8]| params().filter(move |param| param.starts_with(name));
     // Beside a parameter that is right by itself, only one of this name can be broken.
     let broken = |param: &[u8], beside: &str| header::read(&[param, beside.as_bytes()].concat()).is_none();
     let mac = format!("&s={}", "0".repeat(64));
     match error {
+        SignatureError::Joined => header::joined(input),
+        _ if header::joined(input) => false,
         SignatureError::NoTime => named(b"t=").count() == 0,
         SignatureError::NoMac => named(b"s=").count() == 0,
         SignatureError::Repeated => named(b"t=").count() > 1 || named(b"s=").count() > 1,

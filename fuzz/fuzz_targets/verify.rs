@@ -122,6 +122,7 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
 fn assert_refused(answer: Response<Body>, plan: &Plan, sent: &Sent, expected: &Verdict) {
     let kind = match expected {
         _ if sent.header.is_empty() => RejectionKind::Missing,
+        Verdict::Malformed if header::joined(&sent.header) => RejectionKind::Doubled,
         Verdict::Malformed => RejectionKind::Malformed,
         // The last second that there is stands for a clock that cannot tell.
         _ if plan.now() == u64::MAX => RejectionKind::NoTime,

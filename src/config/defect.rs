@@ -1,6 +1,7 @@
 //! What is wrong with a text that is not a signing key, in the words of whoever set it.
 
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::key::{KeyError, SigningKey, prefix_len};
 
@@ -92,7 +93,7 @@ impl KeyDefect {
         let text = text.trim();
         // Quotation marks may be around anything; they are the defect only if nothing else is.
         let bare = text.trim_matches(|c| is_quote(c) || c.is_whitespace());
-        let lower = bare.to_ascii_lowercase();
+        let lower = Zeroizing::new(bare.to_ascii_lowercase());
         let remainder = &bare[prefix_len(bare)..];
         let rules: [(Rule, Self); 20] = [
             (|it| it.text.starts_with('\u{feff}'), Self::ByteOrderMark),
@@ -132,7 +133,7 @@ impl KeyDefect {
 
 type Rule = fn(&Look<'_>) -> bool;
 
-/// One text, as the rules look at it.
+/// One text, as the rules look at it. They copy none of it: it may be a key with something around it.
 struct Look<'a> {
     text: &'a str,
     /// Without quotation marks around it.
@@ -172,17 +173,9 @@ fn is_reference(it: &Look<'_>) -> bool {
     let scheme = it.lower.split_once("://").map(|(scheme, _)| scheme);
     let is_word = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
     scheme.is_some_and(|scheme| is_word(scheme) && !["http", "https", "file"].contains(&scheme))
-        || [
-            "arn:",
-            "vault:",
-            "ref+",
-            "secretref:",
-            "@microsoft.keyvault(",
-            "enc[",
-            "!vault",
-        ]
-        .iter()
-        .any(|head| it.lower.starts_with(head))
+        || "arn: vault: ref+ secretref: @microsoft.keyvault( enc[ !vault"
+            .split(' ')
+            .any(|head| it.lower.starts_with(head))
         || (it.lower.starts_with("projects/") && it.lower.contains("/secrets/"))
 }
 
@@ -233,77 +226,30 @@ fn is_assignment(it: &Look<'_>) -> bool {
         Some(("=", value)) => value.trim_start_matches('='),
         Some((":", value)) if value.starts_with([' ', '"', '\'']) || value.contains("signkey-") => value,
         // `--signing-key signkey-…`, `INNGEST_SIGNING_KEY signkey-…`
-        _ if name.replace('_', "-").ends_with("signing-key") => rest,
+        _ if name.ends_with("signing-key") || name.ends_with("signing_key") => rest,
         _ => "",
     };
     !name.is_empty() && !name.starts_with("signkey-") && !value.trim().is_empty()
 }
 
 fn is_placeholder(it: &Look<'_>) -> bool {
-    const WORDS: [&str; 40] = [
-        "undefined",
-        "null",
-        "none",
-        "nil",
-        "nan",
-        "na",
-        "empty",
-        "unset",
-        "notset",
-        "missing",
-        "unknown",
-        "default",
-        "true",
-        "false",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "todo",
-        "tbd",
-        "tba",
-        "fixme",
-        "dummy",
-        "sample",
-        "fake",
-        "foo",
-        "bar",
-        "foobar",
-        "test",
-        "testing",
-        "secret",
-        "mysecret",
-        "supersecret",
-        "password",
-        "key",
-        "value",
-        "string",
-        "signkey",
-        "hex",
-        "objectobject",
-    ];
-    const PARTS: [&str; 10] = [
-        "changeme",
-        "changethis",
-        "change-it",
-        "replace",
-        "placeholder",
-        "example",
-        "redacted",
-        "signingkey",
-        "insert",
-        "keyhere",
-    ];
-    let plain = |text: &str| {
-        let letters = text.chars().filter(char::is_ascii_alphanumeric);
-        letters.map(|c| c.to_ascii_lowercase()).collect::<String>()
-    };
+    const WORDS: &str = "undefined null none nil nan na empty unset notset missing unknown default \
+        true false yes no on off todo tbd tba fixme dummy sample fake foo bar foobar test testing \
+        secret mysecret supersecret password key value string signkey hex objectobject";
+    const PARTS: &str = "changeme changethis changeit replace placeholder example redacted \
+        signingkey insert keyhere";
     let stands_for_a_key = |text: &str| {
-        let text = plain(text);
-        WORDS.contains(&&*text)
-            || PARTS.iter().any(|part| text.contains(part))
-            || text.starts_with("your")
-            || (!text.is_empty() && text.bytes().all(|b| b == b'x'))
+        // In place, so that no copy of what may be a key is left behind.
+        let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+        plain.extend(
+            text.chars()
+                .filter(char::is_ascii_alphanumeric)
+                .map(|c| c.to_ascii_lowercase()),
+        );
+        WORDS.split(' ').any(|word| *word == **plain)
+            || PARTS.split(' ').any(|part| plain.contains(part))
+            || plain.starts_with("your")
+            || (!plain.is_empty() && plain.bytes().all(|b| b == b'x'))
     };
     // A comment behind a key may say anything.
     let begins_with_a_key = it.bare.split_whitespace().next().is_some_and(is_key);
@@ -317,7 +263,7 @@ fn is_masked(it: &Look<'_>) -> bool {
             let marks = |c: char| c.is_ascii_punctuation();
             !it.remainder.is_empty() && it.remainder.chars().all(marks)
         }
-        || it.remainder.to_ascii_lowercase().contains("xxxx")
+        || it.lower.contains("xxxx")
 }
 
 fn is_path(it: &Look<'_>) -> bool {
@@ -413,7 +359,7 @@ mod tests {
             "YOUR KEY HERE", "insert-key-here", "replace-me", "placeholder", "example", "redacted",
             "true", "false", "test", "secret", "n/a", "object Object", "signkey-prod-xxx",
             "signkey-test-your-key", "signkey-prod-changeme", "signkey", "'undefined'",
-            "INNGEST_SIGNING_KEY", "unset", "not-set", "paste-your-key-here",
+            "INNGEST_SIGNING_KEY", "unset", "not-set", "paste-your-key-here", "change-it",
         ]),
         (KeyDefect::Masked, &[
             "***", "••••", "…", "...", "---", "???", "signkey-prod-***", "signkey-prod-0123…",

@@ -66,7 +66,8 @@ impl Vars {
     /// Returns the trimmed value; `None` if it is unset or blank.
     fn text(&self, variable: &'static str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.0.get(variable) else {
-            if self.0.contains_key(&format!("{BYTE_ORDER_MARK}{variable}")) {
+            let marked = format!("{BYTE_ORDER_MARK}{variable}");
+            if self.0.contains_key(&marked) {
                 return Err(ConfigError::ByteOrderMark { variable });
             }
             return Ok(None);

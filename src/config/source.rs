@@ -66,7 +66,10 @@ impl KeySource {
         if !accept(&last, &keys) {
             return Ok(false);
         }
-        last.clone_from(&keys);
+        // Equal keys are kept as they are: another copy would be another place to wipe.
+        if *last != keys {
+            last.clone_from(&keys);
+        }
         let change = self.ring.swap(|_| keys);
         // Whoever is told may reload.
         drop(last);

@@ -63,7 +63,7 @@ impl Warnings {
 
     fn warn(&mut self, error: ConfigError) {
         let now = Instant::now();
-        if self.last != Some(error) {
+        if self.last.as_ref() != Some(&error) {
             self.silence = self.shortest;
         } else if now < self.silent_until {
             return;

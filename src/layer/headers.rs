@@ -1,6 +1,6 @@
 //! Inbound headers: what is read of a request, and what is rewritten before it is forwarded.
 
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use crate::signature::{SIGNATURE_HEADER, Signature};
@@ -11,9 +11,10 @@ const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind")
 /// A durable endpoint that is re-entered carries the id of its run.
 const RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 
-/// Headers that describe a body as it was sent, which is not always how it is forwarded. (RFC 9530, and what it
-/// replaced.)
-const DESCRIBE_THE_BODY: [HeaderName; 6] = [
+/// Headers that describe a body as it was sent, which is not always how it is forwarded (RFC 9530, and
+/// what it replaced); and a request for the connection itself: nobody signed what would follow on it.
+const NOT_FORWARDED: [HeaderName; 7] = [
+    UPGRADE,
     TRANSFER_ENCODING,
     TRAILER,
     HeaderName::from_static("digest"),
@@ -39,11 +40,10 @@ impl Purpose {
     pub(super) fn of<B>(request: &Request<B>, body_len: usize) -> Self {
         match *request.method() {
             Method::POST if asks_for_trust(request.uri()) => Self::TrustProbe,
-            Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
             // A durable endpoint runs steps by any method, with an empty body too.
-            Method::GET | Method::HEAD if body_len == 0 && !request.headers().contains_key(RUN_ID) => {
-                Self::Introspection
-            }
+            _ if request.headers().contains_key(RUN_ID) => Self::Call,
+            Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
+            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(request.uri()) => Self::Introspection,
             _ => Self::Call,
         }
     }
@@ -61,6 +61,11 @@ pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
         && signatures.next().is_none_or(HeaderValue::is_empty)
         && signatures.next().is_none()
         && asks_only_for_a_sync(request.uri())
+        && !request.headers().contains_key(RUN_ID)
+}
+
+fn names_a_function(uri: &Uri) -> bool {
+    query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId"))
 }
 
 /// Returns `true` if a header is a signature by its form.
@@ -143,8 +148,8 @@ pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }
     // Names are cheaper to compare than to look up one by one.
-    if headers.keys().any(|name| DESCRIBE_THE_BODY.contains(name)) {
-        for header in DESCRIBE_THE_BODY {
+    if headers.keys().any(|name| NOT_FORWARDED.contains(name)) {
+        for header in NOT_FORWARDED {
             headers.remove(header);
         }
     }
@@ -154,6 +159,7 @@ pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
 pub(super) fn strip_unsigned_sync(headers: &mut HeaderMap) {
     headers.remove(SYNC_KIND);
     headers.remove(CONTENT_ENCODING);
+    headers.remove(SIGNATURE);
 }
 
 /// Returns `true` if the header says that the sync goes in band.
@@ -207,7 +213,9 @@ mod tests {
             ("PUT", "/?deployId=1", false, 0, Purpose::Sync),
             ("PUT", "/?fnId=a", false, 0, Purpose::Call),
             ("PUT", "/?a=b&st%65pId=a", false, 0, Purpose::Call),
-            ("GET", "/?fnId=a", false, 0, Purpose::Introspection),
+            ("GET", "/?fnId=a", false, 0, Purpose::Call),
+            ("GET", "/?deployId=a", false, 0, Purpose::Introspection),
+            ("PUT", "/", true, 0, Purpose::Call),
             ("HEAD", "/", false, 0, Purpose::Introspection),
             ("GET", "/", false, 1, Purpose::Call),
             ("HEAD", "/", false, 1, Purpose::Call),

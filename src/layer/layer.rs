@@ -57,8 +57,9 @@ use crate::verify::Tolerance;
 /// 6. `Content-Length` must not be over the [limit](Self::body_limit) \[413\]. A smaller one is not
 ///    believed: nothing is allocated by it.
 /// 7. The body is read under a size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
-///    [memory budget](Self::body_budget) that all unverified bodies share \[503\]. The HMAC runs
-///    along. Trailers are dropped: nobody signed them.
+///    [memory budget](Self::body_budget) that all unverified bodies share: when it is used up, the
+///    oldest that waits for its sender makes room \[503\]. The HMAC runs along. Trailers are dropped:
+///    nobody signed them.
 /// 8. The MAC is compared in constant time over the raw bytes: with the current key, then with the
 ///    fallback key.
 /// 9. If neither matches and the body is JSON of at most 64 KiB, the MAC is compared over its

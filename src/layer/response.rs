@@ -3,7 +3,7 @@
 use axum_core::body::Body;
 use axum_core::response::Response;
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, RETRY_AFTER, TRAILER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::headers::SIGNATURE;
@@ -46,7 +46,7 @@ fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     if !response.status().is_client_error() && !response.status().is_server_error() {
         *response.status_mut() = status(kind);
     }
-    for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE] {
+    for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE, TRAILER] {
         response.headers_mut().remove(header);
     }
     // An outer layer finds one outcome of this request: the rejection.

@@ -31,11 +31,11 @@ use crate::clock::Clock;
 /// 2. at the start the machine's clock is not behind Inngest's by more than the clock error, and
 /// 3. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
 ///
-/// In a rolling deploy two processes overlap, and each accepts what is signed meanwhile: use a store
-/// that they share, or a clock error as long as the overlap.
+/// In a rolling deploy two processes overlap, and each accepts what is signed meanwhile: use a
+/// store that they share, or a clock error as long as the overlap.
 ///
-/// With a clock further behind, nothing can tell a captured call from a new one. The store narrows the
-/// gap in two ways:
+/// With a clock further behind, nothing can tell a captured call from a new one. The store narrows
+/// the gap in two ways:
 ///
 /// - The time in a call that the layer has verified shows how late it really is. Once one has
 ///   reached the store that was signed after the start, and no longer ago than the clock error, the

@@ -31,11 +31,12 @@
 //!    (default: 60 s) must cover [how far clocks differ](#clocks).
 //! 3. A signature that was seen before is rejected, whatever its method and URL: 401,
 //!    [`Replayed`](crate::RejectionKind::Replayed).
-//! 4. What runs nothing is recorded and never rejected: `GET` and `HEAD` with an empty body and
-//!    without `X-Run-ID`, and trust probes. Two of these in one second rightly share a signature.
+//! 4. What runs nothing is recorded and never rejected: `GET` and `HEAD` with an empty body, without
+//!    `X-Run-ID` and without `fnId` or `stepId` in the query, and trust probes. Two of these in one second rightly share a signature.
 //!    The response to one that was seen before is never signed, except the probe's constant `{}`.
-//! 5. A response is recorded before it is signed: it is a valid signature of its bytes. Replays
-//!    add nothing to the store, so captured traffic cannot fill it either.
+//! 5. A response is recorded before it is signed: it is a valid signature of its bytes. A captured
+//!    request adds itself and one response at most; sent again as a probe, the probe's constant, once
+//!    for each second and key. So captured traffic cannot fill the store either.
 //! 6. Freshness is checked with the headers, again before recording, and once more after it.
 //!    Neither a slow body nor a slow store can outlive the window.
 //! 7. If the store is down or full, the request is rejected: 503,
@@ -65,15 +66,19 @@
 //! is promoted is ahead of the primary's.
 //!
 //! If clocks differ by more, a call can be accepted again, by an instance whose clock is further
-//! behind than the skew, in the last seconds of its window there.
+//! behind than the skew, in the last seconds of its window there. Shared stores keep each entry for
+//! as long as the longest tolerance (1 h) needs it, so that layers of different tolerances can share
+//! one, and a deployment can change the tolerance; all of them must have the same skew.
 //!
 //! # What it costs
 //!
-//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function that
-//! has no attempts left fails.
+//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function
+//! that has no attempts left fails.
 //!
 //! # What to know before turning it on
 //!
+//! - **Every layer with the same key** must share the store: what one of them has accepted or signed
+//!   is new to the others. Do not nest two layers on one store: the inner one rejects everything.
 //! - **A proxy that retries by itself** (after a broken connection, say) makes replays. Its second
 //!   request is rejected, though the first may never have got a response; Inngest's own retry then
 //!   passes. So does a **redirect through the layer**: what it let pass once it rejects at the
@@ -112,8 +117,10 @@ pub trait ReplayStore: Send + Sync + 'static {
     /// Records `sighting` if it is not recorded yet, in one atomic step: of two calls at once with
     /// the same MAC, one is [`Fresh`](Recorded::Fresh).
     ///
-    /// A sighting whose window has closed (`until` is before `now`) is never `Fresh`; see
-    /// [`Sighting::seconds_left`]. Anything but `Fresh` is always safe.
+    /// A sighting whose window has closed (`until` is before `now`) is never `Fresh`. A store that
+    /// forgets by a time of its own keeps an entry for [`Sighting::seconds_left`]. Anything but
+    /// `Fresh` is always safe. A store should respond within a time of its own: the layer waits for
+    /// it, with the body in memory.
     fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
@@ -136,6 +143,8 @@ pub struct Sighting {
     pub until: u64,
     /// The time now, by the layer's clock.
     pub now: u64,
+    /// The last second in which a layer of the longest tolerance could accept it.
+    keep_until: u64,
 }
 
 impl Sighting {
@@ -147,15 +156,21 @@ impl Sighting {
             signed_at,
             until,
             now,
+            keep_until: until,
         }
     }
 
-    /// Returns for how many seconds from `now` it must be remembered, or `None` if the window has
-    /// closed: then there is nothing to record, and it counts as [`Seen`](Recorded::Seen).
+    /// Returns for how many seconds from `now` a store that forgets by a time of its own must keep
+    /// it, or `None` if the window has closed: then there is nothing to record, and it counts as
+    /// [`Seen`](Recorded::Seen).
+    ///
+    /// That is for as long as a layer with the longest tolerance (1 h) could accept it: layers of
+    /// different tolerances may share a store, and a deployment may change the tolerance.
     #[must_use]
     pub fn seconds_left(&self) -> Option<u64> {
+        self.until.checked_sub(self.now)?;
         // The last second is still inside.
-        self.until.checked_sub(self.now).map(|left| left.saturating_add(1))
+        Some((self.keep_until - self.now).saturating_add(1))
     }
 
     /// Tolerance and skew of the layer.
@@ -219,11 +234,13 @@ impl Guard {
         tolerance: Tolerance,
         skew: u64,
     ) -> Result<Recorded, ReplayStoreError> {
-        let lives = tolerance.as_secs().saturating_add(skew);
         let signed_at = signature.signed_at();
-        let until = signed_at.saturating_add(lives);
+        let until = |tolerance: Tolerance| signed_at.saturating_add(tolerance.as_secs()).saturating_add(skew);
         self.store
-            .record(Sighting::new(*signature.mac(), signed_at, until, now))
+            .record(Sighting {
+                keep_until: until(Tolerance::MAX),
+                ..Sighting::new(*signature.mac(), signed_at, until(tolerance), now)
+            })
             .await
     }
 }

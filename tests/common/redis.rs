@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Whether to run a test that needs servers: where `REDIS_URL` is set. It says so when it is skipped.
+/// Returns whether to run a test that needs servers: if `REDIS_URL` is set. If not, it says so.
 pub(crate) fn wanted(test: &str) -> bool {
     let wanted = std::env::var_os("REDIS_URL").is_some();
     if !wanted {

@@ -313,8 +313,6 @@ struct Case {
     stage: Stage,
     /// Whether it holds the permit at that stage.
     permit: bool,
-    /// Whether it holds some of the budget.
-    budget: bool,
     /// How a genuine call is answered.
     genuine: u16,
 }
@@ -327,7 +325,6 @@ fn case(step: usize, what: &'static str, stage: Stage, sent: Sent) -> Case {
         sent,
         stage,
         permit: false,
-        budget: false,
         genuine: 200,
     }
 }
@@ -339,10 +336,6 @@ impl Case {
 
     fn holds_permit(self) -> Self {
         Self { permit: true, ..self }
-    }
-
-    fn holds_budget(self) -> Self {
-        Self { budget: true, ..self }
     }
 }
 
@@ -380,9 +373,9 @@ fn strangers() -> Vec<Case> {
         case(6, "a length over the limit", AllSent, too_long),
         case(7, "a head", Arriving, Sent::part(&[])),
         case(7, "a head, chunked", Arriving, Sent::part(&[]).chunked()),
-        case(7, "a byte", Arriving, Sent::part(&[1])).holds_budget(),
-        case(7, "half", Arriving, Sent::part(&[1500, 7, 700])).holds_budget(),
-        case(7, "chunks", Arriving, Sent::part(&[1500, 7, 700]).chunked()).holds_budget(),
+        case(7, "a byte", Arriving, Sent::part(&[1])),
+        case(7, "half", Arriving, Sent::part(&[1500, 7, 700])),
+        case(7, "chunks", Arriving, Sent::part(&[1500, 7, 700]).chunked()),
         case(7, "more than the budget", Arriving, over_budget),
         case(8, "a wrong signature", AllSent, Sent::whole("[]", "{}")),
         case(8, "a right signature", AllSent, Sent::whole("{}", "{}")),
@@ -450,9 +443,9 @@ async fn vanishes(case: Case, resets: bool) {
         assert_eq!(permits.available_permits() == 0, case.permit, "{name}");
     }
     if case.stage != AllSent && !case.permit {
-        // Others need not wait for it, unless it holds what they need.
+        // Others need not wait for it, whatever it holds.
         let status = server.status_of_a_call_of(BUDGET, &current()).await;
-        assert_eq!(status, if case.budget { 503 } else { case.genuine }, "{name}");
+        assert_eq!(status, case.genuine, "{name}");
     }
 
     if resets {

@@ -168,6 +168,8 @@ async fn five_thousand_who_dribble_while_keys_are_swapped() {
     const CONNECTION: usize = 32 * KIB;
     /// The smallest piece of memory that small frames are copied into.
     const PIECE: usize = KIB;
+    /// What the budget notes of a body that waits for its sender.
+    const NOTE: usize = 256;
     /// Together less than hyper reads into its first buffer, so that what is added is what the layer keeps.
     const DRIBBLES: [usize; 5] = [1, 7, 1000, 1460, 4000];
 
@@ -197,7 +199,7 @@ async fn five_thousand_who_dribble_while_keys_are_swapped() {
         server.until("dribbles", arrived).await;
         genuine_call(&server, "{\"while\":\"they wait\"}".into()).await;
         let added = memory.peak() - connected;
-        let allowed = many * (PIECE + 2 * sent) + FIXED;
+        let allowed = many * (NOTE + PIECE + 2 * sent) + FIXED;
         assert!(added <= allowed, "{added} bytes were added for {many} times {sent}");
     }
     let swaps = swaps.load(Ordering::SeqCst);
@@ -290,13 +292,13 @@ async fn two_hundred_streams_of_one_connection() {
         let answer = client.send_request(request.unwrap());
         answers.spawn(async { answer.await.unwrap() });
     }
-    // Each is held as a whole, or was refused.
+    // Each is held as a whole, or was rejected, and its sender has been given up.
     let settled = |now: &Count| {
-        let refused = now.dropped - before;
-        now.waiting + refused == STREAMS && now.in_hand == now.waiting * EACH
+        let rejected = now.dropped - before;
+        now.waiting + rejected == STREAMS && now.in_hand == now.waiting * EACH && now.in_hand <= BUDGET
     };
     let held = server.until("streams", settled).await.waiting;
-    assert!(held > 0 && held * EACH <= BUDGET, "{held} bodies are held");
+    assert!(held > 0, "no body is held");
     let allowed = BUDGET + WINDOW + STREAMS * STREAM + FIXED;
     assert!(
         memory.peak() <= allowed,
@@ -315,12 +317,14 @@ async fn two_hundred_streams_of_one_connection() {
         let answer = answer.unwrap();
         match answer.status() {
             StatusCode::UNAUTHORIZED => refused[0] += 1,
-            StatusCode::SERVICE_UNAVAILABLE if answer.headers()["retry-after"] == "1" => refused[1] += 1,
+            StatusCode::SERVICE_UNAVAILABLE if !answer.headers().contains_key("retry-after") => refused[1] += 1,
             status => panic!("{status}"),
         }
         drop(answer.into_body().collect().await);
     }
-    assert_eq!(refused, [held, STREAMS - held]);
+    // One of those held may have been rejected already, and waited to be given up.
+    assert!((1..=held).contains(&refused[0]), "{refused:?}, and {held} were held");
+    assert_eq!(refused[0] + refused[1], STREAMS);
     // A body that needs nearly all of the budget.
     genuine_call(&server, Bytes::from(vec![b'g'; BUDGET - 64 * KIB])).await;
 }

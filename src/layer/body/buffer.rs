@@ -22,6 +22,10 @@ const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 /// of it in memory, and a sender decides how little of that is payload: with padded chunk-size
 /// lines, 16 KiB of 400. Only the frame that completes a body is kept as it came: the body is
 /// verified at once then, or gone.
+///
+/// Copying adds 2 % to the HMAC of 200 KB and 4 % to that of 4 MB, measured, whatever the size of the
+/// pieces. One growing buffer costs the same and saves an extractor its own copy (8 %), but takes
+/// twice the memory of the body, and three times while it moves.
 #[derive(Default)]
 pub(in crate::layer) struct Buffer {
     /// Complete pieces, in order.

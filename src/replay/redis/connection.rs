@@ -164,8 +164,8 @@ impl Connector {
     }
 }
 
-/// Installs a provider of cryptography for TLS, unless the program has one. Without any, or with two
-/// to choose from, the client panics.
+/// Installs a provider of cryptography for TLS, unless the program has one. Without any, or with
+/// two to choose from, the client panics.
 #[cfg(feature = "redis-tls")]
 fn provide_cryptography() {
     use rustls::crypto::{CryptoProvider, ring};
@@ -293,7 +293,8 @@ fn unavailable(why: &str) -> ReplayStoreError {
 mod tests {
     use super::*;
 
-    /// Servers and runtimes that do each of these are in `tests/replay_redis.rs`, but for those that take long.
+    /// Servers and runtimes that do these things are in `tests/replay_redis.rs`. Here is what
+    /// takes long.
     #[test]
     fn an_attempt_is_replaced_when_its_task_stands_and_a_failure_after_a_pause() {
         let failed = || Some(Err(unavailable("test")));

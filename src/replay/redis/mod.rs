@@ -14,15 +14,15 @@ pub use url::RedisUrlError;
 
 /// A replay store in Redis, shared by all instances of a service: one `SET … NX EX` a call.
 ///
-/// For **one primary**. A Redis Cluster or Sentinel needs a [`ReplayStore`] over a client that knows
-/// them; see the [module](super#which-store).
+/// For **one primary**. A Redis Cluster or Sentinel needs a [`ReplayStore`] over a client that
+/// knows them; see the [module](super#which-store).
 ///
 /// # Connection
 ///
 /// The store connects when it is first asked, so Redis may be down when the service starts. A call
 /// waits for a connection and for a response, each for at most the [timeout](Self::timeout), and is
-/// then rejected (503), or accepted if [failing open](crate::InngestAuth::insecure_replay_fail_open)
-/// was chosen.
+/// then rejected (503), or accepted if
+/// [failing open](crate::InngestAuth::insecure_replay_fail_open) was chosen.
 ///
 /// The store leaves a connection that does not respond in time, and one to a server that cannot
 /// take writes (`READONLY`, `LOADING`, `MASTERDOWN`): after a failover the name in the URL leads to
@@ -36,8 +36,8 @@ pub use url::RedisUrlError;
 ///   tell. Without memory the server responds `OOM`, and calls are rejected.
 /// - Lose no key when it restarts or fails over: with `appendfsync everysec` and asynchronous
 ///   replication, each can lose those of about a second.
-/// - Allow the user to `SET` keys of the [namespace](Self::namespace), and better also `CONFIG GET`:
-///   `ACL SETUSER inngest on >PASSWORD ~inngest-auth:* +set +config|get`.
+/// - Allow the user to `SET` keys of the [namespace](Self::namespace), and if possible
+///   `CONFIG GET`: `ACL SETUSER inngest on >PASSWORD ~inngest-auth:* +set +config|get`.
 ///
 /// An entry lives for the seconds that are left by the layer's clock, counted by Redis from when it
 /// is written; the [skew](super#clocks) must cover what differs between clocks.
