@@ -32,6 +32,9 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::key::SigningKey;
+use crate::keyring::Keys;
+use crate::signature::SIGNATURE_HEADER;
+use crate::verifier::Verifier;
 
 /// Makes a key of any text: for the tests of verifiers only.
 ///
@@ -120,111 +123,199 @@ impl Clock for TestClock {
     }
 }
 
-#[cfg(feature = "layer")]
-pub use inngest::TestInngest;
+/// Stands for Inngest: signs requests at the time that its clock shows, which begins at 1700000000.
+///
+/// With a framework whose requests are not `http::Request`, sign with [`sign`](Self::sign) and check
+/// with [`verifier`](Self::verifier):
+///
+/// ```
+/// use inngest_auth::testing::TestInngest;
+///
+/// let inngest = TestInngest::default();
+/// let (name, value) = inngest.sign(b"{}");
+/// assert_eq!(name, "x-inngest-signature");
+///
+/// let verifier = inngest.verifier();
+/// assert!(verifier.verify([value.as_bytes()], b"{}").is_ok());
+/// assert!(verifier.verify([value.as_bytes()], b"[}").is_err());
+/// ```
+#[derive(Clone, Debug)]
+pub struct TestInngest {
+    current: SigningKey,
+    fallback: Option<SigningKey>,
+    clock: TestClock,
+}
+
+impl TestInngest {
+    /// Signs with `current`.
+    #[must_use]
+    pub fn new(current: SigningKey) -> Self {
+        Self {
+            current,
+            fallback: None,
+            clock: TestClock::at(1_700_000_000),
+        }
+    }
+
+    /// Sets a fallback key: verifiers and layers accept it, too.
+    #[must_use]
+    pub fn fallback(mut self, fallback: SigningKey) -> Self {
+        self.fallback = Some(fallback);
+        self
+    }
+
+    /// Returns the clock that requests are signed by, and checked by.
+    #[must_use]
+    pub fn clock(&self) -> &TestClock {
+        &self.clock
+    }
+
+    /// Returns a verifier with the same keys and the same clock.
+    pub fn verifier(&self) -> Verifier {
+        Verifier::new(self.keys()).clock(self.clock.clone())
+    }
+
+    /// Returns the header that signs a body: its name and its value.
+    #[must_use]
+    pub fn sign(&self, body: &[u8]) -> (&'static str, String) {
+        (SIGNATURE_HEADER, self.current.sign(body, self.now()).to_string())
+    }
+
+    /// Returns the header that signs a body with the fallback key; with the current key if there is
+    /// none.
+    #[must_use]
+    pub fn sign_with_fallback(&self, body: &[u8]) -> (&'static str, String) {
+        let key = self.fallback.as_ref().unwrap_or(&self.current);
+        (SIGNATURE_HEADER, key.sign(body, self.now()).to_string())
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::new(self.current.clone(), self.fallback.clone())
+    }
+
+    /// A stopped clock signs at the beginning of time: rejected, as it must be.
+    fn now(&self) -> u64 {
+        self.clock.now().unwrap_or_default()
+    }
+}
+
+/// With the key `signkey-test-12345678`, and no fallback key.
+impl Default for TestInngest {
+    fn default() -> Self {
+        Self::new("signkey-test-12345678".parse().expect("it is a key"))
+    }
+}
 
 #[cfg(feature = "layer")]
-mod inngest {
+mod requests {
     use axum_core::body::Body;
     use bytes::Bytes;
-    use http::Request;
+    use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+    use http::{HeaderValue, Method, Request};
+    use serde::Serialize;
 
-    use super::TestClock;
+    use super::TestInngest;
     use crate::canonical::canonicalize;
-    use crate::clock::Clock;
     use crate::key::SigningKey;
-    use crate::keyring::Keys;
     use crate::layer::InngestAuth;
     use crate::signature::SIGNATURE_HEADER;
     use crate::verify::Tolerance;
 
-    /// Stands for Inngest: signs whole requests, at the time that its clock shows.
-    ///
-    /// Each method makes a `POST` to `uri` with `body`, and panics where `uri` is no URI. The clock begins at
-    /// 1700000000.
-    #[derive(Clone, Debug)]
-    pub struct TestInngest {
-        current: SigningKey,
-        fallback: Option<SigningKey>,
-        clock: TestClock,
-    }
-
+    /// Whole requests, for Tower services. Each method panics if `uri` is no URI.
     impl TestInngest {
-        /// Signs with `current`.
-        #[must_use]
-        pub fn new(current: SigningKey) -> Self {
-            Self {
-                current,
-                fallback: None,
-                clock: TestClock::at(1_700_000_000),
-            }
-        }
-
-        /// Gives the layer a fallback key, for [`call_with_fallback`](Self::call_with_fallback).
-        #[must_use]
-        pub fn fallback(mut self, fallback: SigningKey) -> Self {
-            self.fallback = Some(fallback);
-            self
-        }
-
-        /// A layer that holds the same keys and the same clock.
+        /// Returns a layer that holds the same keys and the same clock.
         pub fn auth(&self) -> InngestAuth {
-            InngestAuth::new(Keys::new(self.current.clone(), self.fallback.clone())).clock(self.clock.clone())
+            InngestAuth::new(self.keys()).clock(self.clock.clone())
         }
 
-        /// The clock that requests are signed by, and that [`auth`](Self::auth) judges by.
-        #[must_use]
-        pub fn clock(&self) -> &TestClock {
-            &self.clock
-        }
-
-        /// A genuine call.
+        /// Makes a genuine call.
         #[must_use]
         pub fn call(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
-            request(uri, &self.current, &body.clone(), body, self.now())
+            self.post(uri, &self.current, &body.clone(), body)
         }
 
-        /// A genuine call signed with the fallback; with the current key where there is none.
+        /// Makes a genuine call whose body is JSON as Inngest writes it, in canonical form.
+        ///
+        /// # Panics
+        ///
+        /// Panics if `body` cannot be written as JSON.
+        #[must_use]
+        pub fn call_json(&self, uri: &str, body: &impl Serialize) -> Request<Body> {
+            self.call(uri, canonical_json(body))
+        }
+
+        /// Makes a genuine call signed with the fallback; with the current key if there is none.
         #[must_use]
         pub fn call_with_fallback(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
             let key = self.fallback.as_ref().unwrap_or(&self.current);
-            request(uri, key, &body.clone(), body, self.now())
+            self.post(uri, key, &body.clone(), body)
         }
 
-        /// A genuine call of which only the RFC 8785 form is signed: a space stands before the body. One that is
-        /// not JSON has no such form, and its signature is wrong.
+        /// Makes a genuine call of which only the RFC 8785 form is signed: a space stands before the
+        /// body. One that is not JSON has no such form, and its signature is wrong.
         #[must_use]
         pub fn call_in_canonical_form(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = [b" ", &*body.into()].concat();
             let signed = canonicalize(&body).unwrap_or_default();
-            request(uri, &self.current, &signed, body.into(), self.now())
+            self.post(uri, &self.current, &signed, body.into())
         }
 
-        /// A genuine call, one second older than the longest tolerance that can be set.
+        /// Makes the `PUT` by which Inngest asks the app at `app_url` to register itself. As the
+        /// server does, it sends `&`, `<` and `>` escaped, and signs the canonical form.
+        #[must_use]
+        pub fn sync(&self, uri: &str, app_url: &str) -> Request<Body> {
+            let signed = canonical_json(&serde_json::json!({ "url": app_url }));
+            let mut sent = String::from_utf8(signed.clone()).expect("JSON is text");
+            for (character, escaped) in [('&', "\\u0026"), ('<', "\\u003c"), ('>', "\\u003e")] {
+                sent = sent.replace(character, escaped);
+            }
+            with_method(Method::PUT, self.post(uri, &self.current, &signed, sent.into()))
+        }
+
+        /// Makes a sync whose response must contain the functions, and be signed.
+        #[must_use]
+        pub fn in_band_sync(&self, uri: &str, app_url: &str) -> Request<Body> {
+            let mut request = self.sync(uri, app_url);
+            let in_band = HeaderValue::from_static("in_band");
+            request
+                .headers_mut()
+                .insert(HeaderName::from_static("x-inngest-sync-kind"), in_band);
+            request
+        }
+
+        /// Makes the `GET` by which Inngest asks what the app is.
+        #[must_use]
+        pub fn introspect(&self, uri: &str) -> Request<Body> {
+            with_method(Method::GET, self.call(uri, Bytes::new()))
+        }
+
+        /// Makes a trust probe. The layer itself responds to it.
+        #[must_use]
+        pub fn probe(&self, uri: &str) -> Request<Body> {
+            let mark = if uri.contains('?') { '&' } else { '?' };
+            self.call(&format!("{uri}{mark}probe=trust"), Bytes::new())
+        }
+
+        /// Makes a genuine call, one second older than the longest tolerance that can be set.
         #[must_use]
         pub fn stale(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
             let longest = Tolerance::from_secs(u64::MAX).as_secs();
-            request(
-                uri,
-                &self.current,
-                &body.clone(),
-                body,
-                self.now().saturating_sub(longest + 1),
-            )
+            let at = self.now().saturating_sub(longest + 1);
+            request(uri, &self.current.sign(&body, at).to_string(), body)
         }
 
-        /// A call whose body was changed behind the signature: an `!` stands after it.
+        /// Makes a call whose body was changed after it was signed: an `!` stands after it.
         #[must_use]
         pub fn tampered(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
             let sent = [&*body, b"!"].concat();
-            request(uri, &self.current, &body, sent.into(), self.now())
+            self.post(uri, &self.current, &body, sent.into())
         }
 
-        /// A call that nobody signed.
+        /// Makes a call that nobody signed.
         #[must_use]
         pub fn unsigned(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let mut request = self.call(uri, body);
@@ -232,19 +323,121 @@ mod inngest {
             request
         }
 
-        /// A stopped clock signs at the beginning of time: refused, as it must be.
-        fn now(&self) -> u64 {
-            self.clock.now().unwrap_or_default()
+        /// Makes a genuine call whose signature header is there twice.
+        #[must_use]
+        pub fn doubled(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
+            let mut request = self.call(uri, body);
+            let signature = request.headers()[SIGNATURE_HEADER].clone();
+            request.headers_mut().append(SIGNATURE_HEADER, signature);
+            request
+        }
+
+        /// Makes a genuine call, and the same once again, as somebody sends it who captured it.
+        #[must_use]
+        pub fn replayed(&self, uri: &str, body: impl Into<Bytes>) -> [Request<Body>; 2] {
+            let body = body.into();
+            [self.call(uri, body.clone()), self.call(uri, body)]
+        }
+
+        fn post(&self, uri: &str, key: &SigningKey, signed: &[u8], sent: Bytes) -> Request<Body> {
+            request(uri, &key.sign(signed, self.now()).to_string(), sent)
         }
     }
 
-    fn request(uri: &str, key: &SigningKey, signed: &[u8], sent: Bytes, at: u64) -> Request<Body> {
-        let signature = key.sign(signed, at).to_string();
+    fn canonical_json(body: &impl Serialize) -> Vec<u8> {
+        serde_json_canonicalizer::to_vec(body).unwrap_or_else(|error| panic!("the body is no JSON: {error}"))
+    }
+
+    fn with_method(method: Method, mut request: Request<Body>) -> Request<Body> {
+        *request.method_mut() = method;
+        request
+    }
+
+    fn request(uri: &str, signature: &str, sent: Bytes) -> Request<Body> {
         let request = Request::post(uri)
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .header(http::header::CONTENT_LENGTH, sent.len())
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, sent.len())
             .header(SIGNATURE_HEADER, signature)
             .body(Body::from(sent));
         request.unwrap_or_else(|error| panic!("{uri:?} is no URI: {error}"))
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use axum::Router;
+        use axum::response::Response;
+        use axum::routing::any;
+        use http::StatusCode;
+        use tower::ServiceExt;
+
+        use super::*;
+        use crate::replay::MemoryReplayStore;
+
+        const URI: &str = "/api/inngest";
+
+        /// The method, what the handler got, and the response's status.
+        async fn outcome(auth: InngestAuth, request: Request<Body>) -> (u16, String) {
+            let echo = |method: Method, body: String| async move {
+                let kind = [("x-inngest-sync-kind", "in_band")];
+                (kind, format!("{method} {body}"))
+            };
+            let app = Router::new().route(URI, any(echo).layer(auth));
+            let response: Response = app.oneshot(request).await.unwrap();
+            let status = response.status();
+            let signed = response.headers().contains_key(SIGNATURE_HEADER);
+            let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+            let text = String::from_utf8(body.into()).unwrap();
+            (status.as_u16(), if signed { format!("signed {text}") } else { text })
+        }
+
+        #[tokio::test]
+        async fn each_request_is_what_its_name_says() {
+            let inngest = TestInngest::default().fallback("signkey-test-87654321".parse().unwrap());
+            let app_url = "https://app.example/?a=1&b=<2>";
+            let canonical = r#"{"url":"https://app.example/?a=1&b=<2>"}"#;
+            let unauthorized = r#"{"message":"Unauthorized"}"#;
+            for (request, status, handed_on) in [
+                (inngest.call(URI, "[1]"), 200, "POST [1]"),
+                (
+                    inngest.call_json(URI, &serde_json::json!({"b": 1.0, "a": "é"})),
+                    200,
+                    r#"POST {"a":"é","b":1}"#,
+                ),
+                (inngest.call_with_fallback(URI, "[1]"), 200, "POST [1]"),
+                (inngest.call_in_canonical_form(URI, "[1]"), 200, "POST [1]"),
+                (inngest.sync(URI, app_url), 200, &*format!("signed PUT {canonical}")),
+                (
+                    inngest.in_band_sync(URI, app_url),
+                    200,
+                    &*format!("signed PUT {canonical}"),
+                ),
+                (inngest.introspect(URI), 200, "GET "),
+                (inngest.probe(URI), 200, "signed {}"),
+                (inngest.probe("/api/inngest?a=1"), 200, "signed {}"),
+                (inngest.stale(URI, "[1]"), 401, unauthorized),
+                (inngest.tampered(URI, "[1]"), 401, unauthorized),
+                (inngest.unsigned(URI, "[1]"), 401, unauthorized),
+                (inngest.doubled(URI, "[1]"), 401, unauthorized),
+            ] {
+                let what = format!("{request:?}");
+                assert_eq!(
+                    outcome(inngest.auth(), request).await,
+                    (status, handed_on.into()),
+                    "{what}"
+                );
+            }
+        }
+
+        #[tokio::test]
+        async fn a_replayed_call_is_rejected_the_second_time() {
+            let inngest = TestInngest::default();
+            let store = MemoryReplayStore::new(10, inngest.clock()).insecure_accept_signed_before_start(true);
+            let auth = inngest.auth().replay_guard(store);
+            let app = Router::new().route(URI, any(|| async {}).layer(auth));
+            for (request, status) in inngest.replayed(URI, "{}").into_iter().zip([200, 401]) {
+                let response = app.clone().oneshot(request).await.unwrap();
+                assert_eq!(response.status(), StatusCode::from_u16(status).unwrap());
+            }
+        }
     }
 }

@@ -1,0 +1,17 @@
+//! `inngest-auth fingerprint`
+
+use inngest_auth::{Config, SigningKey};
+
+use crate::report::{Failure, Report};
+
+pub(crate) fn run() -> Result<Report, Failure> {
+    let config = Config::from_env()?;
+    let keys = config
+        .keys()
+        .ok_or("INNGEST_DEV is set, so no key is used; unset it")?
+        .snapshot();
+    let fingerprint = |key: &SigningKey| key.fingerprint().to_string();
+    Ok(Report::new(true)
+        .line("current", fingerprint(keys.current()))
+        .line("fallback", keys.fallback().map(fingerprint)))
+}

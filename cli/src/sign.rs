@@ -1,0 +1,79 @@
+//! `inngest-auth sign`
+
+use inngest_auth::{Clock, Config, SIGNATURE_HEADER, SystemClock};
+
+use crate::input;
+use crate::report::{Failure, Report};
+
+/// Bodies up to this many bytes are printed; shells and systems stop at some length.
+const PRINTABLE: usize = 64 * 1024;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where the command sends it.
+    #[arg(long, default_value = "http://127.0.0.1:3000/api/inngest?fnId=demo&stepId=step")]
+    url: String,
+    /// The method. It is not signed.
+    #[arg(long, default_value = "POST")]
+    method: String,
+    /// Sign with the fallback key, as Inngest does until a rotation is complete.
+    #[arg(long)]
+    fallback: bool,
+    /// The time to sign, in Unix seconds (default: now).
+    #[arg(long)]
+    at: Option<u64>,
+    /// The body, or @FILE (default: standard input).
+    body: Option<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<Report, Failure> {
+    let config = Config::from_env()?;
+    let keys = config
+        .keys()
+        .ok_or("INNGEST_DEV is set, so there is nothing to sign with; unset it")?
+        .snapshot();
+    let key = if args.fallback {
+        keys.fallback()
+            .ok_or("there is no fallback key; set INNGEST_SIGNING_KEY_FALLBACK")?
+    } else {
+        keys.current()
+    };
+    let body = input::bytes(args.body.as_deref())?;
+    let at = args
+        .at
+        .or_else(|| SystemClock.now())
+        .ok_or("the system's clock cannot tell the time")?;
+    let signature = key.sign(&body, at).to_string();
+    let data = match (&args.body, str::from_utf8(&body)) {
+        (Some(argument), _) => argument,
+        (None, Ok(text)) if fits_a_command_line(text) => text,
+        // The body came from standard input, and does not fit: curl gets it from there again.
+        (None, _) => "@-",
+    };
+    let method = if args.method == "POST" {
+        String::new()
+    } else {
+        format!(" -X {}", quoted(&args.method))
+    };
+    let command = format!(
+        "curl -i{method} {} -H {} -H 'Content-Type: application/json' --data-binary {}",
+        quoted(&args.url),
+        quoted(&format!("{SIGNATURE_HEADER}: {signature}")),
+        quoted(data),
+    );
+    Ok(Report::new(true)
+        .line("curl", command.clone())
+        .line("signature", signature)
+        .line("key", key.fingerprint().to_string())
+        .text(command))
+}
+
+/// `curl` reads a file where the text begins with `@`; a command line ends at a NUL.
+fn fits_a_command_line(text: &str) -> bool {
+    text.len() <= PRINTABLE && !text.starts_with('@') && !text.contains('\0')
+}
+
+/// Quotes a text as one word for a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}

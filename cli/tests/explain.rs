@@ -1,0 +1,194 @@
+//! The tool as people run it.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use inngest_auth::SigningKey;
+use inngest_auth::testing::odd_key;
+use serde_json::Value;
+
+const KEY: &str = "signkey-test-12345678";
+const AT: u64 = 1_700_000_000;
+
+fn run(args: &[&str], vars: &[(&str, &str)], input: &[u8]) -> Output {
+    let mut tool = Command::new(env!("CARGO_BIN_EXE_inngest-auth"))
+        .args(args)
+        .env_clear()
+        .envs(vars.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may end without having read.
+    let _ = tool.stdin.take().unwrap().write_all(input);
+    tool.wait_with_output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// A captured call.
+fn captured(signatures: &[String], body: &[u8]) -> Vec<u8> {
+    let signatures: String = signatures
+        .iter()
+        .map(|it| format!("X-Inngest-Signature: {it}\r\n"))
+        .collect();
+    let head = format!(
+        "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{signatures}\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+#[test]
+fn a_captured_request_is_explained() {
+    let key: SigningKey = KEY.parse().unwrap();
+    let signed = |key: &SigningKey, body: &[u8], at| vec![key.sign(body, at).to_string()];
+    let genuine = signed(&key, b"{}", AT);
+    for (what, request, code, expected) in [
+        (
+            "genuine",
+            captured(&genuine, b"{}"),
+            0,
+            &[("verdict", "verified"), ("key", "current")][..],
+        ),
+        (
+            "stale, and genuine otherwise",
+            captured(&signed(&key, b"{}", AT - 301), b"{}"),
+            1,
+            &[("kind", "stale"), ("signature", "genuine"), ("key", "current")],
+        ),
+        ("unsigned", captured(&[], b"{}"), 1, &[("kind", "missing")]),
+        (
+            "doubled",
+            captured(&[genuine.clone(), genuine.clone()].concat(), b"{}"),
+            1,
+            &[("kind", "doubled")],
+        ),
+        (
+            "malformed",
+            captured(&["t=1&s=2".into()], b"{}"),
+            1,
+            &[("kind", "malformed")],
+        ),
+        (
+            "another key",
+            captured(&signed(&"signkey-test-00".parse().unwrap(), b"{}", AT), b"{}"),
+            1,
+            &[
+                ("kind", "wrong_signature"),
+                ("signature", "wrong"),
+                ("keys tried", "b2ed992186a5"),
+            ],
+        ),
+        (
+            "the prefix left on",
+            captured(&signed(&odd_key("signkey-x-signkey-test-12345678"), b"{}", AT), b"{}"),
+            1,
+            &[("kind", "wrong_signature"), ("cause", "prefix_left_on")],
+        ),
+        (
+            "a newline more",
+            captured(&signed(&key, b"text", AT), b"text\n"),
+            1,
+            &[("kind", "wrong_signature"), ("cause", "body_newline")],
+        ),
+        (
+            "compressed",
+            captured(&genuine, b"\x1f\x8b\x08"),
+            1,
+            &[("kind", "wrong_signature"), ("cause", "compressed")],
+        ),
+    ] {
+        let output = run(
+            &["explain", "--json", "--at", &AT.to_string()],
+            &[("INNGEST_SIGNING_KEY", KEY)],
+            &request,
+        );
+        let said = json(&output);
+        assert_eq!(output.status.code(), Some(code), "{what}: {said}");
+        for (name, value) in expected {
+            assert_eq!(said[name], *value, "{what}: {said}");
+        }
+    }
+}
+
+#[test]
+fn what_sign_prints_is_genuine() {
+    let vars = [
+        ("INNGEST_SIGNING_KEY", KEY),
+        ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-87654321"),
+    ];
+    for (args, key) in [
+        (&["sign", "--json", "[1]"][..], "current"),
+        (&["sign", "--json", "--fallback"], "fallback"),
+    ] {
+        let output = run(args, &vars, b"[1]");
+        let signature = json(&output)["signature"].as_str().unwrap().to_owned();
+        let output = run(&["explain", "--json", "--signature", &signature], &vars, b"[1]");
+        assert_eq!(
+            (output.status.code(), &json(&output)["key"]),
+            (Some(0), &Value::from(key))
+        );
+    }
+    let output = run(&["sign", "it's"], &vars, b"");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with("curl -i 'http://127.0.0.1:3000/"), "{printed}");
+    assert!(
+        printed.ends_with(r"--data-binary 'it'\''s'") || printed.trim_end().ends_with(r"'it'\''s'"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn the_exit_code_tells_no_from_a_question_that_was_not_understood() {
+    let key = [("INNGEST_SIGNING_KEY", KEY)];
+    for (args, vars, input, code) in [
+        (&["check"][..], &key[..], &b""[..], 0),
+        (&["check"], &[], b"", 1),
+        (&["check"], &[("INNGEST_SIGNING_KEY", "oops")], b"", 1),
+        (&["check"], &[("INNGEST_DEV", "1")], b"", 0),
+        (&["fingerprint"], &key, b"", 0),
+        (&["fingerprint"], &[], b"", 2),
+        (&["fingerprint"], &[("INNGEST_DEV", "1")], b"", 2),
+        (&["sign", "--fallback", "{}"], &key, b"", 2),
+        (&["explain", "/nowhere"], &key, b"", 2),
+        (&["explain"], &key, b"no request", 2),
+        (
+            &["explain"],
+            &key,
+            b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            2,
+        ),
+        (&["explain"], &key, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n{}", 2),
+        (&["nonsense"], &key, b"", 2),
+    ] {
+        let output = run(args, vars, input);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn no_command_prints_a_key() {
+    let vars = [
+        ("INNGEST_SIGNING_KEY", "signkey-test-1234567812345678"),
+        ("INNGEST_SIGNING_KEY_FALLBACK", "bad key"),
+    ];
+    for good in [&vars[..1], &vars] {
+        for args in [
+            &["check"][..],
+            &["fingerprint"],
+            &["sign", "{}"],
+            &["explain", "--signature", "t=1&s=1"],
+        ] {
+            let output = run(args, good, b"{}");
+            let text = format!("{output:?}");
+            assert!(
+                !text.contains("1234567812345678") && !text.contains("bad key"),
+                "{text}"
+            );
+        }
+    }
+}
