@@ -264,6 +264,10 @@ mod requests {
 
         /// Makes the `PUT` by which Inngest asks the app at `app_url` to register itself. As the
         /// server does, it sends `&`, `<` and `>` escaped, and signs the canonical form.
+        ///
+        /// # Panics
+        ///
+        /// If `uri` is not a URI, like every method here.
         #[must_use]
         pub fn sync(&self, uri: &str, app_url: &str) -> Request<Body> {
             let signed = canonical_json(&serde_json::json!({ "url": app_url }));
