@@ -320,8 +320,9 @@ impl World {
         let store = SimulatedStore {
             laws,
             loses: promise == Promise::KeysLost,
-            // Kept for as long as the longest tolerance, entries outlive clocks that are this far apart.
-            forgets_early: promise == Promise::ClocksApart,
+            // Kept for as long as the longest tolerance, entries outlive clocks that are this far
+            // apart. Of layers with one tolerance no store needs to keep them longer than `until`.
+            forgets_early: promise == Promise::ClocksApart || random.once_in(2),
             inside: Arc::new(Mutex::new(Inside {
                 random: Random::new(random.next()),
                 entries: BTreeMap::new(),

@@ -170,7 +170,7 @@ impl Sighting {
     pub fn seconds_left(&self) -> Option<u64> {
         self.until.checked_sub(self.now)?;
         // The last second is still inside.
-        Some((self.keep_until - self.now).saturating_add(1))
+        Some((self.keep_until.max(self.until) - self.now).saturating_add(1))
     }
 
     /// Tolerance and skew of the layer.
