@@ -27,6 +27,10 @@ type Api = InngestApiAuthService<Client<HttpConnector, Full<Bytes>>>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     if std::env::var_os("INNGEST_SIGNING_KEY").is_some() {
         ask_your_server().await
     } else {

@@ -20,6 +20,10 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     let key: SigningKey = "signkey-demo-0123456789abcdef".parse()?;
     // In memory one store serves both. In Redis each instance makes its own handle.
     // These calls are sent in the first second of the process. In a service of your own, leave out

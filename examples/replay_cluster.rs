@@ -87,6 +87,10 @@ impl ReplayStore for ClusterStore {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .init();
     let nodes = std::env::var("REDIS_CLUSTER").map_err(|_| "set REDIS_CLUSTER to the URLs of its nodes")?;
     let nodes: Vec<_> = nodes.split(',').collect();
     run(&nodes).await

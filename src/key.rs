@@ -21,9 +21,9 @@ const _: () = {
 /// self-hosted server.
 ///
 /// The HMAC key is the **characters** that follow the prefix, not the bytes that they spell in hex
-/// (`docs/SDK_SPEC.md` §4.1.1). They must be hex digits of even number: no genuine sender holds
-/// another key. The text itself is not kept. What is kept lives in one allocation, which clones
-/// share and the last one wipes. (A running HMAC is on the stack for as long as it runs, and parts
+/// (`docs/SDK_SPEC.md` §4.1.1, in the repository `inngest/inngest`). They must be hex digits of even
+/// number: no genuine sender holds another key. The text itself is not kept. What is kept lives in
+/// one allocation, which clones share and the last one wipes. (A running HMAC is on the stack for as long as it runs, and parts
 /// of its state until the stack is used again.)
 ///
 /// ```

@@ -84,27 +84,26 @@
 //!
 //! # Recommended stack
 //!
-//! Put outside the layer what every request needs: tracing, a timeout. Put inside it what costs:
-//! admission control, extractors. Then strangers cannot use up what is meant for Inngest. Add the
-//! layer to the route and not to the router, so that unknown paths stay 404.
+//! Put outside the layer what every request needs, such as tracing. Put inside it what costs: admission
+//! control, extractors. Then strangers cannot use up what is meant for Inngest. Add the layer to the
+//! route and not to the router, so that unknown paths stay 404.
+//!
+//! Put no timeout around it: a step may run for two hours, and Inngest waits that long. A timeout cuts
+//! longer steps off (408), and they run again. The layer has a [deadline](InngestAuth::body_deadline)
+//! for the body.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
-//! # use std::time::Duration;
 //! # use axum::{BoxError, Router, body::Body, error_handling::HandleErrorLayer};
 //! # use axum::{http::{Request, StatusCode}, routing::{any, get}};
 //! # use inngest_auth::{Clock, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock};
 //! # use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
-//! # use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
+//! # use tower_http::trace::TraceLayer;
 //! # async fn inngest_handler(body: String) -> String { body }
 //! fn app(auth: InngestAuth) -> Router {
 //!     let busy = |_: BoxError| async { StatusCode::SERVICE_UNAVAILABLE };
 //!     let stack = ServiceBuilder::new()
 //!         .layer(TraceLayer::new_for_http())
-//!         .layer(TimeoutLayer::with_status_code(
-//!             StatusCode::REQUEST_TIMEOUT,
-//!             Duration::from_secs(30),
-//!         ))
 //!         .layer(auth)
 //!         // From here on every request is verified. Beyond 64 at once: 503, and Inngest retries.
 //!         .layer(HandleErrorLayer::new(busy))

@@ -160,6 +160,12 @@ fn what_inngest_says_can_be_looked_up_as_it_says_it() {
         "You are using a branch environment",
         "Not in Cloud mode",
         "Your server returned HTTP 401 before the SDK responded",
+        "Unauthorized response from URL.",
+        "Error: unauthorized",
+        "Not Synced",
+        "The Inngest Server can't find your application.",
+        "App ID required",
+        "HTTP 408",
     ] {
         assert!(page.contains(message), "{message}");
     }

@@ -1,0 +1,54 @@
+//! What the guide says of what may be around the layer, as Axum does it.
+#![cfg(feature = "layer")]
+
+mod common;
+
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{MethodRouter, any, get, post};
+use common::{ask, inngest};
+
+async fn length(body: Bytes) -> String {
+    body.len().to_string()
+}
+
+fn app(route: MethodRouter<(), Infallible>) -> Router {
+    Router::new().route("/api/inngest", route)
+}
+
+/// The page on placement warns of the first three.
+#[tokio::test]
+async fn what_is_added_behind_the_layer_is_not_guarded_and_what_is_added_before_it_is() {
+    let it = inngest();
+    for (route, status) in [
+        (get(length).layer(it.auth()).post(length), 200),
+        (get(length).layer(it.auth()).fallback(length), 200),
+        (get(length).layer(it.auth()).merge(post(length)), 200),
+        (get(length).post(length).layer(it.auth()), 401),
+        (get(length).fallback(length).layer(it.auth()), 401),
+        (get(length).merge(post(length)).layer(it.auth()), 401),
+        (any(length).layer(it.auth()), 401),
+    ] {
+        let response = ask(&app(route), it.unsigned("/api/inngest", "{}")).await;
+        assert_eq!(response.status, status);
+    }
+}
+
+/// Axum's own limit is 2 MB, and calls are up to 4 MiB.
+#[tokio::test]
+async fn the_layer_lifts_axums_body_limit_and_one_inside_it_still_counts() {
+    let it = inngest();
+    let call = "x".repeat(3_000_000);
+    let limit = || DefaultBodyLimit::max(1000);
+    for (route, status) in [
+        (any(length).layer(it.auth()), 200),
+        (any(length).layer((limit(), it.auth())), 200),
+        (any(length).layer((it.auth(), limit())), 413),
+    ] {
+        let response = ask(&app(route), it.call("/api/inngest", call.clone())).await;
+        assert_eq!(response.status, status);
+    }
+}
