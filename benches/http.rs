@@ -5,7 +5,10 @@
 //! eight of them costs more. Requests a second and latencies hang on the machine and its load: they are shown, not
 //! judged. Servers take turns in short slices and the cheapest slice of each counts, so that a busy machine changes
 //! little; the bare server takes part twice, to show how little. Exit status 1 if the row is over.
-#![allow(clippy::cast_precision_loss, reason = "nanoseconds and counts, for people")]
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "nanoseconds and counts, for people"
+)]
 
 use std::hint::black_box;
 use std::net::{SocketAddr, TcpListener};
@@ -37,7 +40,9 @@ const CONNECTIONS: usize = 8;
 const HMACS: usize = 8;
 
 fn runtime() -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     runtime.expect("a runtime")
 }
 
@@ -115,7 +120,9 @@ impl Run {
     async fn connect(name: &'static str, signed: bool, server: SocketAddr) -> Self {
         let mut clients = Vec::new();
         for _ in 0..CONNECTIONS {
-            let socket = tokio::net::TcpStream::connect(server).await.expect("a server");
+            let socket = tokio::net::TcpStream::connect(server)
+                .await
+                .expect("a server");
             socket.set_nodelay(true).expect("a socket");
             let (client, connection) = handshake(TokioIo::new(socket)).await.expect("a connection");
             tokio::spawn(connection);
@@ -154,11 +161,15 @@ impl Run {
     fn print(&mut self, call: &str) {
         self.latencies.sort_unstable();
         self.rates.sort_unstable_by(f64::total_cmp);
-        let latency = |percent: usize| self.latencies[self.latencies.len() * percent / 100].as_micros();
+        let latency =
+            |percent: usize| self.latencies[self.latencies.len() * percent / 100].as_micros();
         let (p50, p99) = (latency(50), latency(99));
         let rate = self.rates[self.rates.len() / 2];
         let cpu = self.cpu / 1000.0;
-        println!("{call:<6} {:<14} {rate:>12.0} {p50:>8} {p99:>8} {cpu:>8.1}", self.name);
+        println!(
+            "{call:<6} {:<14} {rate:>12.0} {p50:>8} {p99:>8} {cpu:>8.1}",
+            self.name
+        );
     }
 }
 
@@ -171,7 +182,10 @@ async fn drive(
     let mut latencies = Vec::with_capacity(calls);
     for _ in 0..calls {
         let began = Instant::now();
-        let response = client.send_request(request.clone()).await.expect("an answer");
+        let response = client
+            .send_request(request.clone())
+            .await
+            .expect("an answer");
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers().contains_key(SIGNATURE_HEADER), signed);
         response.into_body().collect().await.expect("a body");
@@ -187,13 +201,19 @@ fn call() -> (Request<()>, Bytes) {
         .find(|line| line.contains("\"calls_old-9\""));
     let call: serde_json::Value = serde_json::from_str(line.expect("the request")).expect("JSON");
     let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-    let mut request = Request::post(text(&call["target"])).body(()).expect("a request");
+    let mut request = Request::post(text(&call["target"]))
+        .body(())
+        .expect("a request");
     let headers = request.headers_mut();
     for header in call["headers"].as_array().expect("headers") {
         let name: HeaderName = text(&header[0]).parse().expect("a name");
         headers.insert(name, text(&header[1]).parse().expect("a value"));
     }
-    for changes in [CONNECTION, CONTENT_LENGTH, HeaderName::from_static(SIGNATURE_HEADER)] {
+    for changes in [
+        CONNECTION,
+        CONTENT_LENGTH,
+        HeaderName::from_static(SIGNATURE_HEADER),
+    ] {
         headers.remove(changes);
     }
     headers.insert(HOST, HeaderValue::from_static("localhost"));
@@ -243,7 +263,8 @@ async fn bench() -> ExitCode {
 
     println!("call   server           requests/s   p50 us   p99 us   CPU us");
     let (seconds, calls) = (Duration::from_secs(40), 4);
-    let [bare, again, _, signed, hmacs] = measure("1k", seconds, calls, &request(&small), &server, servers).await;
+    let [bare, again, _, signed, hmacs] =
+        measure("1k", seconds, calls, &request(&small), &server, servers).await;
     let (seconds, calls) = (Duration::from_secs(10), 1);
     measure("200k", seconds, calls, &request(&large), &server, servers).await;
 
@@ -255,7 +276,11 @@ async fn bench() -> ExitCode {
     println!("\nbare HMAC of {} bytes: {hmac:.0} ns", small.len());
     println!(
         "SHA-256 in hardware: {}",
-        if judged { "yes" } else { "no: nothing is judged" }
+        if judged {
+            "yes"
+        } else {
+            "no: nothing is judged"
+        }
     );
     println!("\n{:<22} {:>8} {:>8}", "row", "ratio", "limit");
     println!(

@@ -7,7 +7,10 @@
     unsafe_code,
     reason = "an allocator that counts; the crate itself forbids unsafe code"
 )]
-#![allow(clippy::cast_precision_loss, reason = "nanoseconds and bytes, for people")]
+#![allow(
+    clippy::cast_precision_loss,
+    reason = "nanoseconds and bytes, for people"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::convert::Infallible;
@@ -199,7 +202,10 @@ impl http_body::Body for Cut {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let size = self.size.min(self.rest.len());
         let frame = self.rest.split_to(size);
         if self.timed && self.rest.is_empty() && !frame.is_empty() {
@@ -257,12 +263,15 @@ fn call_1k() -> Bytes {
     let line = include_str!("../tests/vectors/server_requests.jsonl")
         .lines()
         .find(|line| line.contains("\"calls_old-9\""));
-    let request: serde_json::Value = serde_json::from_str(line.expect("the request")).expect("JSON");
+    let request: serde_json::Value =
+        serde_json::from_str(line.expect("the request")).expect("JSON");
     Bytes::from(request["body"].as_str().expect("a body").to_owned())
 }
 
 fn filled(len: usize) -> Bytes {
-    (0..len).map(|at| b"{\"key\": 0123456789}"[at % 19]).collect()
+    (0..len)
+        .map(|at| b"{\"key\": 0123456789}"[at % 19])
+        .collect()
 }
 
 fn bare_hmac(ready: &Hmac<Sha256>, body: &[u8]) {
@@ -342,10 +351,17 @@ fn main() -> ExitCode {
     println!("bare HMAC of {} bytes: {hmac_1k:.0} ns", body.len());
     println!(
         "SHA-256 in hardware: {}",
-        if judged { "yes" } else { "no: nothing is judged" }
+        if judged {
+            "yes"
+        } else {
+            "no: nothing is judged"
+        }
     );
     println!("\n{:<22} {:>8} {:>8}", "row", "ratio", "limit");
-    let mut report = Report { judged, over: false };
+    let mut report = Report {
+        judged,
+        over: false,
+    };
     times(&mut report, &body);
     refusals(&mut report, &body);
     allocations(&mut report, &body);
@@ -369,7 +385,10 @@ fn times(report: &mut Report, body: &Bytes) {
                 || (),
                 |()| {
                     let signature: Signature = black_box(&*header).parse().expect("grammatical");
-                    black_box(verify(body, &signature, &keys, NOW, Tolerance::default()).expect("genuine"));
+                    black_box(
+                        verify(body, &signature, &keys, NOW, Tolerance::default())
+                            .expect("genuine"),
+                    );
                 },
             ),
         ],
@@ -390,9 +409,17 @@ fn times(report: &mut Report, body: &Bytes) {
         let header = key(text).sign(&large, NOW).to_string();
         let large = large.clone();
         let mut guarded = auth().layer(Bare(Bytes::new()));
-        move || drop(black_box(run(guarded.call(request(&header, in_frames(&large, FRAME))))))
+        move || {
+            drop(black_box(run(
+                guarded.call(request(&header, in_frames(&large, FRAME)))
+            )));
+        }
     });
-    let [with_current, with_fallback] = fastest(A_ROW, 1, [way(|| (), |()| current()), way(|| (), |()| fallback())]);
+    let [with_current, with_fallback] = fastest(
+        A_ROW,
+        1,
+        [way(|| (), |()| current()), way(|| (), |()| fallback())],
+    );
     report.row("fallback_4m", with_fallback / with_current, 2.05);
 
     // The last frame is as large as the others.
@@ -460,13 +487,22 @@ fn hostile() -> Vec<Bytes> {
         // Twenty-one digits.
         "1e20",
     ];
-    let list = |item: &str| format!("[{}]", vec![item; (64 * 1024 - 1) / (item.len() + 1)].join(","));
+    let list = |item: &str| {
+        format!(
+            "[{}]",
+            vec![item; (64 * 1024 - 1) / (item.len() + 1)].join(",")
+        )
+    };
     let deep = 120;
     let mut inmost = list("0");
     // Twelve bytes a level.
     inmost.truncate(inmost.len() - deep * 12 - 2);
     let inmost = inmost.trim_end_matches(',');
-    let nested = format!("{}{inmost}]{}", r#"{"b":"#.repeat(deep), r#","a":0}"#.repeat(deep));
+    let nested = format!(
+        "{}{inmost}]{}",
+        r#"{"b":"#.repeat(deep),
+        r#","a":0}"#.repeat(deep)
+    );
     // One object, its members in the wrong order.
     let members: Vec<_> = (0..6000)
         .rev()
@@ -562,7 +598,8 @@ fn by_size() {
     for exponent in 6..=22 {
         let body = filled(1 << exponent);
         let header = key(CURRENT).sign(&body, NOW).to_string();
-        let [hmac, bare, guarded] = layered(&body, FRAME, &header, if exponent < 14 { 16 } else { 1 });
+        let [hmac, bare, guarded] =
+            layered(&body, FRAME, &header, if exponent < 14 { 16 } else { 1 });
         println!("{},{hmac:.0},{:.0}", body.len(), guarded - bare);
     }
 }

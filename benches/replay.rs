@@ -36,13 +36,21 @@ fn main() {
             report("Redis on loopback", threads, 2_000, &key, &|round| {
                 let store = inngest_auth::replay::RedisReplayStore::new(&url).expect("a URL");
                 let run = std::process::id();
-                auth().replay_guard(store.namespace(&format!("inngest-auth-bench-{run}-{threads}-{round}")))
+                auth().replay_guard(
+                    store.namespace(&format!("inngest-auth-bench-{run}-{threads}-{round}")),
+                )
             });
         }
     }
 }
 
-fn report(name: &str, threads: usize, calls: usize, key: &SigningKey, auth: &dyn Fn(usize) -> InngestAuth) {
+fn report(
+    name: &str,
+    threads: usize,
+    calls: usize,
+    key: &SigningKey,
+    auth: &dyn Fn(usize) -> InngestAuth,
+) {
     let mut best = f64::INFINITY;
     for round in 0..ROUNDS {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,7 +60,9 @@ fn report(name: &str, threads: usize, calls: usize, key: &SigningKey, auth: &dyn
         let runtime = runtime.expect("a runtime");
         let auth = Arc::new(auth(round));
         // Signed beforehand: each call once.
-        let batches: Vec<Vec<_>> = (0..threads).map(|thread| batch(key, thread, calls)).collect();
+        let batches: Vec<Vec<_>> = (0..threads)
+            .map(|thread| batch(key, thread, calls))
+            .collect();
         let began = Instant::now();
         runtime.block_on(async {
             let tasks: Vec<_> = batches

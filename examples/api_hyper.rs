@@ -19,7 +19,9 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{ApiAuthError, Config, InngestApiAuth, InngestApiAuthService, KeyRing, KeyRole, Keys, SigningKey};
+use inngest_auth::{
+    ApiAuthError, Config, InngestApiAuth, InngestApiAuthService, KeyRing, KeyRole, Keys, SigningKey,
+};
 use tokio::net::TcpListener;
 use tower::{Layer, ServiceExt};
 
@@ -73,7 +75,10 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
 /// The error and what caused it.
 fn told(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 /// Walks through a rotation, and fails if a call does not end as it says.
@@ -100,7 +105,9 @@ async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
     server
         .expect(&api, "the next call", &["old key: 401", "new key: 200"])
         .await?;
-    server.expect(&api, "the one after it", &["new key: 200"]).await?;
+    server
+        .expect(&api, "the one after it", &["new key: 200"])
+        .await?;
 
     println!("\nThe app drops the fallback:");
     ring.retire_fallback();
@@ -143,7 +150,10 @@ impl StandIn {
             } else {
                 StatusCode::UNAUTHORIZED
             };
-            requests.lock().unwrap().push(format!("{key}: {}", status.as_u16()));
+            requests
+                .lock()
+                .unwrap()
+                .push(format!("{key}: {}", status.as_u16()));
             status
         });
         tokio::spawn(async { axum::serve(listener, app).await });

@@ -13,8 +13,11 @@ use tokio::{net::TcpListener, sync::Semaphore};
 /// Everything that the layer cannot bound, because it comes before a request's body.
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let app: Router = Router::new().route("/api/inngest", any(handler).layer(InngestAuth::from_env()));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+    let app: Router =
+        Router::new().route("/api/inngest", any(handler).layer(InngestAuth::from_env()));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()

@@ -42,15 +42,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let now = SystemClock.now().ok_or("no time")?;
     let mut ran = 0;
     for (what, body, order) in [
-        ("a call, captured and sent again", r#"{"call":1}"#, [0, 0, 1, 1]),
+        (
+            "a call, captured and sent again",
+            r#"{"call":1}"#,
+            [0, 0, 1, 1],
+        ),
         ("another, seen by B first", r#"{"call":2}"#, [1, 0, 0, 1]),
     ] {
         println!("{what}:");
         for at in order {
             let (name, address) = instances[at];
-            let request = Request::post(format!("http://{address}/api/inngest?fnId=pay&stepId=step"))
-                .header(SIGNATURE_HEADER, key.sign(body.as_bytes(), now).to_string())
-                .body(body.into())?;
+            let request =
+                Request::post(format!("http://{address}/api/inngest?fnId=pay&stepId=step"))
+                    .header(SIGNATURE_HEADER, key.sign(body.as_bytes(), now).to_string())
+                    .body(body.into())?;
             let status = client.request(request).await?.status();
             println!("  instance {name}: {status}");
             ran += u32::from(status.is_success());
@@ -65,7 +70,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 #[cfg(feature = "redis")]
-fn guarded(auth: InngestAuth, shared: &Arc<MemoryReplayStore>) -> Result<InngestAuth, Box<dyn Error>> {
+fn guarded(
+    auth: InngestAuth,
+    shared: &Arc<MemoryReplayStore>,
+) -> Result<InngestAuth, Box<dyn Error>> {
     Ok(match std::env::var("REDIS_URL") {
         Ok(url) => auth.replay_guard(inngest_auth::replay::RedisReplayStore::new(&url)?),
         Err(_) => auth.replay_guard(Arc::clone(shared)),
@@ -74,6 +82,9 @@ fn guarded(auth: InngestAuth, shared: &Arc<MemoryReplayStore>) -> Result<Inngest
 
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "as with Redis")]
-fn guarded(auth: InngestAuth, shared: &Arc<MemoryReplayStore>) -> Result<InngestAuth, Box<dyn Error>> {
+fn guarded(
+    auth: InngestAuth,
+    shared: &Arc<MemoryReplayStore>,
+) -> Result<InngestAuth, Box<dyn Error>> {
     Ok(auth.replay_guard(Arc::clone(shared)))
 }

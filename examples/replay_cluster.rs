@@ -35,8 +35,13 @@ pub(crate) struct ClusterStore {
 
 impl ClusterStore {
     /// Connects, and checks that no primary removes keys before their time.
-    pub(crate) async fn connect(nodes: &[&str], namespace: &'static str) -> Result<Self, Box<dyn Error>> {
-        let client = ClusterClient::builder(nodes.iter().copied()).retries(2).build()?;
+    pub(crate) async fn connect(
+        nodes: &[&str],
+        namespace: &'static str,
+    ) -> Result<Self, Box<dyn Error>> {
+        let client = ClusterClient::builder(nodes.iter().copied())
+            .retries(2)
+            .build()?;
         let mut connection = client.get_async_connection().await?;
         let mut read = redis::cmd("CONFIG");
         read.arg("GET").arg("maxmemory-policy");
@@ -45,10 +50,15 @@ impl ClusterStore {
         let policies: HashMap<String, HashMap<String, String>> = redis::from_redis_value(policies)?;
         for (node, policy) in policies {
             if policy.get("maxmemory-policy").map(String::as_str) != Some("noeviction") {
-                return Err(format!("{node} may remove keys: set maxmemory-policy to noeviction").into());
+                return Err(
+                    format!("{node} may remove keys: set maxmemory-policy to noeviction").into(),
+                );
             }
         }
-        Ok(Self { connection, namespace })
+        Ok(Self {
+            connection,
+            namespace,
+        })
     }
 }
 
@@ -68,7 +78,9 @@ impl ReplayStore for ClusterStore {
         let mut connection = self.connection.clone();
         // The client follows `MOVED` by itself. Where it sends a command twice, because a response
         // got lost, the second one finds the key: the call is rejected, which is safe.
-        match tokio::time::timeout(PATIENCE, set.query_async::<Option<String>>(&mut connection)).await {
+        match tokio::time::timeout(PATIENCE, set.query_async::<Option<String>>(&mut connection))
+            .await
+        {
             Ok(Ok(Some(_))) => Ok(Recorded::Fresh),
             Ok(Ok(None)) => Ok(Recorded::Seen),
             Ok(Err(error)) => Err(match error.code() {
@@ -91,7 +103,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_writer(std::io::stderr)
         .with_max_level(tracing::Level::WARN)
         .init();
-    let nodes = std::env::var("REDIS_CLUSTER").map_err(|_| "set REDIS_CLUSTER to the URLs of its nodes")?;
+    let nodes =
+        std::env::var("REDIS_CLUSTER").map_err(|_| "set REDIS_CLUSTER to the URLs of its nodes")?;
     let nodes: Vec<_> = nodes.split(',').collect();
     run(&nodes).await
 }

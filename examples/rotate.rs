@@ -20,7 +20,9 @@ use axum::http::Request;
 use axum::routing::any;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use inngest_auth::{Clock, Config, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock, Verified};
+use inngest_auth::{
+    Clock, Config, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock, Verified,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -43,7 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(server.await?)
 }
 
-async fn serve(auth: InngestAuth) -> std::io::Result<(String, impl Future<Output = std::io::Result<()>>)> {
+async fn serve(
+    auth: InngestAuth,
+) -> std::io::Result<(String, impl Future<Output = std::io::Result<()>>)> {
     let which_key = async |verified: Verified| verified.key().as_str();
     let app = Router::new().route("/api/inngest", any(which_key).layer(auth));
     let address = std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:0".into());
@@ -85,7 +89,10 @@ async fn tour() -> Result<(), Box<dyn Error>> {
     files.publish(OLD, "")?;
     let config = Config::from_vars([
         ("INNGEST_SIGNING_KEY_FILE", files.0.join("current")),
-        ("INNGEST_SIGNING_KEY_FALLBACK_FILE", files.0.join("fallback")),
+        (
+            "INNGEST_SIGNING_KEY_FALLBACK_FILE",
+            files.0.join("fallback"),
+        ),
     ])?;
     tokio::spawn(config.watch(Duration::from_millis(20)));
     let (url, server) = serve(InngestAuth::from_config(&config)).await?;
@@ -130,9 +137,21 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
     let (report, mut calls) = watch::channel(Calls::default());
     tokio::spawn(client(url, Arc::clone(&signs_with), report));
     let steps = [
-        ("Inngest signs with the old key, the service has it", None, OLD),
-        ("published: the new key, the old one as fallback", Some((NEW, OLD)), OLD),
-        ("rotated in the dashboard: Inngest signs with the new key", None, NEW),
+        (
+            "Inngest signs with the old key, the service has it",
+            None,
+            OLD,
+        ),
+        (
+            "published: the new key, the old one as fallback",
+            Some((NEW, OLD)),
+            OLD,
+        ),
+        (
+            "rotated in the dashboard: Inngest signs with the new key",
+            None,
+            NEW,
+        ),
         ("somebody spoils a file", Some(("signkey-demo-", OLD)), NEW),
         ("the old key is retired", Some((NEW, "")), NEW),
     ];
@@ -143,9 +162,13 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
         }
         *signs_with.lock().map_err(|error| error.to_string())? = key.parse()?;
         let before = *calls.borrow_and_update();
-        let mut now = *calls.wait_for(|calls| calls.sum() >= before.sum() + 100).await?;
+        let mut now = *calls
+            .wait_for(|calls| calls.sum() >= before.sum() + 100)
+            .await?;
         // A good file is published by the second poll that sees it.
-        if let Some((Ok(current), fallback)) = published.map(|(current, fallback)| (current.parse(), fallback)) {
+        if let Some((Ok(current), fallback)) =
+            published.map(|(current, fallback)| (current.parse(), fallback))
+        {
             let expected = (current, fallback.parse().ok()).into();
             while *ring.snapshot() != expected {
                 calls.changed().await?;
@@ -185,7 +208,9 @@ async fn client(url: String, signs_with: Arc<Mutex<SigningKey>>, report: watch::
             (Ok(key), Some(now)) => key.sign(b"{}", now).to_string(),
             _ => return,
         };
-        let request = Request::post(&url).header(SIGNATURE_HEADER, header).body("{}".into());
+        let request = Request::post(&url)
+            .header(SIGNATURE_HEADER, header)
+            .body("{}".into());
         let Ok(request) = request else { return };
         let answer = match client.request(request).await {
             Ok(response) if response.status().is_success() => {

@@ -16,7 +16,8 @@ use std::process::ExitCode;
 
 use inngest_auth::{Clock, Config, SIGNATURE_HEADER, SystemClock};
 
-const USAGE: &str = "usage: sign [--url URL] [--fallback] [BODY | @FILE]    (neither: standard input)";
+const USAGE: &str =
+    "usage: sign [--url URL] [--fallback] [BODY | @FILE]    (neither: standard input)";
 /// Bodies up to this many bytes are printed; shells and systems stop at some length.
 const PRINTABLE: usize = 64 * 1024;
 
@@ -47,7 +48,9 @@ fn command(args: impl Iterator<Item = String>) -> Result<String, Box<dyn Error>>
         keys.current()
     };
     let (body, sent_from) = args.body()?;
-    let now = SystemClock.now().ok_or("The system's clock cannot tell the time")?;
+    let now = SystemClock
+        .now()
+        .ok_or("The system's clock cannot tell the time")?;
     Ok(format!(
         "curl -i {} -H {} -H 'Content-Type: application/json' --data-binary {}",
         quoted(&args.url),
@@ -89,7 +92,9 @@ impl Args {
             return Ok(match str::from_utf8(&body) {
                 Ok(text) if fits_a_command_line(text) => (body.clone(), text.to_owned()),
                 _ => {
-                    eprintln!("This body fits no command line: give `curl` the same standard input again.");
+                    eprintln!(
+                        "This body fits no command line: give `curl` the same standard input again."
+                    );
                     (body, "@-".into())
                 }
             });

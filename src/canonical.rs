@@ -63,12 +63,18 @@ impl<'de> Visitor<'de> for Canonical<'_> {
         self.scalar(value)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "RFC 8785 §3.2.2.3: every number is a double")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "RFC 8785 §3.2.2.3: every number is a double"
+    )]
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
         self.scalar(value as f64)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "RFC 8785 §3.2.2.3: every number is a double")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "RFC 8785 §3.2.2.3: every number is a double"
+    )]
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
         self.scalar(value as f64)
     }
@@ -143,7 +149,10 @@ fn rearrange(as_sent: &[u8], mut members: Vec<Member>, out: &mut Vec<u8>) {
     // Stable: of equal keys the last one sent is the last one here.
     members.sort_by(|a, b| a.order().cmp(b.order()));
     for (index, member) in members.iter().enumerate() {
-        if members.get(index + 1).is_some_and(|next| next.key == member.key) {
+        if members
+            .get(index + 1)
+            .is_some_and(|next| next.key == member.key)
+        {
             continue;
         }
         out.extend_from_slice(&as_sent[member.at.clone()]);
@@ -167,12 +176,19 @@ mod tests {
         let mut seen = 0;
         for case in vectors["jcs"].as_array().unwrap() {
             let input = case["input"].as_str().unwrap();
-            assert_eq!(canonical(input).as_deref(), case["canonical"].as_str(), "{input}");
+            assert_eq!(
+                canonical(input).as_deref(),
+                case["canonical"].as_str(),
+                "{input}"
+            );
             seen += 1;
         }
         for case in vectors["request_signature"].as_array().unwrap() {
             if let Some(expected) = case["canonical"].as_str() {
-                assert_eq!(canonical(case["body"].as_str().unwrap()).as_deref(), Some(expected));
+                assert_eq!(
+                    canonical(case["body"].as_str().unwrap()).as_deref(),
+                    Some(expected)
+                );
                 seen += 1;
             }
         }
@@ -205,7 +221,10 @@ mod tests {
         for (input, expected) in [
             (" [ ] ", "[]"),
             (" { } ", "{}"),
-            (r#"[ [ ] , { "a" : [ 1 , null ] } ]"#, r#"[[],{"a":[1,null]}]"#),
+            (
+                r#"[ [ ] , { "a" : [ 1 , null ] } ]"#,
+                r#"[[],{"a":[1,null]}]"#,
+            ),
         ] {
             assert_eq!(canonical(input).as_deref(), Some(expected), "{input}");
         }
@@ -287,7 +306,11 @@ mod tests {
             let number = f64::from_bits(bits);
             // To the last digit, and as short as it can be.
             for input in [format!("{number:.1074}"), format!("{number:e}")] {
-                assert_eq!(canonical(&input).as_deref(), Some(expected), "{bits:016x}: {input}");
+                assert_eq!(
+                    canonical(&input).as_deref(),
+                    Some(expected),
+                    "{bits:016x}: {input}"
+                );
             }
         }
         // 7fffffffffffffff and 7ff0000000000000: the table has no text for them.

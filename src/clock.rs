@@ -46,7 +46,12 @@ mod tests {
 
     #[test]
     fn the_systems_clock_counts_seconds_since_1970() {
-        let since_1970 = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let since_1970 = || {
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap()
+                .as_secs()
+        };
         let before = since_1970();
         let now = SystemClock.now().unwrap();
         assert!((before..=since_1970()).contains(&now), "{now}");

@@ -156,12 +156,19 @@ pub(crate) fn prefix_len(text: &str) -> usize {
 fn misread(prefix: &str, remainder: &[u8], decoded: &[u8]) -> [(Misreading, Mac); 6] {
     let mac = |parts: [&[u8]; 2]| Mac::new(&Zeroizing::new(parts.concat()));
     // Of a bare key the prefix that a sender may hold is not known: the commonest.
-    let prefix = if prefix.is_empty() { "signkey-prod-" } else { prefix };
+    let prefix = if prefix.is_empty() {
+        "signkey-prod-"
+    } else {
+        prefix
+    };
     let lower = Zeroizing::new(remainder.to_ascii_lowercase());
     let upper = Zeroizing::new(remainder.to_ascii_uppercase());
     let other_case = if **lower == *remainder { upper } else { lower };
     [
-        (Misreading::PrefixLeftOn, mac([prefix.as_bytes(), remainder])),
+        (
+            Misreading::PrefixLeftOn,
+            mac([prefix.as_bytes(), remainder]),
+        ),
         (Misreading::HexDecoded, Mac::new(decoded)),
         (Misreading::OtherCase, Mac::new(&other_case)),
         (Misreading::WhiteSpace, mac([remainder, b"\n"])),
@@ -192,7 +199,8 @@ fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
 /// Equal if they sign alike and have the same prefix. Compares in constant time.
 impl PartialEq for SigningKey {
     fn eq(&self, other: &Self) -> bool {
-        let signs_alike = wiping_the_stack(|| bool::from(self.mac().finish().ct_eq(&other.mac().finish())));
+        let signs_alike =
+            wiping_the_stack(|| bool::from(self.mac().finish().ct_eq(&other.mac().finish())));
         self.0.prefix == other.0.prefix && signs_alike
     }
 }
@@ -203,7 +211,11 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let prefix = &*self.0.prefix;
         let dots = if prefix.is_empty() { "" } else { "…, " };
-        write!(f, "SigningKey({prefix}{dots}fingerprint {})", self.fingerprint())
+        write!(
+            f,
+            "SigningKey({prefix}{dots}fingerprint {})",
+            self.fingerprint()
+        )
     }
 }
 

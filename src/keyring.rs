@@ -447,7 +447,11 @@ mod tests {
         };
         let ring = KeyRing::from(Keys::new(key("bb"), Some(key("aa"))));
         let began_before = ring.generation();
-        for (role, now) in [(KeyRole::Current, 7), (KeyRole::Fallback, 9), (KeyRole::Fallback, 8)] {
+        for (role, now) in [
+            (KeyRole::Current, 7),
+            (KeyRole::Fallback, 9),
+            (KeyRole::Fallback, 8),
+        ] {
             began_before.count(role, now);
         }
         assert_eq!(usage(&ring), (1, 2, Some(9)));
@@ -464,8 +468,14 @@ mod tests {
 
     #[test]
     fn roles_have_names_for_labels() {
-        for (role, name) in [(KeyRole::Current, "current"), (KeyRole::Fallback, "fallback")] {
-            assert_eq!((role.as_str(), &*format!("{role:>9}")), (name, &*format!("{name:>9}")));
+        for (role, name) in [
+            (KeyRole::Current, "current"),
+            (KeyRole::Fallback, "fallback"),
+        ] {
+            assert_eq!(
+                (role.as_str(), &*format!("{role:>9}")),
+                (name, &*format!("{name:>9}"))
+            );
         }
     }
 }

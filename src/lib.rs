@@ -182,7 +182,9 @@ pub use diagnose::{Cause, diagnose};
 pub use key::{Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
-pub use layer::{Caller, CallerRejection, InngestAuth, InngestAuthService, ResponseFuture, SignResponses, Status};
+pub use layer::{
+    Caller, CallerRejection, InngestAuth, InngestAuthService, ResponseFuture, SignResponses, Status,
+};
 pub use rejection::{Rejection, RejectionKind};
 pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
 pub use verifier::{BodyVerifier, ResponseSigner, Verifier};

@@ -125,7 +125,8 @@ impl Rejection {
 
     #[cfg(feature = "layer")]
     pub(crate) fn with_content_encoding(mut self, value: Option<&[u8]>) -> Self {
-        let cut = |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into();
+        let cut =
+            |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into();
         self.content_encoding = value.map(cut);
         self
     }
@@ -148,10 +149,16 @@ impl From<VerifyError> for Rejection {
     fn from(error: VerifyError) -> Self {
         let (kind, age) = match error {
             VerifyError::Stale { age } => (RejectionKind::Stale, age.try_into().ok()),
-            VerifyError::Future { ahead } => (RejectionKind::Future, ahead.try_into().ok().map(i64::wrapping_neg)),
+            VerifyError::Future { ahead } => (
+                RejectionKind::Future,
+                ahead.try_into().ok().map(i64::wrapping_neg),
+            ),
             VerifyError::Mismatch => (RejectionKind::WrongSignature, None),
         };
-        Self { age, ..Self::new(kind) }
+        Self {
+            age,
+            ..Self::new(kind)
+        }
     }
 }
 
@@ -283,15 +290,21 @@ impl RejectionKind {
             Self::Doubled => "more than one X-Inngest-Signature header",
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
-            Self::Future => "the signature is further in the future than the tolerance: compare the clocks",
+            Self::Future => {
+                "the signature is further in the future than the tolerance: compare the clocks"
+            }
             Self::WrongSignature => "no key matches the signature",
             Self::Replayed => "this signature was accepted before",
-            Self::BeforeStart => "signed before this process started: another process may have accepted it",
+            Self::BeforeStart => {
+                "signed before this process started: another process may have accepted it"
+            }
             Self::BodyTooLarge => "the body is over the limit",
             Self::BodyTooSlow => "the body did not end before its deadline",
             Self::BodyBroken => "the body ended in an error",
             Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => "the verified bodies that wait for their handlers have used up their backlog",
+            Self::BacklogFull => {
+                "the verified bodies that wait for their handlers have used up their backlog"
+            }
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

@@ -114,7 +114,11 @@ impl Signature {
         header
     }
 
-    pub(crate) fn sign<'a>(key: &SigningKey, body: impl IntoIterator<Item = &'a [u8]>, unix_seconds: u64) -> Self {
+    pub(crate) fn sign<'a>(
+        key: &SigningKey,
+        body: impl IntoIterator<Item = &'a [u8]>,
+        unix_seconds: u64,
+    ) -> Self {
         let signed_at = unix_seconds.clamp(MIN_TIME, MAX_TIME);
         let mut mac = key.mac();
         for piece in body {
@@ -149,9 +153,9 @@ fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)>
 
 fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
     match digits {
-        [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => {
-            Ok(digits.iter().fold(0, |time, digit| time * 10 + u64::from(digit - b'0')))
-        }
+        [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => Ok(digits
+            .iter()
+            .fold(0, |time, digit| time * 10 + u64::from(digit - b'0'))),
         _ => Err(SignatureError::BadTime),
     }
 }
@@ -159,7 +163,9 @@ fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
 /// By hand, for a twentieth of the whole check. Without a table, which would have to be fetched first on a busy server,
 /// and without a branch that depends on a digit.
 fn parse_mac(digits: &[u8; 64]) -> Result<[u8; 32], SignatureError> {
-    let all_hex = digits.iter().fold(true, |all, digit| all & digit.is_ascii_hexdigit());
+    let all_hex = digits
+        .iter()
+        .fold(true, |all, digit| all & digit.is_ascii_hexdigit());
     // The low half of `0` to `9` is the digit; that of `A` and `a`, which begin at 64, is 1.
     let value = |digit: u8| (digit & 0xf) + 9 * (digit >> 6);
     let mut mac = [0; 32];
@@ -175,7 +181,10 @@ fn skip_unknown(params: &[u8]) -> Result<Option<&[u8]>, SignatureError> {
         Some(end) => (&params[..end], Some(&params[end + 1..])),
         None => (params, None),
     };
-    let named = param.iter().position(|&byte| byte == b'=').is_some_and(|at| at > 0);
+    let named = param
+        .iter()
+        .position(|&byte| byte == b'=')
+        .is_some_and(|at| at > 0);
     if named && param.iter().all(u8::is_ascii_graphic) {
         Ok(rest)
     } else {

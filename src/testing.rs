@@ -178,7 +178,10 @@ impl TestInngest {
     /// Returns the header that signs a body: its name and its value.
     #[must_use]
     pub fn sign(&self, body: &[u8]) -> (&'static str, String) {
-        (SIGNATURE_HEADER, self.current.sign(body, self.now()).to_string())
+        (
+            SIGNATURE_HEADER,
+            self.current.sign(body, self.now()).to_string(),
+        )
     }
 
     /// Returns the header that signs a body with the fallback key; with the current key if there is
@@ -275,7 +278,10 @@ mod requests {
             for (character, escaped) in [('&', "\\u0026"), ('<', "\\u003c"), ('>', "\\u003e")] {
                 sent = sent.replace(character, escaped);
             }
-            with_method(Method::PUT, self.post(uri, &self.current, &signed, sent.into()))
+            with_method(
+                Method::PUT,
+                self.post(uri, &self.current, &signed, sent.into()),
+            )
         }
 
         /// Makes a sync whose response must contain the functions, and be signed.
@@ -349,7 +355,8 @@ mod requests {
     }
 
     fn canonical_json(body: &impl Serialize) -> Vec<u8> {
-        serde_json_canonicalizer::to_vec(body).unwrap_or_else(|error| panic!("the body is no JSON: {error}"))
+        serde_json_canonicalizer::to_vec(body)
+            .unwrap_or_else(|error| panic!("the body is no JSON: {error}"))
     }
 
     fn with_method(method: Method, mut request: Request<Body>) -> Request<Body> {
@@ -389,9 +396,18 @@ mod requests {
             let response: Response = app.oneshot(request).await.unwrap();
             let status = response.status();
             let signed = response.headers().contains_key(SIGNATURE_HEADER);
-            let body = axum::body::to_bytes(response.into_body(), 1000).await.unwrap();
+            let body = axum::body::to_bytes(response.into_body(), 1000)
+                .await
+                .unwrap();
             let text = String::from_utf8(body.into()).unwrap();
-            (status.as_u16(), if signed { format!("signed {text}") } else { text })
+            (
+                status.as_u16(),
+                if signed {
+                    format!("signed {text}")
+                } else {
+                    text
+                },
+            )
         }
 
         #[tokio::test]
@@ -409,7 +425,11 @@ mod requests {
                 ),
                 (inngest.call_with_fallback(URI, "[1]"), 200, "POST [1]"),
                 (inngest.call_in_canonical_form(URI, "[1]"), 200, "POST [1]"),
-                (inngest.sync(URI, app_url), 200, &*format!("signed PUT {canonical}")),
+                (
+                    inngest.sync(URI, app_url),
+                    200,
+                    &*format!("signed PUT {canonical}"),
+                ),
                 (
                     inngest.in_band_sync(URI, app_url),
                     200,
@@ -435,7 +455,8 @@ mod requests {
         #[tokio::test]
         async fn a_replayed_call_is_rejected_the_second_time() {
             let inngest = TestInngest::default();
-            let store = MemoryReplayStore::new(10, inngest.clock()).insecure_accept_signed_before_start(true);
+            let store = MemoryReplayStore::new(10, inngest.clock())
+                .insecure_accept_signed_before_start(true);
             let auth = inngest.auth().replay_guard(store);
             let app = Router::new().route(URI, any(|| async {}).layer(auth));
             for (request, status) in inngest.replayed(URI, "{}").into_iter().zip([200, 401]) {

@@ -92,7 +92,10 @@ impl Verifier {
         let mut check = self.check_header(signatures)?;
         check.update(body)?;
         let proof = check.finish([body])?;
-        let (authentic, signer) = (Authentic::new(proof.verified, body, proof.canonical), proof.signer);
+        let (authentic, signer) = (
+            Authentic::new(proof.verified, body, proof.canonical),
+            proof.signer,
+        );
         self.check_fresh(&proof.signature)?;
         Ok((authentic, signer))
     }
@@ -221,7 +224,10 @@ impl BodyVerifier<'_> {
         let proof = self.check.finish([&*self.body])?;
         self.verifier.check_fresh(&proof.signature)?;
         let bytes = proof.canonical.unwrap_or(self.body);
-        Ok((Authentic::new(proof.verified, &[], Some(bytes)), proof.signer))
+        Ok((
+            Authentic::new(proof.verified, &[], Some(bytes)),
+            proof.signer,
+        ))
     }
 }
 
@@ -246,7 +252,10 @@ impl Check {
     }
 
     pub(crate) fn update(&mut self, piece: &[u8]) -> Result<(), RejectionKind> {
-        self.left = self.left.checked_sub(piece.len()).ok_or(RejectionKind::BodyTooLarge)?;
+        self.left = self
+            .left
+            .checked_sub(piece.len())
+            .ok_or(RejectionKind::BodyTooLarge)?;
         self.running.update(piece);
         Ok(())
     }
@@ -261,8 +270,13 @@ impl Check {
         clippy::result_large_err,
         reason = "a box would be one more allocation that strangers cause"
     )]
-    pub(crate) fn finish<'body>(self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Result<Proof, Mismatch> {
-        let Self { keys, signature, .. } = self;
+    pub(crate) fn finish<'body>(
+        self,
+        body: impl IntoIterator<Item = &'body [u8]> + Clone,
+    ) -> Result<Proof, Mismatch> {
+        let Self {
+            keys, signature, ..
+        } = self;
         let age = self.checked_at.cast_signed() - signature.signed_at().cast_signed();
         match verify::compare(self.running, &signature, keys.keys(), body) {
             Ok((verified, canonical)) => {
@@ -296,7 +310,10 @@ impl fmt::Debug for Check {
 }
 
 /// What is known of a request that no key has signed.
-#[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer diagnoses it"))]
+#[cfg_attr(
+    not(feature = "layer"),
+    allow(dead_code, reason = "the layer diagnoses it")
+)]
 pub(crate) struct Mismatch {
     pub(crate) rejection: Rejection,
     pub(crate) signature: Signature,
@@ -313,7 +330,10 @@ impl From<Mismatch> for Rejection {
 pub(crate) struct Proof {
     pub(crate) signature: Signature,
     /// In seconds, when the header was checked; negative if it lies in the future.
-    #[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer warns of it"))]
+    #[cfg_attr(
+        not(feature = "layer"),
+        allow(dead_code, reason = "the layer warns of it")
+    )]
     pub(crate) age: i64,
     pub(crate) verified: Verified,
     /// The canonical form of the body, if only that was signed.
@@ -334,10 +354,19 @@ pub struct ResponseSigner {
 impl ResponseSigner {
     /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
     /// signed: its signature would be one of every empty request.
-    #[expect(clippy::needless_pass_by_value, reason = "an iterator is given by value")]
-    pub(crate) fn sign<'body>(&self, body: impl IntoIterator<Item = &'body [u8]> + Clone) -> Option<Signature> {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "an iterator is given by value"
+    )]
+    pub(crate) fn sign<'body>(
+        &self,
+        body: impl IntoIterator<Item = &'body [u8]> + Clone,
+    ) -> Option<Signature> {
         let pieces = || body.clone().into_iter();
-        let newline = pieces().filter(|piece| !piece.is_empty()).last()?.ends_with(b"\n");
+        let newline = pieces()
+            .filter(|piece| !piece.is_empty())
+            .last()?
+            .ends_with(b"\n");
         let mut left = pieces().map(<[u8]>::len).sum::<usize>() - usize::from(newline);
         if left == 0 {
             return None;

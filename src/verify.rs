@@ -226,7 +226,11 @@ pub fn verify<'body>(
 }
 
 /// Whether the signature lies inside the window, both ends included.
-pub(crate) fn check_fresh(signature: &Signature, now: u64, tolerance: Tolerance) -> Result<(), VerifyError> {
+pub(crate) fn check_fresh(
+    signature: &Signature,
+    now: u64,
+    tolerance: Tolerance,
+) -> Result<(), VerifyError> {
     let age = now.saturating_sub(signature.signed_at());
     let ahead = signature.signed_at().saturating_sub(now);
     if age > tolerance.0 {
@@ -271,7 +275,11 @@ where
     Ok((verified(key, Form::Canonical), Some(canonical)))
 }
 
-fn signed_by<'a>(key: Option<&SigningKey>, signature: &Signature, body: impl IntoIterator<Item = &'a [u8]>) -> bool {
+fn signed_by<'a>(
+    key: Option<&SigningKey>,
+    signature: &Signature,
+    body: impl IntoIterator<Item = &'a [u8]>,
+) -> bool {
     key.is_some_and(|key| *signature == Signature::sign(key, body, signature.signed_at()))
 }
 
@@ -296,7 +304,10 @@ mod tests {
         // Two pieces, each far over one byte, together as long as is allowed.
         let text = format!(" \"{}\"", "x".repeat(canonical::MAX_LEN - 3));
         let (first, second) = text.as_bytes().split_at(text.len() / 2);
-        assert_eq!(canonical_form([first, second]).unwrap(), &text.as_bytes()[1..]);
+        assert_eq!(
+            canonical_form([first, second]).unwrap(),
+            &text.as_bytes()[1..]
+        );
         assert_eq!(canonical_form([first, second, b" "]), None);
         assert_eq!(
             canonical_form([&text.as_bytes()[1..]]),

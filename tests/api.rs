@@ -23,7 +23,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use inngest_auth::api::SingleAttempt;
 use inngest_auth::{
-    ApiAuthError, ApiBaseError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth, KeyRing, KeyRole, Keys,
+    ApiAuthError, ApiBaseError, Config, InngestApiAuth, InngestApiAuthService, InngestAuth,
+    KeyRing, KeyRole, Keys,
 };
 use serde_json::Value;
 use tokio::sync::{Barrier, Notify, Semaphore, mpsc};
@@ -60,7 +61,8 @@ impl Server {
             gate: Arc::default(),
         };
         let handler = server.clone();
-        let app = Router::new().fallback(move |headers| async move { handler.respond(headers).await });
+        let app =
+            Router::new().fallback(move |headers| async move { handler.respond(headers).await });
         server.address = common::serve(app).await;
         server
     }
@@ -82,7 +84,9 @@ impl Server {
             gate.wait().await;
         }
         let known = self.known.lock().unwrap();
-        let status = token.and_then(|token| known.get(&token).copied()).unwrap_or(401);
+        let status = token
+            .and_then(|token| known.get(&token).copied())
+            .unwrap_or(401);
         (StatusCode::from_u16(status).unwrap(), "{}")
     }
 
@@ -120,7 +124,8 @@ impl Server {
 
     /// The same, their tokens.
     fn tokens(&self) -> Vec<Option<String>> {
-        let token = |headers: HeaderMap| Some(headers.get("authorization")?.to_str().unwrap().into());
+        let token =
+            |headers: HeaderMap| Some(headers.get("authorization")?.to_str().unwrap().into());
         self.take().into_iter().map(token).collect()
     }
 
@@ -131,7 +136,11 @@ impl Server {
             let token = Some(bearer(key));
             tokens.iter().filter(|sent| **sent == token).count()
         });
-        assert_eq!(counts.iter().sum::<usize>(), tokens.len(), "requests with other tokens");
+        assert_eq!(
+            counts.iter().sum::<usize>(),
+            tokens.len(),
+            "requests with other tokens"
+        );
         counts
     }
 }
@@ -155,7 +164,10 @@ fn layered(auth: &InngestApiAuth) -> InngestApiAuthService<HttpClient> {
     auth.layer(client())
 }
 
-async fn call(api: &InngestApiAuthService<HttpClient>, server: &Server) -> Result<Response<Incoming>, Failure> {
+async fn call(
+    api: &InngestApiAuthService<HttpClient>,
+    server: &Server,
+) -> Result<Response<Incoming>, Failure> {
     api.clone().oneshot(server.request()).await
 }
 
@@ -191,7 +203,11 @@ async fn the_fallback_is_tried_once_and_only_on_401_and_403() {
                     (current, KeyRole::Current, tokens(&[CURRENT]))
                 };
                 assert_eq!(response.status().as_u16(), status, "{current} {fallback}");
-                assert_eq!(response.extensions().get(), Some(&role), "{current} {fallback}");
+                assert_eq!(
+                    response.extensions().get(),
+                    Some(&role),
+                    "{current} {fallback}"
+                );
                 assert_eq!(server.tokens(), sent, "{current} {fallback}");
             }
         }
@@ -440,7 +456,10 @@ async fn at_once(
     for call in calls {
         successes += usize::from(call.await.unwrap() == 200);
     }
-    assert_eq!((successes, server.counts([CURRENT, FALLBACK])), (accepted, counts));
+    assert_eq!(
+        (successes, server.counts([CURRENT, FALLBACK])),
+        (accepted, counts)
+    );
 }
 
 #[tokio::test]
@@ -495,7 +514,10 @@ async fn an_error_of_the_client_is_passed_on_and_teaches_nothing() {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
         let client = service_fn(move |request: Request<&'static str>| {
-            let token = request.headers()["authorization"].to_str().unwrap().to_owned();
+            let token = request.headers()["authorization"]
+                .to_str()
+                .unwrap()
+                .to_owned();
             let breaks = token == bearer(breaks_at);
             log.lock().unwrap().push(Some(token));
             async move {
@@ -512,13 +534,19 @@ async fn an_error_of_the_client_is_passed_on_and_teaches_nothing() {
             .unwrap()
             .layer(client);
         for _ in 0..2 {
-            let request = Request::post("https://api.inngest.com/v1/signals").body("{}").unwrap();
+            let request = Request::post("https://api.inngest.com/v1/signals")
+                .body("{}")
+                .unwrap();
             let outcome = api.clone().oneshot(request).await;
             let Err(ApiAuthError::Client(error)) = outcome else {
                 panic!("{outcome:?}")
             };
             assert_eq!(error.to_string(), "broken");
-            assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), tokens(sent), "{breaks_at}");
+            assert_eq!(
+                std::mem::take(&mut *seen.lock().unwrap()),
+                tokens(sent),
+                "{breaks_at}"
+            );
         }
     }
 }
@@ -527,13 +555,19 @@ async fn an_error_of_the_client_is_passed_on_and_teaches_nothing() {
 async fn a_rotation_is_followed_at_the_next_call() {
     let server = Server::knowing(&[CURRENT, FALLBACK]).await;
     let config = server.config(&[("INNGEST_SIGNING_KEY", CURRENT)]);
-    let (inbound, outbound) = (InngestAuth::from_config(&config), InngestApiAuth::from_config(&config));
+    let (inbound, outbound) = (
+        InngestAuth::from_config(&config),
+        InngestApiAuth::from_config(&config),
+    );
     let api = layered(&outbound);
     call(&api, &server).await.unwrap();
     inbound.keys().unwrap().rotate(key(FALLBACK));
     call(&api, &server).await.unwrap();
     assert_eq!(server.tokens(), tokens(&[CURRENT, FALLBACK]));
-    assert_eq!(outbound.keys().unwrap().snapshot(), config.keys().unwrap().snapshot());
+    assert_eq!(
+        outbound.keys().unwrap().snapshot(),
+        config.keys().unwrap().snapshot()
+    );
 }
 
 #[tokio::test]
@@ -616,7 +650,12 @@ async fn the_environment_and_the_versions_are_added_where_absent() {
     ];
     for (vars, own, requests, expected) in [
         (&[][..], &[][..], 2, [None, Some(SDK), Some("2")]),
-        (&[("INNGEST_DEV", "1")], &[], 1, [None, Some(SDK), Some("2")]),
+        (
+            &[("INNGEST_DEV", "1")],
+            &[],
+            1,
+            [None, Some(SDK), Some("2")],
+        ),
         (
             &[("INNGEST_ENV", "feature/x"), ("BRANCH", "other")],
             &[],
@@ -644,7 +683,9 @@ async fn the_environment_and_the_versions_are_added_where_absent() {
         let auth = InngestApiAuth::from_config(&server.config(&vars));
         let mut request = server.request();
         for (name, value) in own {
-            request.headers_mut().insert(*name, HeaderValue::from_static(value));
+            request
+                .headers_mut()
+                .insert(*name, HeaderValue::from_static(value));
         }
         layered(&auth).oneshot(request).await.unwrap();
         let got = server.take();
@@ -670,7 +711,10 @@ async fn a_branch_key_needs_an_environment_and_is_learnt_like_any_other() {
     const NEW: &str = "signkey-branch-11111111";
     const OLD: &str = "signkey-branch-22222222";
     let server = Server::knowing(&[OLD]).await;
-    let keys = [("INNGEST_SIGNING_KEY", NEW), ("INNGEST_SIGNING_KEY_FALLBACK", OLD)];
+    let keys = [
+        ("INNGEST_SIGNING_KEY", NEW),
+        ("INNGEST_SIGNING_KEY_FALLBACK", OLD),
+    ];
     let unnamed = layered(&InngestApiAuth::from_config(&server.config(&keys)));
     let error = call(&unnamed, &server).await.unwrap_err();
     assert!(matches!(error, ApiAuthError::MissingEnvironment), "{error}");
@@ -690,7 +734,10 @@ async fn a_branch_key_needs_an_environment_and_is_learnt_like_any_other() {
     for sent in [&[NEW, OLD][..], &[OLD], &[OLD]] {
         assert_eq!(call(&api, &server).await.unwrap().status(), 200);
         let got = server.take();
-        let environments: Vec<_> = got.iter().map(|headers| &headers["x-inngest-env"]).collect();
+        let environments: Vec<_> = got
+            .iter()
+            .map(|headers| &headers["x-inngest-env"])
+            .collect();
         assert_eq!(environments, vec!["feature/x"; sent.len()]);
     }
 }
@@ -718,7 +765,10 @@ async fn dev_mode_sends_no_token() {
 async fn the_token_goes_to_the_api_and_nowhere_else() {
     let (server, elsewhere) = (Server::start().await, Server::start().await);
     let (api_at, other) = (server.address, elsewhere.address);
-    for vars in [&[("INNGEST_SIGNING_KEY", CURRENT)][..], &[("INNGEST_DEV", "1")]] {
+    for vars in [
+        &[("INNGEST_SIGNING_KEY", CURRENT)][..],
+        &[("INNGEST_DEV", "1")],
+    ] {
         let auth = InngestApiAuth::from_config(&server.config(vars));
         let once = auth.clone().single_attempt().layer(client());
         for uri in [
@@ -744,8 +794,12 @@ async fn a_redirect_takes_no_token_along() {
     let location = format!("{}/fn/register", elsewhere.url());
     for status in [301, 302, 303, 307, 308] {
         let location = location.clone();
-        let redirects = Router::new()
-            .fallback(move || async move { (StatusCode::from_u16(status).unwrap(), [(header::LOCATION, location)]) });
+        let redirects = Router::new().fallback(move || async move {
+            (
+                StatusCode::from_u16(status).unwrap(),
+                [(header::LOCATION, location)],
+            )
+        });
         let url = format!("http://{}", common::serve(redirects).await);
         let auth = InngestApiAuth::new(key(CURRENT), &url).unwrap();
         let response = layered(&auth).oneshot(to(format!("{url}/"))).await.unwrap();
@@ -760,9 +814,17 @@ async fn the_client_is_called_only_when_it_is_ready() {
     let auth = server.auth(CURRENT, Some(FALLBACK));
     // Panics if it is called before it was ready.
     let api = auth.layer(ConcurrencyLimit::new(client(), 1));
-    assert_eq!(api.oneshot(server.request()).await.unwrap().status(), StatusCode::OK);
-    let api = auth.single_attempt().layer(ConcurrencyLimit::new(client(), 1));
-    assert_eq!(api.oneshot(server.request()).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        api.oneshot(server.request()).await.unwrap().status(),
+        StatusCode::OK
+    );
+    let api = auth
+        .single_attempt()
+        .layer(ConcurrencyLimit::new(client(), 1));
+    assert_eq!(
+        api.oneshot(server.request()).await.unwrap().status(),
+        StatusCode::OK
+    );
     assert_eq!(server.counts([CURRENT, FALLBACK]), [1, 2]);
 }
 
@@ -780,7 +842,13 @@ async fn a_rejected_response_is_given_back_before_the_second_attempt() {
         .layer(client);
     let call = api.oneshot(Request::post("https://api.inngest.com/").body(()).unwrap());
     let response = tokio::time::timeout(Duration::from_secs(1), call).await;
-    assert_eq!(response.expect("the first response is held").unwrap().status(), 401);
+    assert_eq!(
+        response
+            .expect("the first response is held")
+            .unwrap()
+            .status(),
+        401
+    );
 }
 
 /// A body whose end its sender does not know yet. It is not `Clone`.
@@ -790,7 +858,10 @@ impl hyper::body::Body for Stream {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let frame = |piece: &'static str| Ok(Frame::data(Bytes::from(piece)));
         self.0.poll_recv(cx).map(|piece| piece.map(frame))
     }
@@ -807,7 +878,9 @@ async fn a_stream_can_be_published_with_a_single_attempt() {
         read.send(format!("{} {framing}", parts.uri)).await.unwrap();
         while let Some(frame) = body.frame().await {
             let piece = frame.unwrap().into_data().unwrap();
-            read.send(String::from_utf8(piece.to_vec()).unwrap()).await.unwrap();
+            read.send(String::from_utf8(piece.to_vec()).unwrap())
+                .await
+                .unwrap();
         }
         if accepted {
             StatusCode::OK
@@ -822,13 +895,18 @@ async fn a_stream_can_be_published_with_a_single_attempt() {
     for status in [401, 200, 200] {
         let (write, stream) = mpsc::channel(1);
         let uri = format!("{url}/v1/realtime/publish?channel=c&topic=t");
-        let publish = api.clone().oneshot(Request::post(uri).body(Stream(stream)).unwrap());
+        let publish = api
+            .clone()
+            .oneshot(Request::post(uri).body(Stream(stream)).unwrap());
         let publish = tokio::spawn(publish);
         let mut next = async || {
             let piece = tokio::time::timeout(Duration::from_secs(30), pieces.recv()).await;
             piece.expect("the body waits for its end").unwrap()
         };
-        assert_eq!(next().await, "/v1/realtime/publish?channel=c&topic=t chunked");
+        assert_eq!(
+            next().await,
+            "/v1/realtime/publish?channel=c&topic=t chunked"
+        );
         // Each piece arrives before the next is written: nothing buffers the body.
         for piece in ["one", "two", "three"] {
             write.send(piece).await.unwrap();
@@ -846,7 +924,10 @@ fn bearers_are_the_known_answers_current_first_and_sensitive() {
         let text = |name: &str| case[name].as_str().unwrap();
         let ring = KeyRing::from(Keys::new(key(text("key")), Some(key(FALLBACK))));
         let [current, fallback] = ring.bearers().try_into().unwrap();
-        assert_eq!(current, format!("Bearer {}{}", text("prefix"), text("sha256")));
+        assert_eq!(
+            current,
+            format!("Bearer {}{}", text("prefix"), text("sha256"))
+        );
         assert_eq!(fallback, bearer(FALLBACK));
         assert!(current.is_sensitive() && fallback.is_sensitive());
         assert_eq!(format!("{current:?}"), "Sensitive");
@@ -880,7 +961,9 @@ async fn an_unusable_environment_fails_every_call_and_says_what_to_set() {
         return; // Somebody's own environment, which is usable or not as they made it.
     }
     let server = Server::start().await;
-    let error = call(&layered(&InngestApiAuth::from_env()), &server).await.unwrap_err();
+    let error = call(&layered(&InngestApiAuth::from_env()), &server)
+        .await
+        .unwrap_err();
     assert!(matches!(error, ApiAuthError::Unconfigured(_)), "{error}");
     assert!(error.to_string().contains("INNGEST_SIGNING_KEY"), "{error}");
     assert_eq!(server.take().len(), 0);

@@ -13,7 +13,9 @@ use axum::http::{Method, Request, Response, StatusCode};
 use common::{CALL, NOW, ask, inngest, key};
 use inngest_auth::replay::{MemoryReplayStore, Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::testing::TestInngest;
-use inngest_auth::{InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, SigningKey, Tolerance};
+use inngest_auth::{
+    InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, SigningKey, Tolerance,
+};
 
 const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "QUERY",
@@ -72,14 +74,29 @@ fn every_disguise(key: &SigningKey, body: &'static str) -> impl Iterator<Item = 
 async fn echo(request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let text = format!("{{\"not found\":{:?},\"body\":{body:?}}}", parts.uri.query());
+    let text = format!(
+        "{{\"not found\":{:?},\"body\":{body:?}}}",
+        parts.uri.query()
+    );
     // The status is the method's, so that every one is seen.
-    let status = if parts.method == Method::POST { 404 } else { 200 };
-    Response::builder().status(status).body(text.into()).unwrap()
+    let status = if parts.method == Method::POST {
+        404
+    } else {
+        200
+    };
+    Response::builder()
+        .status(status)
+        .body(text.into())
+        .unwrap()
 }
 
 fn describe(request: &Request<Body>) -> String {
-    format!("{} {} {:?}", request.method(), request.uri(), request.headers().keys())
+    format!(
+        "{} {} {:?}",
+        request.method(),
+        request.uri(),
+        request.headers().keys()
+    )
 }
 
 /// A signature over what an attacker chose would be a call with any input.
@@ -106,7 +123,11 @@ async fn by_default_nothing_is_signed_but_the_probes_constant() {
             assert_eq!(header, expected, "{what}: the request's own time");
         }
     }
-    assert_eq!(signed, 3 * 2 * 8, "probes by two spellings, with any header");
+    assert_eq!(
+        signed,
+        3 * 2 * 8,
+        "probes by two spellings, with any header"
+    );
 }
 
 #[tokio::test]
@@ -123,9 +144,27 @@ async fn a_sync_is_signed_only_if_its_200_response_says_in_band() {
         ("PUT", "/api/inngest", 404, Some("in_band"), false),
         ("PUT", "/api/inngest", 500, Some("in_band"), false),
         ("PUT", "/api/inngest?fnId=pay", 200, Some("in_band"), false),
-        ("PUT", "/api/inngest?stepId=step", 200, Some("in_band"), false),
-        ("PUT", "/api/inngest?probe=trust", 200, Some("in_band"), false),
-        ("PUT", "/api/inngest?%66nId=pay", 200, Some("in_band"), false),
+        (
+            "PUT",
+            "/api/inngest?stepId=step",
+            200,
+            Some("in_band"),
+            false,
+        ),
+        (
+            "PUT",
+            "/api/inngest?probe=trust",
+            200,
+            Some("in_band"),
+            false,
+        ),
+        (
+            "PUT",
+            "/api/inngest?%66nId=pay",
+            200,
+            Some("in_band"),
+            false,
+        ),
         ("POST", "/api/inngest", 200, Some("in_band"), false),
         ("GET", "/api/inngest", 200, Some("in_band"), false),
         ("PATCH", "/api/inngest", 200, Some("in_band"), false),
@@ -142,7 +181,9 @@ async fn a_sync_is_signed_only_if_its_200_response_says_in_band() {
             (SignResponses::All, (200..300).contains(&status)),
             (SignResponses::Never, false),
         ] {
-            let app = Router::new().fallback(respond).layer(it.auth().sign_responses(rule));
+            let app = Router::new()
+                .fallback(respond)
+                .layer(it.auth().sign_responses(rule));
             let mut request = captured(&signing_key, "{}", method, uri);
             request
                 .headers_mut()
@@ -179,14 +220,20 @@ fn counting(auth: InngestAuth) -> (Router, Arc<AtomicUsize>) {
 #[tokio::test]
 async fn with_a_guard_a_captured_call_runs_once_whatever_its_disguise() {
     let signing_key = key("signkey-test-12345678");
-    for rule in [SignResponses::Required, SignResponses::All, SignResponses::Never] {
+    for rule in [
+        SignResponses::Required,
+        SignResponses::All,
+        SignResponses::Never,
+    ] {
         for body in [r#"{"event":1}"#, "not json", ""] {
             let it = inngest();
             let auth = it.auth().sign_responses(rule).replay_guard(store(&it, 100));
             let (app, runs) = counting(auth);
             // Genuine: a call, or a durable endpoint that is re-entered.
             let mut genuine = captured(&signing_key, body, "POST", CALL);
-            genuine.headers_mut().insert("x-run-id", "run".parse().unwrap());
+            genuine
+                .headers_mut()
+                .insert("x-run-id", "run".parse().unwrap());
             assert_eq!(ask(&app, genuine).await.status, StatusCode::OK);
             for request in every_disguise(&signing_key, body) {
                 ask(&app, request).await;
@@ -218,7 +265,11 @@ async fn a_repeated_introspection_and_a_probe_in_one_second_all_get_a_response()
         let response = send(method, uri).await;
         assert_eq!(response.status, status, "{method} {uri}");
         let probe = uri.contains("probe");
-        assert_eq!(response.headers.contains_key(SIGNATURE_HEADER), probe, "{method} {uri}");
+        assert_eq!(
+            response.headers.contains_key(SIGNATURE_HEADER),
+            probe,
+            "{method} {uri}"
+        );
     }
 }
 
@@ -228,7 +279,9 @@ async fn a_get_that_may_run_something_is_accepted_once() {
     let signing_key = key("signkey-test-12345678");
     let reentry = |body| {
         let mut request = captured(&signing_key, body, "GET", "/durable");
-        request.headers_mut().insert("x-run-id", "run".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("x-run-id", "run".parse().unwrap());
         request
     };
     for make in [
@@ -280,7 +333,11 @@ struct Distinct(Arc<std::sync::Mutex<std::collections::HashSet<[u8; 32]>>>);
 impl ReplayStore for Distinct {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
         let fresh = self.0.lock().unwrap().insert(sighting.mac);
-        Ok(if fresh { Recorded::Fresh } else { Recorded::Seen })
+        Ok(if fresh {
+            Recorded::Fresh
+        } else {
+            Recorded::Seen
+        })
     }
 }
 
@@ -292,7 +349,10 @@ async fn captured_traffic_adds_at_most_one_request_and_one_response_to_the_store
     for body in ["", "{}", r#"{"event":1}"#] {
         let it = inngest();
         let store = Distinct::default();
-        let auth = it.auth().sign_responses(SignResponses::All).replay_guard(store.clone());
+        let auth = it
+            .auth()
+            .sign_responses(SignResponses::All)
+            .replay_guard(store.clone());
         let counter = Arc::clone(&counter);
         let handler = move || {
             let number = counter.fetch_add(1, Ordering::SeqCst);
@@ -333,7 +393,9 @@ fn slow_body(it: &TestInngest, text: &'static str, at: u64) -> Body {
     })))
 }
 
-fn futures<I: Iterator + Send + Unpin + 'static>(items: I) -> impl futures_core::Stream<Item = I::Item> {
+fn futures<I: Iterator + Send + Unpin + 'static>(
+    items: I,
+) -> impl futures_core::Stream<Item = I::Item> {
     struct Iter<I>(I);
     impl<I: Iterator + Unpin> futures_core::Stream for Iter<I> {
         type Item = I::Item;
@@ -372,8 +434,16 @@ async fn neither_a_slow_body_nor_a_slow_store_outlives_the_window() {
         request.headers_mut().remove("content-length");
         let response = ask(&app, request).await;
         let what = format!("{tolerance:?}, body at {body_at}, store at {store_at:?}");
-        assert_eq!(response.extensions.get().map(Rejection::kind), kind, "{what}");
-        assert_eq!(runs.load(Ordering::SeqCst), usize::from(kind.is_none()), "{what}");
+        assert_eq!(
+            response.extensions.get().map(Rejection::kind),
+            kind,
+            "{what}"
+        );
+        assert_eq!(
+            runs.load(Ordering::SeqCst),
+            usize::from(kind.is_none()),
+            "{what}"
+        );
     }
 }
 
@@ -387,7 +457,10 @@ async fn a_request_whose_window_has_closed_is_not_recorded() {
     let mut request = it.call(CALL, body).map(|_| slow_body(&it, body, NOW + 301));
     request.headers_mut().remove("content-length");
     assert_eq!(ask(&app, request).await.status, StatusCode::UNAUTHORIZED);
-    assert_eq!((store.0.lock().unwrap().len(), runs.load(Ordering::SeqCst)), (0, 0));
+    assert_eq!(
+        (store.0.lock().unwrap().len(), runs.load(Ordering::SeqCst)),
+        (0, 0)
+    );
 }
 
 /// The server's own wait before each attempt, in seconds, where no header tells it another.
@@ -405,9 +478,16 @@ async fn run_until_done(app: &Router, it: &TestInngest, down_for: u64) -> (bool,
         if response.status == StatusCode::OK {
             return (true, attempts);
         }
-        assert!(at < down_for, "rejected {at} s after the start, with the store up");
-        let Some(own) = BACK_OFF.get(attempt) else { break };
-        let wait = response.header("retry-after").map_or(*own, |it| it.parse().unwrap());
+        assert!(
+            at < down_for,
+            "rejected {at} s after the start, with the store up"
+        );
+        let Some(own) = BACK_OFF.get(attempt) else {
+            break;
+        };
+        let wait = response
+            .header("retry-after")
+            .map_or(*own, |it| it.parse().unwrap());
         now.set(Some(started + at + wait));
     }
     (false, attempts)

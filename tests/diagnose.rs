@@ -45,7 +45,10 @@ fn a_sender_who_misreads_the_key_is_found_out() {
     let decoded = hex::decode(DIGITS).unwrap();
     for body in bodies() {
         for (hmac_key, cause) in [
-            (format!("{PREFIX}{DIGITS}").as_bytes(), Some(Cause::PrefixLeftOn)),
+            (
+                format!("{PREFIX}{DIGITS}").as_bytes(),
+                Some(Cause::PrefixLeftOn),
+            ),
             (&decoded, Some(Cause::HexDecoded)),
             (DIGITS.to_uppercase().as_bytes(), Some(Cause::OtherCase)),
             (format!("{DIGITS}\n").as_bytes(), Some(Cause::WhiteSpace)),
@@ -89,20 +92,54 @@ fn a_body_that_was_changed_at_its_line_ends_and_a_time_that_is_another_are_found
         ("[", with_time(b"[\r\n", &at), Some(Cause::BodyNewline)),
         ("[\r\n", with_time(b"[\n", &at), Some(Cause::BodyNewline)),
         ("\n", with_time(b"", &at), Some(Cause::BodyNewline)),
-        ("[\n1\n", with_time(b"[\r\n1\r\n", &at), Some(Cause::LineEnds)),
-        ("[\r\n1\r\n", with_time(b"[\n1\n", &at), Some(Cause::LineEnds)),
-        ("[\r\n\r1\r\n\r", with_time(b"[\n\r1\n\r", &at), Some(Cause::LineEnds)),
-        ("[\n}\n", with_time(b"[\r\n}\r\n", &at), Some(Cause::LineEnds)),
-        ("[", with_time(b"[", &(AT - 60).to_string()), Some(Cause::OtherTime)),
-        ("[", with_time(b"[", &(AT + 60).to_string()), Some(Cause::OtherTime)),
+        (
+            "[\n1\n",
+            with_time(b"[\r\n1\r\n", &at),
+            Some(Cause::LineEnds),
+        ),
+        (
+            "[\r\n1\r\n",
+            with_time(b"[\n1\n", &at),
+            Some(Cause::LineEnds),
+        ),
+        (
+            "[\r\n\r1\r\n\r",
+            with_time(b"[\n\r1\n\r", &at),
+            Some(Cause::LineEnds),
+        ),
+        (
+            "[\n}\n",
+            with_time(b"[\r\n}\r\n", &at),
+            Some(Cause::LineEnds),
+        ),
+        (
+            "[",
+            with_time(b"[", &(AT - 60).to_string()),
+            Some(Cause::OtherTime),
+        ),
+        (
+            "[",
+            with_time(b"[", &(AT + 60).to_string()),
+            Some(Cause::OtherTime),
+        ),
         ("[", with_time(b"[", &(AT - 61).to_string()), None),
         ("[", with_time(b"[", &(AT + 61).to_string()), None),
         ("[", with_time(b"[", ""), Some(Cause::OtherTime)),
         ("[", with_time(b"[ ", &at), None),
     ] {
         let signature = signed(DIGITS.as_bytes(), &what_was_signed);
-        assert_eq!(diagnose(sent.as_bytes(), &signature, &keys()), cause, "{sent:?}");
-        let verdict = verify(sent.as_bytes(), &signature, &keys(), AT, Tolerance::default());
+        assert_eq!(
+            diagnose(sent.as_bytes(), &signature, &keys()),
+            cause,
+            "{sent:?}"
+        );
+        let verdict = verify(
+            sent.as_bytes(),
+            &signature,
+            &keys(),
+            AT,
+            Tolerance::default(),
+        );
         assert!(verdict.is_err(), "{sent:?}: the verdict is as it was");
     }
 }
@@ -121,7 +158,12 @@ fn what_is_not_proved_is_suspected_by_the_body_alone() {
         ([b"\n\t ", &*json(limit)].concat(), Some(Cause::Reencoded)),
         (vec![b'x'; limit + 1], None),
     ] {
-        assert_eq!(diagnose(&body, &signature, &keys()), cause, "{} bytes", body.len());
+        assert_eq!(
+            diagnose(&body, &signature, &keys()),
+            cause,
+            "{} bytes",
+            body.len()
+        );
         assert!(cause.is_none_or(|cause| !cause.is_proved()));
     }
     // Too long for an HMAC each.
@@ -136,7 +178,10 @@ fn what_is_not_proved_is_suspected_by_the_body_alone() {
         format!("{PREFIX}{DIGITS}").as_bytes(),
         &with_time(&body, &AT.to_string()),
     );
-    assert_eq!(diagnose(&body, &signature, &keys()), Some(Cause::PrefixLeftOn));
+    assert_eq!(
+        diagnose(&body, &signature, &keys()),
+        Some(Cause::PrefixLeftOn)
+    );
 }
 
 #[test]

@@ -53,7 +53,11 @@ fn run(vars: &BTreeMap<&str, &str>) -> Run {
         serve.wait().unwrap();
     }
     let (out, log) = (out.join().unwrap(), log.join().unwrap());
-    assert_ne!(started, Err(RecvTimeoutError::Timeout), "{vars:?}: {out}{log}");
+    assert_ne!(
+        started,
+        Err(RecvTimeoutError::Timeout),
+        "{vars:?}: {out}{log}"
+    );
     Run {
         failed_with: ended.and_then(|status| status.code()),
         out,
@@ -69,11 +73,17 @@ fn what_serves_says_what_to_try_next() {
         // A secret that ends in a newline is as good as one without.
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
-            &["cargo run --example sign -- --url 'http://127.0.0.1:", "RUST_LOG=debug"][..],
+            &[
+                "cargo run --example sign -- --url 'http://127.0.0.1:",
+                "RUST_LOG=debug",
+            ][..],
             &["INFO", "verifies every request", "current_key=b2ed992186a5"][..],
         ),
         (
-            &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
+            &[
+                ("INNGEST_SIGNING_KEY", KEY),
+                ("INNGEST_SIGNING_KEY_FALLBACK", KEY),
+            ],
             &["cargo run --example sign"],
             &[
                 "WARN",
@@ -89,7 +99,10 @@ fn what_serves_says_what_to_try_next() {
         (
             &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
             &["anybody gets in"],
-            &["ERROR", "verifies NOTHING in dev mode, although a signing key is set"],
+            &[
+                "ERROR",
+                "verifies NOTHING in dev mode, although a signing key is set",
+            ],
         ),
         (
             &[],
@@ -110,7 +123,12 @@ fn what_serves_says_what_to_try_next() {
             assert!(run.log.contains(word), "{word} in {}", run.log);
         }
         let warns = log.contains(&"WARN");
-        assert_eq!(run.log.contains("WARN"), warns || vars.is_empty(), "{}", run.log);
+        assert_eq!(
+            run.log.contains("WARN"),
+            warns || vars.is_empty(),
+            "{}",
+            run.log
+        );
         // Colour is for terminals.
         assert!(!(run.out + &run.log).contains('\u{1b}'), "{vars:?}");
     }
@@ -160,7 +178,10 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
             r#"invalid value for INNGEST_DEV: expected "1", "true", "0", "false" or a URL"#,
         ),
         (
-            &[("INNGEST_SIGNING_KEY", KEY), ("INNGEST_ENABLE_UNAUTHED_SYNC", "yes")],
+            &[
+                ("INNGEST_SIGNING_KEY", KEY),
+                ("INNGEST_ENABLE_UNAUTHED_SYNC", "yes"),
+            ],
             r#"invalid value for INNGEST_ENABLE_UNAUTHED_SYNC: expected "1", "true", "0" or "false""#,
         ),
     ] {

@@ -42,7 +42,11 @@ struct TestKeys {
 
 impl TestKeys {
     fn new() -> Self {
-        let key = |digit: &str| format!("signkey-test-{}", digit.repeat(32)).parse().unwrap();
+        let key = |digit: &str| {
+            format!("signkey-test-{}", digit.repeat(32))
+                .parse()
+                .unwrap()
+        };
         Self {
             old: key("a"),
             new: key("b"),
@@ -208,7 +212,9 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
     // The next event is the last. Events of one second come in any order, by the seed.
     events.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
 
-    let rings: Vec<_> = (0..INSTANCES).map(|_| KeyRing::from(keys.pair(Pair::Old))).collect();
+    let rings: Vec<_> = (0..INSTANCES)
+        .map(|_| KeyRing::from(keys.pair(Pair::Old)))
+        .collect();
     let mut signer = &keys.old;
     let mut lost = Lost::default();
     let mut losses = Vec::new();
@@ -220,7 +226,11 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
         match event {
             Event::Holds(at, pair) => rings[at].replace(keys.pair(pair)),
             Event::Rotates => signer = &keys.new,
-            Event::Signs { call, attempt, delay } => {
+            Event::Signs {
+                call,
+                attempt,
+                delay,
+            } => {
                 let at = usize::try_from(random.below(INSTANCES as u64)).unwrap();
                 let signature = signer.sign(&call.to_be_bytes(), now);
                 later(
@@ -285,7 +295,11 @@ fn seeds() -> u64 {
 fn the_documented_orders_lose_nothing() {
     let keys = TestKeys::new();
     for seed in 0..seeds() {
-        assert_eq!(run(Order::Documented, seed, &keys), Lost::default(), "seed {seed}");
+        assert_eq!(
+            run(Order::Documented, seed, &keys),
+            Lost::default(),
+            "seed {seed}"
+        );
     }
     println!("{} seeds, {INSTANCES} instances: nothing lost", seeds());
 }
@@ -320,7 +334,10 @@ fn each_forbidden_order_loses_calls_for_as_long_as_the_guide_says() {
              for up to {} s",
             all.attempts, all.calls, sent.0, all.api, sent.1, all.seconds
         );
-        assert!(all.attempts > 0 && all.seconds > 0, "{order:?} loses nothing: {all:?}");
+        assert!(
+            all.attempts > 0 && all.seconds > 0,
+            "{order:?} loses nothing: {all:?}"
+        );
         assert!(all.seconds <= bound, "{order:?}: {} s", all.seconds);
     }
 }

@@ -15,7 +15,9 @@ fn troubleshooting() -> String {
 
 /// What stands in `source` from `begin` to the first `end` behind it.
 fn between<'a>(source: &'a str, begin: &str, end: &str) -> &'a str {
-    let (_, rest) = source.split_once(begin).unwrap_or_else(|| panic!("no {begin:?}"));
+    let (_, rest) = source
+        .split_once(begin)
+        .unwrap_or_else(|| panic!("no {begin:?}"));
     rest.split_once(end).unwrap().0
 }
 
@@ -91,7 +93,10 @@ fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
     let (page, source) = (troubleshooting(), include_str!("../src/rejection.rs"));
     let kinds = variants(source, "RejectionKind");
     let said = literals(between(source, "fn what(self)", "\n    }\n"), " => ");
-    assert!(kinds.len() == said.len() && kinds.len() >= 14, "{kinds:?} {said:?}");
+    assert!(
+        kinds.len() == said.len() && kinds.len() >= 14,
+        "{kinds:?} {said:?}"
+    );
     for kind in kinds {
         assert!(page.contains(&format!("| {kind} ")), "{kind}");
     }
@@ -112,7 +117,10 @@ fn every_error_can_be_looked_up_by_its_words() {
         (include_str!("../src/api/service.rs"), "ApiAuthError<E>", 3),
         (include_str!("../src/api/origin.rs"), "ApiBaseError", 5),
     ] {
-        let said = literals(between(source, &format!("pub enum {name} {{\n"), "\n}\n"), "#[error(");
+        let said = literals(
+            between(source, &format!("pub enum {name} {{\n"), "\n}\n"),
+            "#[error(",
+        );
         assert!(said.len() >= least, "{name}: {said:?}");
         for text in said {
             assert!(page.contains(&text), "{name}: {text}");
@@ -194,8 +202,15 @@ fn every_page_has_one_example_that_runs_and_shows_both_sides() {
             path.file_name().unwrap().to_str().unwrap(),
             std::fs::read_to_string(&path).unwrap(),
         );
-        let fences: Vec<_> = text.lines().filter(|line| line.starts_with("```")).collect();
-        let opened: Vec<_> = fences.iter().step_by(2).filter(|fence| **fence != "```yaml").collect();
+        let fences: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with("```"))
+            .collect();
+        let opened: Vec<_> = fences
+            .iter()
+            .step_by(2)
+            .filter(|fence| **fence != "```yaml")
+            .collect();
         assert_eq!(opened, [&"```"], "{name}");
         let refuses = ["UNAUTHORIZED", "401", "rejected"]
             .iter()

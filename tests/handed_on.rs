@@ -47,8 +47,18 @@ async fn the_handler_reads_what_was_authenticated() {
             Form::Raw,
             "not json",
         ),
-        (canonical_only("PUT"), KeyRole::Current, Form::Canonical, CANONICAL),
-        (canonical_only("GET"), KeyRole::Current, Form::Canonical, CANONICAL),
+        (
+            canonical_only("PUT"),
+            KeyRole::Current,
+            Form::Canonical,
+            CANONICAL,
+        ),
+        (
+            canonical_only("GET"),
+            KeyRole::Current,
+            Form::Canonical,
+            CANONICAL,
+        ),
     ] {
         let answer = ask(&app, request).await;
         assert_eq!(answer.status, StatusCode::OK, "{body}");
@@ -90,7 +100,13 @@ async fn what_is_said_about_the_body_agrees_with_it() {
         (&body[..], &parts.headers["content-length"]),
         (&b"{}"[..], &"2".parse().unwrap())
     );
-    for absent in ["transfer-encoding", "trailer", "digest", "content-digest", "x-late"] {
+    for absent in [
+        "transfer-encoding",
+        "trailer",
+        "digest",
+        "content-digest",
+        "x-late",
+    ] {
         assert!(!parts.headers.contains_key(absent), "{absent}");
     }
 }
@@ -104,7 +120,9 @@ async fn a_handler_that_passes_the_request_on_passes_on_the_right_length() {
         parts.headers.remove("host");
         parts.version = Version::HTTP_11;
         let body = body.collect().await.unwrap().to_bytes();
-        send(target, Request::from_parts(parts, Full::new(body))).await.body
+        send(target, Request::from_parts(parts, Full::new(body)))
+            .await
+            .body
     };
     let app = Router::new().fallback(proxy).layer(inngest().auth());
     // With another length the second server waits for bytes that never come.
@@ -114,7 +132,10 @@ async fn a_handler_that_passes_the_request_on_passes_on_the_right_length() {
         (answer.status, &answer.body[..]),
         (StatusCode::OK, CANONICAL.as_bytes())
     );
-    assert_eq!(behind.one().0.headers["content-length"], *CANONICAL.len().to_string());
+    assert_eq!(
+        behind.one().0.headers["content-length"],
+        *CANONICAL.len().to_string()
+    );
 }
 
 #[tokio::test]
@@ -122,7 +143,11 @@ async fn marks_from_outside_are_replaced() {
     let it = inngest();
     // A genuine mark, of another request.
     let app = Seen::default().app(it.auth());
-    let verified = *ask(&app, it.call(CALL, "")).await.extensions.get::<Verified>().unwrap();
+    let verified = *ask(&app, it.call(CALL, ""))
+        .await
+        .extensions
+        .get::<Verified>()
+        .unwrap();
     let stamped = move |mut request: Request<Body>| {
         request.extensions_mut().insert(verified);
         request.extensions_mut().insert(Caller::Verified(verified));
@@ -147,7 +172,10 @@ async fn the_extractors_tell_who_calls() {
     let it = inngest();
     let app = |auth: Option<InngestAuth>| {
         let router = Router::new()
-            .route("/caller", any(|caller: Caller| async move { format!("{caller:?}") }))
+            .route(
+                "/caller",
+                any(|caller: Caller| async move { format!("{caller:?}") }),
+            )
             .route("/verified", any(|_: Verified| async { "verified" }));
         match auth {
             Some(auth) => router.layer(auth),
@@ -163,9 +191,19 @@ async fn the_extractors_tell_who_calls() {
         (&cloud, it.call("/caller", ""), 200, "Verified("),
         (&cloud, it.call("/verified", ""), 200, "verified"),
         (&cloud, sync(), 200, "UnsignedSync"),
-        (&cloud, sync_verified(), 401, r#"{"message":"Unauthorized"}"#),
+        (
+            &cloud,
+            sync_verified(),
+            401,
+            r#"{"message":"Unauthorized"}"#,
+        ),
         (&dev, it.unsigned("/caller", ""), 200, "Dev"),
-        (&dev, it.unsigned("/verified", ""), 401, r#"{"message":"Unauthorized"}"#),
+        (
+            &dev,
+            it.unsigned("/verified", ""),
+            401,
+            r#"{"message":"Unauthorized"}"#,
+        ),
         (
             &bare,
             it.call("/caller", ""),
@@ -181,7 +219,11 @@ async fn the_extractors_tell_who_calls() {
     ] {
         let answer = ask(app, request).await;
         assert_eq!(answer.status, status, "{body}");
-        assert!(answer.body.starts_with(body.as_bytes()), "{:?} for {body}", answer.body);
+        assert!(
+            answer.body.starts_with(body.as_bytes()),
+            "{:?} for {body}",
+            answer.body
+        );
     }
 }
 
@@ -204,18 +246,28 @@ async fn extractors_take_a_call_of_3_9_mb_unless_a_limit_inside_says_no() {
             .fallback_service(handler())
             .layer(auth.clone())
             .layer(DefaultBodyLimit::max(10));
-        assert_eq!(ask(&app, again()).await.body, "3901000", "a limit outside has no say");
+        assert_eq!(
+            ask(&app, again()).await.body,
+            "3901000",
+            "a limit outside has no say"
+        );
         let inside = DefaultBodyLimit::max(1_000_000);
         let app = Router::new()
             .fallback_service(handler())
             .layer(inside)
             .layer(auth.clone());
-        assert_eq!(ask(&app, again()).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            ask(&app, again()).await.status,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
         // The layer's own limit, in dev mode too.
         let app = Router::new()
             .fallback_service(handler())
             .layer(auth.body_limit(3_900_999));
-        assert_eq!(ask(&app, again()).await.status, StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(
+            ask(&app, again()).await.status,
+            StatusCode::PAYLOAD_TOO_LARGE
+        );
     }
 }
 
@@ -269,7 +321,11 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
         assert_eq!(answer.extensions.get::<Verified>(), None);
         assert_eq!(answer.header(SIGNATURE_HEADER), None);
         let (parts, body) = seen.one();
-        assert_eq!(parts.extensions.get(), Some(&Caller::UnsignedSync), "{query}");
+        assert_eq!(
+            parts.extensions.get(),
+            Some(&Caller::UnsignedSync),
+            "{query}"
+        );
         assert_eq!(
             (body.len(), &parts.headers["content-length"]),
             (0, &"0".parse().unwrap())
@@ -285,7 +341,11 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
         "?f%6eId=x",
         "?step%49d=x",
     ] {
-        assert_eq!(ask(&app, put(query)).await.status, StatusCode::UNAUTHORIZED, "{query}");
+        assert_eq!(
+            ask(&app, put(query)).await.status,
+            StatusCode::UNAUTHORIZED,
+            "{query}"
+        );
     }
     for method in ["POST", "GET", "DELETE", "put"] {
         let request = Request::builder()
@@ -300,7 +360,9 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
     }
     // A signature, even a wrong one, is judged.
     let mut signed = put("");
-    signed.headers_mut().insert(SIGNATURE_HEADER, "lol".parse().unwrap());
+    signed
+        .headers_mut()
+        .insert(SIGNATURE_HEADER, "lol".parse().unwrap());
     assert_eq!(ask(&app, signed).await.status, StatusCode::UNAUTHORIZED);
     // And only where that was chosen.
     assert_eq!(
@@ -326,7 +388,10 @@ async fn a_trust_probe_is_answered_here_and_what_only_looks_like_one_is_not() {
             answer.header("x-inngest-sdk"),
             Some(concat!("inngest-auth:v", env!("CARGO_PKG_VERSION")))
         );
-        assert!(answer.header(SIGNATURE_HEADER).is_some() && answer.extensions.get::<Verified>().is_some());
+        assert!(
+            answer.header(SIGNATURE_HEADER).is_some()
+                && answer.extensions.get::<Verified>().is_some()
+        );
         assert_eq!(seen.count(), 0, "{query}");
         let refused = ask(&app, it.unsigned(&format!("/api/inngest{query}"), "")).await;
         assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{query}");
@@ -339,7 +404,9 @@ async fn a_trust_probe_is_answered_here_and_what_only_looks_like_one_is_not() {
         "?probe",
     ] {
         assert_eq!(
-            ask(&app, it.call(&format!("/api/inngest{query}"), "")).await.status,
+            ask(&app, it.call(&format!("/api/inngest{query}"), ""))
+                .await
+                .status,
             StatusCode::OK
         );
         seen.one();
@@ -361,7 +428,9 @@ async fn an_outer_layer_sees_one_outcome() {
             let response = next.run(request).await;
             let rejection = response.extensions().get::<inngest_auth::Rejection>();
             let verified = response.extensions().get::<Verified>();
-            log.lock().unwrap().push((verified.is_some(), rejection.is_some()));
+            log.lock()
+                .unwrap()
+                .push((verified.is_some(), rejection.is_some()));
             response
         }
     });
@@ -372,8 +441,15 @@ async fn an_outer_layer_sees_one_outcome() {
         .route("/inner", any(|| async {}).layer(other))
         .layer(it.auth())
         .layer(count);
-    for request in [it.call("/", ""), it.unsigned("/", ""), it.call("/inner", "")] {
+    for request in [
+        it.call("/", ""),
+        it.unsigned("/", ""),
+        it.call("/inner", ""),
+    ] {
         ask(&app, request).await;
     }
-    assert_eq!(*outcomes.lock().unwrap(), [(true, false), (false, true), (false, true)]);
+    assert_eq!(
+        *outcomes.lock().unwrap(),
+        [(true, false), (false, true), (false, true)]
+    );
 }

@@ -10,7 +10,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use Defect::{File, Key};
-use files::{A, B, C, CURRENT, CURRENT_FILE, Dir, FALLBACK, FALLBACK_FILE, config, held, key, layouts, pair};
+use files::{
+    A, B, C, CURRENT, CURRENT_FILE, Dir, FALLBACK, FALLBACK_FILE, config, held, key, layouts, pair,
+};
 use inngest_auth::{ConfigError, FileDefect, KeyDefect, Tolerance, verify};
 
 const NOW: u64 = 1_700_000_000;
@@ -85,8 +87,15 @@ fn every_file_that_cannot_be_used_says_which_and_why() {
             }
         }
     }
-    for (one, other) in [(A, B), ("5ec2e75ec2", "5ec2e75ec3"), ("5ec2e75ec2", "/no/such/file")] {
-        let both = config(&[(CURRENT_FILE, Path::new(one)), (FALLBACK_FILE, Path::new(other))]);
+    for (one, other) in [
+        (A, B),
+        ("5ec2e75ec2", "5ec2e75ec3"),
+        ("5ec2e75ec2", "/no/such/file"),
+    ] {
+        let both = config(&[
+            (CURRENT_FILE, Path::new(one)),
+            (FALLBACK_FILE, Path::new(other)),
+        ]);
         assert_eq!(
             both.unwrap_err(),
             ConfigError::KeyFile {
@@ -132,7 +141,10 @@ fn each_key_comes_from_a_variable_or_from_a_file() {
     for (vars, keys) in [
         (&[(CURRENT_FILE, &*one)][..], pair(A, "")),
         (&[(CURRENT_FILE, &*full)], pair(A, "")),
-        (&[(CURRENT_FILE, &*one), (FALLBACK_FILE, &*other)], pair(A, B)),
+        (
+            &[(CURRENT_FILE, &*one), (FALLBACK_FILE, &*other)],
+            pair(A, B),
+        ),
         (&[(CURRENT, a), (FALLBACK_FILE, &*other)], pair(A, B)),
         (&[(CURRENT_FILE, &*one), (FALLBACK, b)], pair(A, B)),
         (&[(CURRENT, blank), (CURRENT_FILE, &*one)], pair(A, "")),
@@ -162,8 +174,15 @@ fn each_key_comes_from_a_variable_or_from_a_file() {
     ] {
         assert_eq!(config(vars).unwrap_err(), error);
     }
-    let dev = config(&[("INNGEST_DEV", Path::new("1")), (CURRENT_FILE, &dir.at("missing"))]).unwrap();
-    assert!(dev.is_dev() && dev.reload() == Ok(false), "dev mode looks at no file");
+    let dev = config(&[
+        ("INNGEST_DEV", Path::new("1")),
+        (CURRENT_FILE, &dir.at("missing")),
+    ])
+    .unwrap();
+    assert!(
+        dev.is_dev() && dev.reload() == Ok(false),
+        "dev mode looks at no file"
+    );
     let from_variables = config(&[(CURRENT, a)]).unwrap();
     assert_eq!(from_variables.reload(), Err(ConfigError::NoKeyFile));
 }
@@ -210,7 +229,10 @@ fn a_reload_publishes_both_keys_or_neither() {
 #[test]
 fn secrets_of_docker_and_credentials_of_systemd_are_read() {
     for (directory, names) in [
-        ("secrets", ["inngest_signing_key", "inngest_signing_key_fallback"]),
+        (
+            "secrets",
+            ["inngest_signing_key", "inngest_signing_key_fallback"],
+        ),
         ("credentials", ["signing-key", "signing-key-fallback"]),
     ] {
         let dir = Dir::new();
@@ -236,7 +258,11 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
         for ((link, dir, config), swaps) in layouts().into_iter().zip([1000, 200, 200]) {
             dir.swap(link, "..start", pairs[0].0, pairs[0].1);
             config.reload().unwrap();
-            let (done, published, calls) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+            let (done, published, calls) = (
+                AtomicBool::new(false),
+                AtomicUsize::new(0),
+                AtomicUsize::new(0),
+            );
             let legal = pairs.map(|(current, fallback)| pair(current, fallback));
             // A call that a key of both pairs signed is accepted, whichever pair is published.
             let signatures = [A, B]
@@ -272,7 +298,8 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
                         let keys = held(&config);
                         assert!(legal.contains(&keys), "a torn pair: {keys:?}");
                         for signature in &signatures {
-                            let verdict = verify(b"{}", signature, &keys, NOW, Tolerance::default());
+                            let verdict =
+                                verify(b"{}", signature, &keys, NOW, Tolerance::default());
                             assert!(verdict.is_ok(), "{keys:?}");
                         }
                         calls.fetch_add(1, Ordering::SeqCst);
@@ -282,8 +309,13 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
             config.reload().unwrap();
             assert_eq!(held(&config), legal[0], "the last of {swaps}");
             let (published, calls) = (published.into_inner(), calls.into_inner());
-            println!("{link}: {swaps} swaps, {published} published, {calls} calls verified, 0 rejected");
-            assert!(published > swaps / 50 && calls > swaps / 10, "{published} {calls}");
+            println!(
+                "{link}: {swaps} swaps, {published} published, {calls} calls verified, 0 rejected"
+            );
+            assert!(
+                published > swaps / 50 && calls > swaps / 10,
+                "{published} {calls}"
+            );
         }
     }
 }

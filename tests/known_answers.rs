@@ -4,7 +4,9 @@
 mod vectors;
 
 use inngest_auth::testing::odd_key;
-use inngest_auth::{Form, KeyError, KeyRole, Keys, Signature, SigningKey, Tolerance, Verified, verify};
+use inngest_auth::{
+    Form, KeyError, KeyRole, Keys, Signature, SigningKey, Tolerance, Verified, verify,
+};
 use serde_json::Value;
 use vectors::{cases, text};
 
@@ -77,7 +79,8 @@ fn wrongly_signed_requests_do_not() {
 #[test]
 fn answers_are_signed_as_sdks_sign_them() {
     for case in cases("response_signature", 4) {
-        let signature = odd_key(text(&case, "key")).sign(text(&case, "body").as_bytes(), case["t"].as_u64().unwrap());
+        let signature = odd_key(text(&case, "key"))
+            .sign(text(&case, "body").as_bytes(), case["t"].as_u64().unwrap());
         assert_eq!(signature.to_string(), text(&case, "header"), "{case}");
     }
 }
@@ -88,11 +91,19 @@ fn bearers_are_the_prefix_and_the_hash() {
         let expected = format!("{}{}", text(&case, "prefix"), text(&case, "sha256"));
         let key = key(text(&case, "key"));
         assert_eq!(*key.bearer(), expected, "{case}");
-        assert_eq!(key.fingerprint().to_string(), text(&case, "sha256")[..12], "{case}");
+        assert_eq!(
+            key.fingerprint().to_string(),
+            text(&case, "sha256")[..12],
+            "{case}"
+        );
     }
     for case in cases("fingerprint", 2) {
         let fingerprint = key(text(&case, "key")).fingerprint();
-        assert_eq!(fingerprint.to_string(), text(&case, "fingerprint"), "{case}");
+        assert_eq!(
+            fingerprint.to_string(),
+            text(&case, "fingerprint"),
+            "{case}"
+        );
     }
 }
 
@@ -154,14 +165,22 @@ fn a_prefix_is_signkey_one_word_and_a_dash() {
         assert_eq!(text.parse::<SigningKey>(), Err(KeyError::NotHex), "{text}");
     }
     let fingerprint = key("12345678").fingerprint();
-    assert_eq!(format!("{fingerprint} {fingerprint:?}"), "b2ed992186a5 b2ed992186a5");
+    assert_eq!(
+        format!("{fingerprint} {fingerprint:?}"),
+        "b2ed992186a5 b2ed992186a5"
+    );
 }
 
 #[test]
 fn keys_are_equal_in_secret_and_prefix() {
     let one = key("signkey-test-aa");
     assert_eq!(one, key(" signkey-test-aa\n"));
-    for other in ["signkey-test-AA", "signkey-test-bb", "signkey-prod-aa", "aa"] {
+    for other in [
+        "signkey-test-AA",
+        "signkey-test-bb",
+        "signkey-prod-aa",
+        "aa",
+    ] {
         assert_ne!(one, key(other), "{other}");
     }
     let both = Keys::new(one.clone(), Some(key("bb")));
@@ -189,7 +208,12 @@ fn a_key_signs_at_a_time_of_ten_digits() {
     ] {
         let signature = key.sign(b"{}", at);
         assert_eq!(signature.signed_at(), signed_at, "{at}");
-        assert!(signature.to_string().starts_with(&format!("t={signed_at}&s=")), "{at}");
+        assert!(
+            signature
+                .to_string()
+                .starts_with(&format!("t={signed_at}&s=")),
+            "{at}"
+        );
     }
 }
 

@@ -34,7 +34,10 @@ impl http_body::Body for Flood {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.turns += 1;
         if self.every > 0 && self.turns.is_multiple_of(self.every) {
             return Poll::Ready(Some(Ok(Frame::data("x".into()))));
@@ -65,10 +68,25 @@ async fn a_flood_is_ended_though_no_timer_fires_while_it_goes_on() {
             RejectionKind::BodyTooSlow,
             10_000,
         ),
-        ("the same, to be drained", flood(None, 2), RejectionKind::Missing, 3_000),
+        (
+            "the same, to be drained",
+            flood(None, 2),
+            RejectionKind::Missing,
+            3_000,
+        ),
         // None come: that is no body.
-        ("no frame", flood(Some(&forged), 0), RejectionKind::BodyTooSlow, 300),
-        ("no frame, to be drained", flood(None, 0), RejectionKind::Missing, 300),
+        (
+            "no frame",
+            flood(Some(&forged), 0),
+            RejectionKind::BodyTooSlow,
+            300,
+        ),
+        (
+            "no frame, to be drained",
+            flood(None, 0),
+            RejectionKind::Missing,
+            300,
+        ),
     ] {
         let began = tokio::time::Instant::now();
         let mut answer = pin!(ask(&app, request));
@@ -77,7 +95,10 @@ async fn a_flood_is_ended_though_no_timer_fires_while_it_goes_on() {
             if let Poll::Ready(answer) = poll_once(answer.as_mut()).await {
                 break answer;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "{what}: it never ends");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "{what}: it never ends"
+            );
             tokio::time::advance(Duration::from_millis(100)).await;
         };
         assert_eq!(kind_of(&answer), Some(kind), "{what}");
@@ -180,7 +201,11 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
 async fn a_handler_cannot_mark_a_response_as_verified() {
     let it = inngest();
     let app = Seen::default().app(it.auth());
-    let foreign = *ask(&app, it.call(CALL, "")).await.extensions.get::<Verified>().unwrap();
+    let foreign = *ask(&app, it.call(CALL, ""))
+        .await
+        .extensions
+        .get::<Verified>()
+        .unwrap();
     let stamped = move || {
         axum::Router::new().fallback(move || async move {
             let mut response = axum::response::Response::new(Body::empty());
@@ -191,7 +216,11 @@ async fn a_handler_cannot_mark_a_response_as_verified() {
     };
     let unsigned_sync = Request::put("/").body(Body::empty()).unwrap();
     for (auth, request, caller) in [
-        (InngestAuth::unverified_dev(), it.unsigned(CALL, ""), Caller::Dev),
+        (
+            InngestAuth::unverified_dev(),
+            it.unsigned(CALL, ""),
+            Caller::Dev,
+        ),
         (
             it.auth().insecure_unsigned_sync(true),
             unsigned_sync,

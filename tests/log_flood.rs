@@ -28,7 +28,11 @@ impl io::Write for Log {
 impl Log {
     fn lines(&self) -> Vec<String> {
         let text = std::mem::take(&mut *self.0.lock().unwrap());
-        String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+        String::from_utf8(text)
+            .unwrap()
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -50,7 +54,9 @@ async fn a_flood_of_rejections_is_one_advice_an_hour_and_ten_lines_a_minute_of_e
             RejectionKind::Stale => it.stale(CALL, "{}"),
             RejectionKind::WrongSignature => {
                 let mut request = it.tampered(CALL, "{}");
-                request.headers_mut().insert("content-encoding", huge.parse().unwrap());
+                request
+                    .headers_mut()
+                    .insert("content-encoding", huge.parse().unwrap());
                 request
             }
             _ => it.unsigned(CALL, "{}"),
@@ -74,11 +80,20 @@ async fn a_flood_of_rejections_is_one_advice_an_hour_and_ten_lines_a_minute_of_e
         let rejected = lines.iter().filter(|line| line.contains("rejected: "));
         assert_eq!(rejected.count(), 1 + 10, "{kind:?}: {lines:#?}");
         assert!(lines.len() <= 13, "{kind:?}: {lines:#?}");
-        assert!(lines.iter().all(|line| line.len() < 1000), "{kind:?}: {lines:?}");
+        assert!(
+            lines.iter().all(|line| line.len() < 1000),
+            "{kind:?}: {lines:?}"
+        );
     }
     tokio::time::advance(Duration::from_secs(60)).await;
     send(RejectionKind::Stale).await;
     let lines = log.lines();
-    let stale: Vec<_> = lines.iter().filter(|line| line.contains("kind=\"stale\"")).collect();
-    assert!(stale.len() == 1 && stale[0].contains("suppressed=289"), "{lines:?}");
+    let stale: Vec<_> = lines
+        .iter()
+        .filter(|line| line.contains("kind=\"stale\""))
+        .collect();
+    assert!(
+        stale.len() == 1 && stale[0].contains("suppressed=289"),
+        "{lines:?}"
+    );
 }

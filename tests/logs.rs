@@ -19,7 +19,9 @@ use common::{CALL, NOW, Seen, ask, inngest, key};
 use http_body_util::BodyExt;
 use inngest_auth::replay::MemoryReplayStore;
 use inngest_auth::testing::{TestClock, TestInngest, odd_key};
-use inngest_auth::{Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SignResponses, SigningKey};
+use inngest_auth::{
+    Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SignResponses, SigningKey,
+};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 use tower::{Layer, ServiceExt, service_fn};
@@ -330,7 +332,8 @@ async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warni
     let expected = "cannot tell whether a request is a replay error=replay store is full: raise its \
         capacity admitted=false";
     assert_eq!(line(first), Some(("WARN", expected)));
-    let expected = r#"rejected: the replay store is down or full kind="store_unavailable" method="POST""#;
+    let expected =
+        r#"rejected: the replay store is down or full kind="store_unavailable" method="POST""#;
     assert_eq!(line(second), Some(("WARN", expected)));
 }
 
@@ -360,7 +363,11 @@ async fn a_get_with_a_foreign_key_is_for_those_who_look_closer() {
         let (logged, text) = line(&said).unwrap();
         assert_eq!(logged, level, "{method} {run_id}");
         assert!(text.contains(r#"kind="wrong_signature""#), "{text}");
-        assert_eq!(text.contains("set INNGEST_SIGNING_KEY"), level == "WARN", "{text}");
+        assert_eq!(
+            text.contains("set INNGEST_SIGNING_KEY"),
+            level == "WARN",
+            "{text}"
+        );
     }
 }
 
@@ -384,7 +391,11 @@ async fn a_flood_is_a_few_lines_a_minute_and_the_next_line_counts_the_rest() {
             11,
             "one says what to do, ten what happened: {said}"
         );
-        assert_eq!(said.matches(&format!("kind=\"{kind}\"")).count(), 11, "{said}");
+        assert_eq!(
+            said.matches(&format!("kind=\"{kind}\"")).count(),
+            11,
+            "{said}"
+        );
     }
     tokio::time::advance(Duration::from_secs(60)).await;
     for (request, _) in kinds {
@@ -432,12 +443,17 @@ async fn rejections_can_be_queried() {
         ask(&app, request).await;
         let said: Value = serde_json::from_str(&log.take()).unwrap();
         for (name, expected) in fields.as_object().unwrap() {
-            assert_eq!(said.get(name).unwrap_or(&Value::Null), expected, "{name} in {said}");
+            assert_eq!(
+                said.get(name).unwrap_or(&Value::Null),
+                expected,
+                "{name} in {said}"
+            );
         }
     }
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_used() {
     let it = inngest();
     let from = |vars: &[(&'static str, &'static str)]| {
@@ -467,8 +483,13 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
         (&|| from(&[key_is]), ("INFO", &one), &[("INFO", &default)]),
         (
             &|| {
-                let auth = it.auth().replay_guard(store(&it, 100)).insecure_replay_fail_open(true);
-                let auth = auth.sign_responses(SignResponses::All).body_limit(4_194_304);
+                let auth = it
+                    .auth()
+                    .replay_guard(store(&it, 100))
+                    .insecure_replay_fail_open(true);
+                let auth = auth
+                    .sign_responses(SignResponses::All)
+                    .body_limit(4_194_304);
                 auth.tolerance(Duration::from_secs(30))
             },
             ("INFO", &two),
@@ -494,7 +515,11 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             ],
         ),
         (
-            &|| it.auth().insecure_unsigned_sync(true).insecure_unsigned_sync(false),
+            &|| {
+                it.auth()
+                    .insecure_unsigned_sync(true)
+                    .insecure_unsigned_sync(false)
+            },
             ("INFO", &two),
             &[("INFO", &default)],
         ),
@@ -522,17 +547,28 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
         let (log, _guard) = Log::begin(Level::INFO);
         let auth = build();
         let said = log.take();
-        let said: Vec<_> = said.lines().filter(|said| said.contains("layer::")).collect();
-        assert_eq!(said.iter().map(|said| line(said)).collect::<Vec<_>>(), [Some(mode)]);
+        let said: Vec<_> = said
+            .lines()
+            .filter(|said| said.contains("layer::"))
+            .collect();
+        assert_eq!(
+            said.iter().map(|said| line(said)).collect::<Vec<_>>(),
+            [Some(mode)]
+        );
         // Twice, by two clones; and a third time as another layer, with another setting.
         for auth in [auth.clone(), auth.body_deadline(Duration::from_secs(1))] {
             for app in [auth.clone(), auth].map(|auth| auth.layer(Seen::default().unguarded())) {
                 app.oneshot(it.unsigned(CALL, "")).await.unwrap();
             }
             let said = log.take();
-            let said: Vec<_> = said.lines().filter(|said| said.contains("layer::start")).collect();
+            let said: Vec<_> = said
+                .lines()
+                .filter(|said| said.contains("layer::start"))
+                .collect();
             assert_eq!(
-                said.iter().map(|said| line(said).unwrap()).collect::<Vec<_>>(),
+                said.iter()
+                    .map(|said| line(said).unwrap())
+                    .collect::<Vec<_>>(),
                 settings
             );
         }
@@ -544,7 +580,12 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
 #[test]
 fn dev_mode_with_a_key_is_visible_even_where_only_errors_are() {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "in_dev_mode_with_a_key", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "in_dev_mode_with_a_key",
+            "--ignored",
+            "--nocapture",
+        ])
         .env_remove("RUST_LOG")
         .output();
     let said = String::from_utf8(child.unwrap().stdout).unwrap();
@@ -610,9 +651,15 @@ async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
     ] {
         let (log, _guard) = Log::begin(Level::INFO);
         let clock = TestClock::at(NOW.checked_add_signed(ahead).unwrap());
-        let app = used(it.auth().clock(clock).tolerance(Duration::from_secs(tolerance)), &log);
+        let app = used(
+            it.auth()
+                .clock(clock)
+                .tolerance(Duration::from_secs(tolerance)),
+            &log,
+        );
         assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, 200);
-        let expected = age.map(|age| format!("{expected} age_seconds={age} tolerance_seconds={tolerance}"));
+        let expected =
+            age.map(|age| format!("{expected} age_seconds={age} tolerance_seconds={tolerance}"));
         assert_eq!(
             line(&log.take()),
             expected.as_deref().map(|text| ("WARN", text)),
@@ -636,7 +683,11 @@ async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
             let mut request = it.call_in_canonical_form(CALL, "{}");
             *request.method_mut() = method.parse().unwrap();
             assert_eq!(ask(&app, request).await.status, 200);
-            assert_eq!(line(&log.take()), warns.then_some(("WARN", expected)), "{method}");
+            assert_eq!(
+                line(&log.take()),
+                warns.then_some(("WARN", expected)),
+                "{method}"
+            );
         }
     }
 }
@@ -654,7 +705,9 @@ async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
     ask(&app, it.call_with_fallback(CALL, "1")).await;
     let first = log.take();
     assert!(
-        first.contains("INFO") && first.contains(&shown("12345678")) && first.contains(&shown("87654321")),
+        first.contains("INFO")
+            && first.contains(&shown("12345678"))
+            && first.contains(&shown("87654321")),
         "{first}"
     );
     ask(&app, it.call_with_fallback(CALL, "2")).await;
@@ -679,7 +732,9 @@ fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() ->
     let respond = move || {
         let mut response = Response::new(body());
         for (name, value) in headers {
-            response.headers_mut().insert(*name, HeaderValue::from_static(value));
+            response
+                .headers_mut()
+                .insert(*name, HeaderValue::from_static(value));
         }
         std::future::ready(response)
     };
@@ -687,6 +742,7 @@ fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() ->
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason() {
     const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will \
         not accept it: ";
@@ -695,7 +751,9 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
     let it = inngest();
     let plain = || Body::from("a response");
     let stream = || Body::new(Body::from("{}").map_frame(|frame| frame));
-    let trailers = || Body::new(Body::from("{}").with_trailers(std::future::ready(Some(Ok(HeaderMap::new())))));
+    let trailers = || {
+        Body::new(Body::from("{}").with_trailers(std::future::ready(Some(Ok(HeaderMap::new())))))
+    };
     let required = || it.auth();
     let all = || it.auth().sign_responses(SignResponses::All);
     let full = || it.auth().replay_guard(store(&it, 1));
@@ -747,7 +805,13 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
         (required(), false, &[], stream, None),
         (required(), true, &[IN_BAND], plain, None),
         // A handler that signs its own.
-        (required(), true, &[IN_BAND, (SIGNATURE_HEADER, "t=1&s=1")], plain, None),
+        (
+            required(),
+            true,
+            &[IN_BAND, (SIGNATURE_HEADER, "t=1&s=1")],
+            plain,
+            None,
+        ),
         (
             all(),
             false,
@@ -764,7 +828,11 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             false,
             &[],
             trailers,
-            Some((ANY, "it has trailers, which no signature covers", "trailers")),
+            Some((
+                ANY,
+                "it has trailers, which no signature covers",
+                "trailers",
+            )),
         ),
         (
             all(),
@@ -779,10 +847,19 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
         let (log, _guard) = Log::begin(Level::INFO);
         let app = responding(auth, headers, body).with_state(());
         log.take();
-        let request = || if sync { in_band(&it) } else { it.call(CALL, "{}") };
+        let request = || {
+            if sync {
+                in_band(&it)
+            } else {
+                it.call(CALL, "{}")
+            }
+        };
         ask(&app, request()).await;
         let text = expected.map(|(what, why, reason)| format!("{what}{why} reason=\"{reason}\""));
-        assert_eq!(line(&log.take()), text.as_deref().map(|text| ("WARN", text)));
+        assert_eq!(
+            line(&log.take()),
+            text.as_deref().map(|text| ("WARN", text))
+        );
         ask(&app, request()).await;
         assert!(!log.take().contains("unsigned"), "once");
     }
@@ -857,7 +934,9 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
             ("INNGEST_API_BASE_URL", api),
             ("INNGEST_DEV", dev),
         ];
-        drop(InngestApiAuth::from_config(&Config::from_vars(vars).unwrap()));
+        drop(InngestApiAuth::from_config(
+            &Config::from_vars(vars).unwrap(),
+        ));
         let said = log.take();
         assert_eq!(
             said.contains("WARN") && said.contains("plain http"),
@@ -873,25 +952,27 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
     const PROVED: &str = "proved cause of a wrong signature: ";
-    const SUSPECTED: &str = "suspected cause of a wrong signature, though anyone can send such a request: ";
+    const SUSPECTED: &str =
+        "suspected cause of a wrong signature, though anyone can send such a request: ";
     let it = inngest();
-    let sent = |method: &str, hmac_key: &str, signed: &str, body: &[u8], coding: Option<&'static str>| {
-        // A prefix is removed once.
-        let signature = odd_key(&format!("signkey-x-{hmac_key}"))
-            .sign(signed.as_bytes(), NOW)
-            .to_string();
-        let request = Request::builder()
-            .method(method)
-            .uri(CALL)
-            .header(SIGNATURE_HEADER, signature);
-        let mut request = request.body(Body::from(body.to_vec())).unwrap();
-        if let Some(coding) = coding {
+    let sent =
+        |method: &str, hmac_key: &str, signed: &str, body: &[u8], coding: Option<&'static str>| {
+            // A prefix is removed once.
+            let signature = odd_key(&format!("signkey-x-{hmac_key}"))
+                .sign(signed.as_bytes(), NOW)
+                .to_string();
+            let request = Request::builder()
+                .method(method)
+                .uri(CALL)
+                .header(SIGNATURE_HEADER, signature);
+            let mut request = request.body(Body::from(body.to_vec())).unwrap();
+            if let Some(coding) = coding {
+                request
+                    .headers_mut()
+                    .insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
+            }
             request
-                .headers_mut()
-                .insert(CONTENT_ENCODING, HeaderValue::from_static(coding));
-        }
-        request
-    };
+        };
     let (right, foreign, left_on) = ("12345678", "00", "signkey-test-12345678");
     let large = [&b"["[..], &vec![b'1'; 64 * 1024]].concat();
     for (method, hmac_key, signed, body, coding, expected) in [
@@ -986,15 +1067,21 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
         let app = used(it.auth(), &log);
         for expected in [expected, None] {
             assert_eq!(
-                ask(&app, sent(method, hmac_key, signed, body, coding)).await.status,
+                ask(&app, sent(method, hmac_key, signed, body, coding))
+                    .await
+                    .status,
                 401
             );
             tokio::task::yield_now().await;
             let said = log.take();
             let mut lines = said.lines().filter(|said| !said.contains("rejected: "));
-            let text =
-                expected.map(|(what, why, cause, proved)| format!("{what}{why} cause=\"{cause}\" proved={proved}"));
-            assert_eq!(lines.next().and_then(line), text.as_deref().map(|text| ("WARN", text)));
+            let text = expected.map(|(what, why, cause, proved)| {
+                format!("{what}{why} cause=\"{cause}\" proved={proved}")
+            });
+            assert_eq!(
+                lines.next().and_then(line),
+                text.as_deref().map(|text| ("WARN", text))
+            );
             assert_eq!(lines.next(), None);
         }
     }
@@ -1021,7 +1108,9 @@ async fn no_secret_is_ever_said() {
     ] {
         let mut request = Request::post("/").body(body.into()).unwrap();
         if let Some(header) = header {
-            request.headers_mut().insert(SIGNATURE_HEADER, header.parse().unwrap());
+            request
+                .headers_mut()
+                .insert(SIGNATURE_HEADER, header.parse().unwrap());
         }
         let answer = ask(&app, request).await;
         tracing::info!(extensions = ?answer.extensions, "shown");
@@ -1041,7 +1130,10 @@ async fn no_secret_is_ever_said() {
 
 /// Two calls at once to an API that has a status for each key, and 401 for any other.
 async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
-    let known: Vec<_> = known.iter().map(|(text, status)| (key(text), *status)).collect();
+    let known: Vec<_> = known
+        .iter()
+        .map(|(text, status)| (key(text), *status))
+        .collect();
     let both_arrived = Arc::new(Barrier::new(2));
     let client = service_fn(move |request: Request<&'static str>| {
         let token = request.headers()["authorization"].to_str().unwrap();
@@ -1058,7 +1150,9 @@ async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
     });
     let api = auth.layer(client);
     let call = || {
-        let request = Request::post("https://api.example/v1/signals").body("{}").unwrap();
+        let request = Request::post("https://api.example/v1/signals")
+            .body("{}")
+            .unwrap();
         api.clone().oneshot(request)
     };
     let (first, second) = tokio::join!(call(), call());
@@ -1088,7 +1182,11 @@ async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
     ] {
         call_api_twice(&auth, known).await;
         let said = log.take();
-        assert_eq!(said.lines().count(), usize::from(expected.is_some()), "{said}");
+        assert_eq!(
+            said.lines().count(),
+            usize::from(expected.is_some()),
+            "{said}"
+        );
         if let Some(words) = expected {
             let [new, old] = [new, old].map(|text| key(text).fingerprint().to_string());
             for words in [words, &new, &old] {
@@ -1107,7 +1205,10 @@ async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
     // With a single attempt: at once if there is one key, and if there are two when both were
     // tried in vain. A rotation may change the key twice.
     for (keys, expected) in [
-        ((key(new), None), &[Some(rejected), None, None, None, None][..]),
+        (
+            (key(new), None),
+            &[Some(rejected), None, None, None, None][..],
+        ),
         (
             (key(new), Some(key(old))),
             &[Some(learnt), Some(learnt), Some(rejected), None, None],
@@ -1118,16 +1219,25 @@ async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
         let api = auth.single_attempt().layer(client);
         for expected in expected {
             log.take();
-            let request = Request::post("https://api.example/v1/signals").body(()).unwrap();
+            let request = Request::post("https://api.example/v1/signals")
+                .body(())
+                .unwrap();
             api.clone().oneshot(request).await.unwrap();
             let said = log.take();
-            assert_eq!(said.lines().count(), usize::from(expected.is_some()), "{said}");
+            assert_eq!(
+                said.lines().count(),
+                usize::from(expected.is_some()),
+                "{said}"
+            );
             assert!(expected.is_none_or(|words| said.contains(words)), "{said}");
         }
     }
     for text in [new, old, next] {
         let token = key(text).bearer();
-        for never in [&text["signkey-prod-".len()..], &token["signkey-prod-".len() + 12..]] {
+        for never in [
+            &text["signkey-prod-".len()..],
+            &token["signkey-prod-".len() + 12..],
+        ] {
             assert!(!all.contains(never), "{all}");
         }
     }

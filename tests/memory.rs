@@ -84,7 +84,9 @@ async fn cost<T>(work: impl Future<Output = T>) -> (T, Cost) {
 
 type Handler = fn(
     Request<Body>,
-) -> std::pin::Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>>;
+) -> std::pin::Pin<
+    Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>,
+>;
 
 /// What the handler saw: where each piece of the body lies.
 static PIECES: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
@@ -95,7 +97,10 @@ fn service() -> InngestAuthService<tower::util::ServiceFn<Handler>> {
             let mut body = request.into_body();
             while let Some(Ok(frame)) = body.frame().await {
                 let data = frame.into_data().unwrap();
-                PIECES.lock().unwrap().push((data.as_ptr() as usize, data.len()));
+                PIECES
+                    .lock()
+                    .unwrap()
+                    .push((data.as_ptr() as usize, data.len()));
             }
             Ok(Response::default())
         })
@@ -115,7 +120,10 @@ fn signed(body: &[u8]) -> String {
 }
 
 fn request(header: &str, body: Body) -> Request<Body> {
-    Request::post(CALL).header(SIGNATURE_HEADER, header).body(body).unwrap()
+    Request::post(CALL)
+        .header(SIGNATURE_HEADER, header)
+        .body(body)
+        .unwrap()
 }
 
 /// `body` in frames of `size` bytes, that cost nothing of their own.
@@ -215,7 +223,10 @@ struct Given<T>(std::vec::IntoIter<T>);
 impl<T: Unpin> futures_core::Stream for Given<T> {
     type Item = T;
 
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<T>> {
         std::task::Poll::Ready(self.0.next())
     }
 }
@@ -226,7 +237,9 @@ async fn frames_of_any_sizes_hold_what_they_carry() {
     let sizes = [1, 1, 16 * 1024].into_iter().cycle();
     let mut rest = body.clone();
     let frames: Vec<_> = sizes
-        .map_while(|size| Some(rest.split_to(size.min(rest.len()))).filter(|frame| !frame.is_empty()))
+        .map_while(|size| {
+            Some(rest.split_to(size.min(rest.len()))).filter(|frame| !frame.is_empty())
+        })
         .map(Ok::<_, std::convert::Infallible>)
         .collect();
     let request = request(&header, Body::from_stream(Given(frames.into_iter())));
@@ -261,10 +274,16 @@ async fn hostile_json_costs_a_bounded_tree() {
 
 async fn a_refusal_by_headers_costs_next_to_nothing() {
     let mut service = service();
-    for header in [None, Some("lol"), Some(&*key("ff").sign(b"", NOW - 301).to_string())] {
+    for header in [
+        None,
+        Some("lol"),
+        Some(&*key("ff").sign(b"", NOW - 301).to_string()),
+    ] {
         let mut request = Request::post(CALL).body(Body::empty()).unwrap();
         if let Some(header) = header {
-            request.headers_mut().insert(SIGNATURE_HEADER, header.parse().unwrap());
+            request
+                .headers_mut()
+                .insert(SIGNATURE_HEADER, header.parse().unwrap());
         }
         let (answer, cost) = cost(service.call(request)).await;
         assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);

@@ -18,7 +18,8 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use inngest_auth::{
-    Clock, Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey, SystemClock,
+    Clock, Config, InngestApiAuth, InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey,
+    SystemClock,
 };
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -27,7 +28,10 @@ const OLD: &str = "signkey-test-11111111";
 
 async fn started(auth: InngestAuth) -> SocketAddr {
     let metrics = Metrics::new(auth.keys().cloned());
-    let app = Router::new().route("/api/inngest", metrics.watch(any(|| async { "ran" }).layer(auth)));
+    let app = Router::new().route(
+        "/api/inngest",
+        metrics.watch(any(|| async { "ran" }).layer(auth)),
+    );
     serve(app.merge(metrics.router())).await
 }
 
@@ -36,11 +40,17 @@ async fn call(server: SocketAddr, method: &str, signature: Option<String>) -> St
     if let Some(signature) = signature {
         request = request.header(SIGNATURE_HEADER, signature);
     }
-    send(server, request.body(Full::from("{}")).unwrap()).await.status
+    send(server, request.body(Full::from("{}")).unwrap())
+        .await
+        .status
 }
 
 async fn scraped(server: SocketAddr) -> String {
-    let answer = send(server, Request::get("/metrics").body(Full::default()).unwrap()).await;
+    let answer = send(
+        server,
+        Request::get("/metrics").body(Full::default()).unwrap(),
+    )
+    .await;
     assert_eq!(answer.status, StatusCode::OK);
     assert!(
         answer
@@ -53,7 +63,8 @@ async fn scraped(server: SocketAddr) -> String {
 
 /// The value of the sample with exactly this name and these labels.
 fn sample<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 
 #[tokio::test]
@@ -62,7 +73,10 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
     let ring = KeyRing::from(Keys::new(new.clone(), Some(old.clone())));
     let server = started(InngestAuth::new(ring.clone())).await;
     let text = scraped(server).await;
-    assert_eq!(sample(&text, "inngest_fallback_last_used_timestamp_seconds"), Some("0"));
+    assert_eq!(
+        sample(&text, "inngest_fallback_last_used_timestamp_seconds"),
+        Some("0")
+    );
 
     let now = SystemClock.now().unwrap();
     let signed = |key: &SigningKey, at| Some(key.sign(b"{}", at).to_string());
@@ -85,15 +99,39 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
     }
     let text = scraped(server).await;
     for (name, value) in [
-        (r#"inngest_requests_total{outcome="verified",key="current"}"#, "3"),
-        (r#"inngest_requests_total{outcome="verified",key="fallback"}"#, "1"),
-        (r#"inngest_requests_total{outcome="rejected",key="none"}"#, "6"),
-        (r#"inngest_rejections_total{kind="wrong_signature",method="POST"}"#, "2"),
-        (r#"inngest_rejections_total{kind="stale",method="POST"}"#, "1"),
-        (r#"inngest_rejections_total{kind="missing",method="POST"}"#, "1"),
+        (
+            r#"inngest_requests_total{outcome="verified",key="current"}"#,
+            "3",
+        ),
+        (
+            r#"inngest_requests_total{outcome="verified",key="fallback"}"#,
+            "1",
+        ),
+        (
+            r#"inngest_requests_total{outcome="rejected",key="none"}"#,
+            "6",
+        ),
+        (
+            r#"inngest_rejections_total{kind="wrong_signature",method="POST"}"#,
+            "2",
+        ),
+        (
+            r#"inngest_rejections_total{kind="stale",method="POST"}"#,
+            "1",
+        ),
+        (
+            r#"inngest_rejections_total{kind="missing",method="POST"}"#,
+            "1",
+        ),
         // Cloud's probes, and methods that somebody makes up.
-        (r#"inngest_rejections_total{kind="wrong_signature",method="GET"}"#, "1"),
-        (r#"inngest_rejections_total{kind="missing",method="other"}"#, "1"),
+        (
+            r#"inngest_rejections_total{kind="wrong_signature",method="GET"}"#,
+            "1",
+        ),
+        (
+            r#"inngest_rejections_total{kind="missing",method="other"}"#,
+            "1",
+        ),
         // Of what was verified, older and younger alike.
         ("inngest_signature_age_seconds_count", "4"),
         (r#"inngest_signature_age_seconds_bucket{le="15.0"}"#, "2"),
@@ -108,7 +146,10 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
     // A rotation's end: the question starts anew.
     ring.retire_fallback();
     let text = scraped(server).await;
-    assert_eq!(sample(&text, "inngest_fallback_last_used_timestamp_seconds"), Some("0"));
+    assert_eq!(
+        sample(&text, "inngest_fallback_last_used_timestamp_seconds"),
+        Some("0")
+    );
 }
 
 #[tokio::test]
@@ -117,7 +158,10 @@ async fn what_dev_mode_lets_pass_is_not_counted_as_verified() {
     assert_eq!(call(server, "POST", None).await, StatusCode::OK);
     let text = scraped(server).await;
     assert_eq!(
-        sample(&text, r#"inngest_requests_total{outcome="unverified",key="none"}"#),
+        sample(
+            &text,
+            r#"inngest_requests_total{outcome="unverified",key="none"}"#
+        ),
         Some("1")
     );
     assert!(!text.contains("verified\",key=\"current\"}"), "{text}");
@@ -151,7 +195,8 @@ async fn a_call_to_the_api_that_needed_the_fallback_is_counted_as_that() {
             .map_response(move |response| counting.count_api_call(response))
             .layer(InngestApiAuth::from_config(&config))
             .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
-        let request = Request::get(format!("{}/v1/events", config.api_base().unwrap())).body(Full::default());
+        let request =
+            Request::get(format!("{}/v1/events", config.api_base().unwrap())).body(Full::default());
         client.oneshot(request.unwrap()).await.unwrap();
         let text = scraped(serve(metrics.router()).await).await;
         assert_eq!(

@@ -9,8 +9,11 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use common::{CALL, NOW, Seen, ask, inngest, key};
+use inngest_auth::replay::{Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::testing::{TestClock, TestInngest};
-use inngest_auth::{Config, InngestAuth, KeyRole, Rejection, RejectionKind, SIGNATURE_HEADER, Verified};
+use inngest_auth::{
+    Config, InngestAuth, KeyRole, Rejection, RejectionKind, SIGNATURE_HEADER, Verified,
+};
 
 /// A body that gives these frames, then fails or hangs.
 struct Frames(Vec<&'static [u8]>, End);
@@ -55,7 +58,17 @@ fn signed_by(header: String) -> Request<Body> {
         .unwrap()
 }
 
+/// A replay store that always says the same.
+struct Says(fn() -> Result<Recorded, ReplayStoreError>);
+
+impl ReplayStore for Says {
+    async fn record(&self, _: Sighting) -> Result<Recorded, ReplayStoreError> {
+        (self.0)()
+    }
+}
+
 #[tokio::test(start_paused = true)]
+#[expect(clippy::too_many_lines, reason = "a row for each kind")]
 async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
     use RejectionKind as Kind;
     let it = inngest();
@@ -68,17 +81,31 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
     stopped.set(None);
     let table = [
         (Kind::Missing, 401, auth(), it.unsigned(CALL, "{}")),
-        (Kind::Doubled, 401, auth(), changed(it.call(CALL, "{}"), second)),
+        (
+            Kind::Doubled,
+            401,
+            auth(),
+            changed(it.call(CALL, "{}"), second),
+        ),
         (Kind::Malformed, 401, auth(), signed_by("lol".into())),
         (Kind::Stale, 401, auth(), it.stale(CALL, "{}")),
         (
             Kind::Future,
             401,
             auth(),
-            signed_by(key("signkey-test-12345678").sign(b"{}", NOW + 301).to_string()),
+            signed_by(
+                key("signkey-test-12345678")
+                    .sign(b"{}", NOW + 301)
+                    .to_string(),
+            ),
         ),
         (Kind::WrongSignature, 401, auth(), it.tampered(CALL, "{}")),
-        (Kind::BodyTooLarge, 413, auth().body_limit(1), it.call(CALL, "{}")),
+        (
+            Kind::BodyTooLarge,
+            413,
+            auth().body_limit(1),
+            it.call(CALL, "{}"),
+        ),
         (
             Kind::BodyTooLarge,
             413,
@@ -103,17 +130,51 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
             auth().body_budget(1),
             with_body(&it, Body::new(Frames(vec![b"{"], End::Fails))),
         ),
-        (Kind::NoTime, 500, auth().clock(stopped), it.call(CALL, "{}")),
+        (
+            Kind::Replayed,
+            401,
+            auth().replay_guard(Says(|| Ok(Recorded::Seen))),
+            it.call(CALL, "{}"),
+        ),
+        (
+            Kind::BeforeStart,
+            401,
+            auth().replay_guard(Says(|| Ok(Recorded::BeforeStart))),
+            it.call(CALL, "{}"),
+        ),
+        (
+            Kind::StoreUnavailable,
+            503,
+            auth().replay_guard(Says(|| Err(ReplayStoreError::Full))),
+            it.call(CALL, "{}"),
+        ),
+        (
+            Kind::NoTime,
+            500,
+            auth().clock(stopped),
+            it.call(CALL, "{}"),
+        ),
     ];
     for (kind, status, auth, request) in table {
         let seen = Seen::default();
         let answer = ask(&seen.app(auth), request).await;
         assert_eq!(answer.status, status, "{kind:?}");
-        assert_eq!(answer.extensions.get::<Rejection>().map(Rejection::kind), Some(kind));
+        assert_eq!(
+            answer.extensions.get::<Rejection>().map(Rejection::kind),
+            Some(kind)
+        );
         assert_eq!(kind.status(), status);
         assert!(answer.extensions.get::<Verified>().is_none(), "{kind:?}");
-        assert_eq!(answer.header("x-inngest-sdk-handled"), Some("true"), "{kind:?}");
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{kind:?}");
+        assert_eq!(
+            answer.header("x-inngest-sdk-handled"),
+            Some("true"),
+            "{kind:?}"
+        );
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/json"),
+            "{kind:?}"
+        );
         for absent in [
             "retry-after",
             "x-inngest-no-retry",
@@ -123,7 +184,11 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
             assert_eq!(answer.header(absent), None, "{kind:?}");
         }
         let reason = answer.status.canonical_reason().unwrap();
-        assert_eq!(answer.body, format!(r#"{{"message":"{reason}"}}"#), "{kind:?}");
+        assert_eq!(
+            answer.body,
+            format!(r#"{{"message":"{reason}"}}"#),
+            "{kind:?}"
+        );
         assert_eq!(seen.count(), 0, "the handler ran: {kind:?}");
     }
 }
@@ -145,14 +210,20 @@ async fn the_rejection_has_what_an_operator_needs() {
     assert_eq!((rejection.age(), rejection.body_len()), (Some(0), Some(3)));
     assert_eq!(rejection.content_encoding().unwrap(), "gzip");
     let shown = format!("{rejection:?} {rejection}");
-    assert!(shown.contains(&expected[0]) && !shown.contains("12345678"), "{shown}");
+    assert!(
+        shown.contains(&expected[0]) && !shown.contains("12345678"),
+        "{shown}"
+    );
 
     for (request, age) in [
         (it.stale(CALL, "{}"), 3601),
         (signed_by(key("ab").sign(b"", NOW + 400).to_string()), -400),
     ] {
         let answer = ask(&app, request).await;
-        assert_eq!(answer.extensions.get::<Rejection>().unwrap().age(), Some(age));
+        assert_eq!(
+            answer.extensions.get::<Rejection>().unwrap().age(),
+            Some(age)
+        );
     }
 }
 
@@ -197,7 +268,10 @@ async fn both_keys_are_accepted_rotated_both_ways() {
         expected.reverse();
     }
     keys.retire_fallback();
-    assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        ask(&app, it.call(CALL, "{}")).await.status,
+        StatusCode::UNAUTHORIZED
+    );
     assert_eq!(
         ask(&app, it.call_with_fallback(CALL, "{}")).await.status,
         StatusCode::OK
@@ -227,9 +301,13 @@ async fn an_unusable_configuration_refuses_everything_and_names_the_variable() {
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(answer.body, r#"{"message":"Set INNGEST_SIGNING_KEY"}"#);
         assert_eq!(answer.header("x-inngest-sdk-handled"), Some("true"));
+        assert_eq!(answer.header("retry-after"), None);
         let rejection = answer.extensions.get::<Rejection>().unwrap();
         assert_eq!(rejection.kind(), RejectionKind::Unconfigured);
-        assert!(rejection.to_string().contains("INNGEST_DEV=1"), "{rejection}");
+        assert!(
+            rejection.to_string().contains("INNGEST_DEV=1"),
+            "{rejection}"
+        );
     }
     assert!(InngestAuth::try_from_env().is_err());
 }
@@ -238,7 +316,8 @@ async fn an_unusable_configuration_refuses_everything_and_names_the_variable() {
 async fn what_the_environment_says_the_layer_does() {
     let key_is = ("INNGEST_SIGNING_KEY", "signkey-test-12345678\n");
     let auth = |vars: &[(&'static str, &'static str)]| {
-        InngestAuth::from_config(&Config::from_vars(vars.iter().copied()).unwrap()).clock(TestClock::at(NOW))
+        InngestAuth::from_config(&Config::from_vars(vars.iter().copied()).unwrap())
+            .clock(TestClock::at(NOW))
     };
     let it = inngest();
     let plain_sync = || Request::put("/api/inngest").body(Body::empty()).unwrap();
@@ -246,15 +325,30 @@ async fn what_the_environment_says_the_layer_does() {
         (&[key_is][..], it.call(CALL, "{}"), 200),
         (&[key_is], it.call_with_fallback(CALL, "{}"), 401),
         (
-            &[key_is, ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-87654321")],
+            &[
+                key_is,
+                ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-87654321"),
+            ],
             it.call_with_fallback(CALL, "{}"),
             200,
         ),
         (&[key_is], it.unsigned(CALL, "{}"), 401),
-        (&[key_is, ("INNGEST_DEV", "1")], it.unsigned(CALL, "{}"), 200),
-        (&[key_is, ("INNGEST_DEV", "0")], it.unsigned(CALL, "{}"), 401),
+        (
+            &[key_is, ("INNGEST_DEV", "1")],
+            it.unsigned(CALL, "{}"),
+            200,
+        ),
+        (
+            &[key_is, ("INNGEST_DEV", "0")],
+            it.unsigned(CALL, "{}"),
+            401,
+        ),
         (&[key_is], plain_sync(), 401),
-        (&[key_is, ("INNGEST_ENABLE_UNAUTHED_SYNC", "1")], plain_sync(), 200),
+        (
+            &[key_is, ("INNGEST_ENABLE_UNAUTHED_SYNC", "1")],
+            plain_sync(),
+            200,
+        ),
     ] {
         let answer = ask(&Seen::default().app(auth(vars)), request).await;
         assert_eq!(answer.status, status, "{vars:?}");
@@ -265,7 +359,14 @@ async fn what_the_environment_says_the_layer_does() {
 #[tokio::test]
 async fn a_custom_refusal_is_fenced_in() {
     let it = inngest();
-    for (chosen, status) in [(200, 401), (204, 401), (302, 401), (100, 401), (403, 403), (503, 503)] {
+    for (chosen, status) in [
+        (200, 401),
+        (204, 401),
+        (302, 401),
+        (100, 401),
+        (403, 403),
+        (503, 503),
+    ] {
         let auth = it.auth().on_rejection(move |rejection, response| {
             assert_eq!(rejection.kind(), RejectionKind::Missing);
             assert_eq!(
@@ -292,7 +393,12 @@ async fn a_custom_refusal_is_fenced_in() {
             (&answer.body[..], answer.header("x-mine")),
             (&b"mine"[..], Some("true"))
         );
-        for removed in ["x-inngest-no-retry", "retry-after", "location", SIGNATURE_HEADER] {
+        for removed in [
+            "x-inngest-no-retry",
+            "retry-after",
+            "location",
+            SIGNATURE_HEADER,
+        ] {
             assert_eq!(answer.header(removed), None);
         }
         assert!(answer.extensions.get::<Rejection>().is_some());

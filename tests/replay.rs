@@ -27,7 +27,10 @@ fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
 struct Answers(fn() -> Result<Recorded, ReplayStoreError>, Arc<AtomicUsize>);
 
 impl ReplayStore for Answers {
-    fn record(&self, _: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+    fn record(
+        &self,
+        _: Sighting,
+    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
         self.1.fetch_add(1, Ordering::SeqCst);
         ready((self.0)())
     }
@@ -94,11 +97,13 @@ async fn get_and_head_are_recorded_and_never_refused() {
 #[tokio::test]
 async fn an_answer_of_ours_cannot_come_back_as_a_call() {
     let it = inngest();
-    let app = axum::Router::new().fallback(|| async { r#"{"answer":1}"# }).layer(
-        it.auth()
-            .sign_responses(SignResponses::All)
-            .replay_guard(store(&it, 100)),
-    );
+    let app = axum::Router::new()
+        .fallback(|| async { r#"{"answer":1}"# })
+        .layer(
+            it.auth()
+                .sign_responses(SignResponses::All)
+                .replay_guard(store(&it, 100)),
+        );
     let answer = ask(&app, it.call(CALL, "{}")).await;
     let header = answer.header(SIGNATURE_HEADER).unwrap();
     let back = Request::post(CALL)
@@ -113,8 +118,16 @@ async fn only_what_is_verified_reaches_the_store() {
     let it = inngest();
     let asked = Arc::new(AtomicUsize::new(0));
     let store = Answers(|| Ok(Recorded::Fresh), Arc::clone(&asked));
-    let app = Seen::default().app(it.auth().sign_responses(SignResponses::Never).replay_guard(store));
-    for request in [it.unsigned(CALL, "{}"), it.tampered(CALL, "{}"), it.stale(CALL, "{}")] {
+    let app = Seen::default().app(
+        it.auth()
+            .sign_responses(SignResponses::Never)
+            .replay_guard(store),
+    );
+    for request in [
+        it.unsigned(CALL, "{}"),
+        it.tampered(CALL, "{}"),
+        it.stale(CALL, "{}"),
+    ] {
         ask(&app, request).await;
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
@@ -139,7 +152,11 @@ async fn a_store_that_cannot_tell_refuses_unless_failing_open_was_chosen() {
             (kind(&answer), seen.count()),
             (Some(RejectionKind::StoreUnavailable), 0)
         );
-        let answer = ask(&seen.app(auth.insecure_replay_fail_open(true)), it.call(CALL, "{}")).await;
+        let answer = ask(
+            &seen.app(auth.insecure_replay_fail_open(true)),
+            it.call(CALL, "{}"),
+        )
+        .await;
         assert_eq!((answer.status, seen.count()), (StatusCode::OK, 1));
     }
 }
@@ -152,13 +169,19 @@ async fn an_answer_that_cannot_be_recorded_goes_out_unsigned() {
     for capacity in [1, 2] {
         let app = Seen::default().app(auth.clone().replay_guard(store(&it, capacity)));
         let answer = ask(&app, it.call(CALL, r#"{"a":1}"#)).await;
-        assert_eq!((answer.status, answer.header(SIGNATURE_HEADER)), (StatusCode::OK, None));
+        assert_eq!(
+            (answer.status, answer.header(SIGNATURE_HEADER)),
+            (StatusCode::OK, None)
+        );
     }
     let app = axum::Router::new()
         .fallback(|| async { "other" })
         .layer(auth.replay_guard(store(&it, 1)));
     let answer = ask(&app, it.call(CALL, "{}")).await;
-    assert_eq!((answer.status, answer.header(SIGNATURE_HEADER)), (StatusCode::OK, None));
+    assert_eq!(
+        (answer.status, answer.header(SIGNATURE_HEADER)),
+        (StatusCode::OK, None)
+    );
 }
 
 /// A store that writes down times: signed at, until, now.
@@ -202,7 +225,8 @@ async fn after_a_restart_only_what_was_signed_later_is_accepted() {
     let seen = Seen::default();
     let app = seen.app(it.auth().replay_guard(store(&it, 100)));
     let call = |number: u8| it.call(CALL, format!("{{\"call\":{number}}}"));
-    let [accepted, on_its_way] = [call(1), call(2)].map(|request| request.headers()[SIGNATURE_HEADER].clone());
+    let [accepted, on_its_way] =
+        [call(1), call(2)].map(|request| request.headers()[SIGNATURE_HEADER].clone());
     assert_eq!(ask(&app, call(1)).await.status, StatusCode::OK);
 
     let restarted = MemoryReplayStore::new(100, it.clock());
@@ -210,7 +234,9 @@ async fn after_a_restart_only_what_was_signed_later_is_accepted() {
     it.clock().set(Some(NOW + 10));
     for (number, header) in [(1, &accepted), (2, &on_its_way)] {
         let mut request = call(number);
-        request.headers_mut().insert(SIGNATURE_HEADER, header.clone());
+        request
+            .headers_mut()
+            .insert(SIGNATURE_HEADER, header.clone());
         let answer = ask(&app, request).await;
         assert_eq!(
             (answer.status, kind(&answer)),
@@ -238,16 +264,25 @@ async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() 
         .replay_skew(Duration::ZERO);
     let [strict, lax] = [strict, auth].map(|auth| seen.app(auth));
     let captured = it.call(CALL, "{}").headers()[SIGNATURE_HEADER].clone();
-    assert_eq!(ask(&strict, it.call(CALL, "{}")).await.status, StatusCode::OK);
+    assert_eq!(
+        ask(&strict, it.call(CALL, "{}")).await.status,
+        StatusCode::OK
+    );
     for second in [1, 2, 3, 100, 300] {
         it.clock().set(Some(NOW + second));
         // Other calls make the store forget what has run out.
         let other = it.call(CALL, format!("{{\"at\":{second}}}"));
         assert_eq!(ask(&strict, other).await.status, StatusCode::OK);
         let mut again = it.call(CALL, "{}");
-        again.headers_mut().insert(SIGNATURE_HEADER, captured.clone());
+        again
+            .headers_mut()
+            .insert(SIGNATURE_HEADER, captured.clone());
         let answer = ask(&lax, again).await;
-        assert_eq!(kind(&answer), Some(RejectionKind::Replayed), "{second} s later");
+        assert_eq!(
+            kind(&answer),
+            Some(RejectionKind::Replayed),
+            "{second} s later"
+        );
     }
 }
 
@@ -260,7 +295,12 @@ async fn neither_strangers_nor_captured_traffic_can_fill_the_store() {
     // A place for each call and its response, and the probes' constant, which they share.
     let store = Arc::new(store(&it, 2 * CALLS + 1));
     let said = Arc::new(AtomicUsize::new(0));
-    let handler = move || ready(format!("{{\"said\":{}}}", said.fetch_add(1, Ordering::SeqCst)));
+    let handler = move || {
+        ready(format!(
+            "{{\"said\":{}}}",
+            said.fetch_add(1, Ordering::SeqCst)
+        ))
+    };
     let auth = it
         .auth()
         .sign_responses(SignResponses::All)

@@ -21,14 +21,24 @@ const SLOTS: [(&str, &str); 3] = [("0", "5460"), ("5461", "10922"), ("10923", "1
 
 fn three_nodes(policy: &str) -> [Redis; 3] {
     let settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
-    let settings = [&settings[..], &["--maxmemory", "64mb", "--maxmemory-policy", policy]].concat();
+    let settings = [
+        &settings[..],
+        &["--maxmemory", "64mb", "--maxmemory-policy", policy],
+    ]
+    .concat();
     let nodes = SLOTS.map(|(first, last)| {
         let node = Redis::start(&settings);
-        assert_eq!(node.say(&["CLUSTER", "ADDSLOTSRANGE", first, last]), "+OK\r\n");
+        assert_eq!(
+            node.say(&["CLUSTER", "ADDSLOTSRANGE", first, last]),
+            "+OK\r\n"
+        );
         node
     });
     for other in &nodes[1..] {
-        let [host, port] = [other.address.ip().to_string(), other.address.port().to_string()];
+        let [host, port] = [
+            other.address.ip().to_string(),
+            other.address.port().to_string(),
+        ];
         nodes[0].say(&["CLUSTER", "MEET", &host, &port]);
     }
     for node in &nodes {
@@ -60,7 +70,10 @@ async fn nothing_is_accepted_twice_in_a_cluster_that_loses_a_node() {
     let urls = urls.each_ref().map(String::as_str);
     example::run(&urls).await.unwrap();
     let held = nodes.each_ref().map(|node| node.say(&["DBSIZE"]));
-    assert!(held.iter().all(|held| held != ":0\r\n"), "not spread: {held:?}");
+    assert!(
+        held.iter().all(|held| held != ":0\r\n"),
+        "not spread: {held:?}"
+    );
 
     // One node is known by name; the client finds the others.
     let stores = [
@@ -108,10 +121,19 @@ async fn a_slot_that_moves_takes_its_keys_along() {
     let call = sighting(1);
     assert_eq!(store.record(call).await, Ok(Recorded::Fresh));
     // Where it is, and where it goes.
-    let at = nodes.iter().position(|node| node.say(&["DBSIZE"]) == ":1\r\n").unwrap();
+    let at = nodes
+        .iter()
+        .position(|node| node.say(&["DBSIZE"]) == ":1\r\n")
+        .unwrap();
     let [from, to] = [&nodes[at], &nodes[(at + 1) % 3]];
     let key = format!("test:{}", hex::encode(call.mac));
-    let id = |node: &Redis| node.say(&["CLUSTER", "MYID"]).lines().nth(1).unwrap().to_owned();
+    let id = |node: &Redis| {
+        node.say(&["CLUSTER", "MYID"])
+            .lines()
+            .nth(1)
+            .unwrap()
+            .to_owned()
+    };
     let [from_id, to_id] = [id(from), id(to)];
     let slot = from.say(&["CLUSTER", "KEYSLOT", &key]);
     let slot = slot.trim_start_matches(':').trim_end();
@@ -140,7 +162,9 @@ async fn a_cluster_that_may_remove_keys_is_refused() {
     let urls = urls.each_ref().map(String::as_str);
     let error = ClusterStore::connect(&urls, "test").await.err().unwrap();
     assert!(
-        error.to_string().contains("set maxmemory-policy to noeviction"),
+        error
+            .to_string()
+            .contains("set maxmemory-policy to noeviction"),
         "{error}"
     );
 }

@@ -89,7 +89,10 @@ async fn a_million_macs_are_all_remembered_and_then_all_given_back() {
     // All have run out: none is in the way, and they are gone after a while.
     let later = NOW + 99 + LIFETIME + 1;
     for number in 0..MANY / 8 {
-        assert!(fresh(&store, sighting(MANY + number, later)).await, "{number}");
+        assert!(
+            fresh(&store, sighting(MANY + number, later)).await,
+            "{number}"
+        );
     }
     assert_eq!(store.len(), 125_000);
 }
@@ -109,7 +112,10 @@ async fn the_last_second_of_a_window_is_still_inside() {
     assert!(fresh(&store, sighting(2, NOW + LIFETIME + 1)).await);
     assert_eq!(store.len(), 1);
     assert!(!fresh(&store, sighting(1, NOW)).await);
-    assert!(!fresh(&store, sighting(3, NOW)).await, "it may have been seen");
+    assert!(
+        !fresh(&store, sighting(3, NOW)).await,
+        "it may have been seen"
+    );
     assert!(fresh(&store, sighting(4, NOW + 1)).await);
     assert!(!fresh(&store, sighting(4, NOW + 1)).await);
 }
@@ -124,7 +130,11 @@ async fn a_window_that_has_closed_is_never_fresh() {
         (0, u64::MAX, Recorded::Seen),
     ] {
         let sighting = Sighting::new(mac(until + now % 7), NOW, until, now);
-        assert_eq!(record(&store, sighting).await, expected, "until {until}, at {now}");
+        assert_eq!(
+            record(&store, sighting).await,
+            expected,
+            "until {until}, at {now}"
+        );
         let left = (expected == Recorded::Fresh).then_some(1);
         assert_eq!(sighting.seconds_left(), left);
     }
@@ -142,7 +152,10 @@ async fn layers_of_different_tolerances_share_a_store() {
     assert!(fresh(&store, Sighting::new(mac(2), later, later + 61, later)).await);
     assert_eq!(store.len(), 1);
     assert!(!fresh(&store, lived(1, LIFETIME, later)).await, "a replay");
-    assert!(!fresh(&store, lived(3, LIFETIME, later)).await, "it may have been seen");
+    assert!(
+        !fresh(&store, lived(3, LIFETIME, later)).await,
+        "it may have been seen"
+    );
     // From now on both are held for as long as either needs, and late calls pass.
     assert!(fresh(&store, Sighting::new(mac(4), later, later + 61, later)).await);
     for now in [later + 62, later + LIFETIME] {
@@ -163,7 +176,11 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
     // (before that is seen), when a call was signed, and what becomes of it.
     type Step = (u64, i64, u64, Recorded);
     let table: &[(&str, u64, &[Step])] = &[
-        ("at once", NOW, &[(0, 0, NOW, BeforeStart), (1, 0, NOW, BeforeStart)]),
+        (
+            "at once",
+            NOW,
+            &[(0, 0, NOW, BeforeStart), (1, 0, NOW, BeforeStart)],
+        ),
         (
             "later",
             NOW + 100,
@@ -251,7 +268,10 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
             let sighting = Sighting::new(mac(number as u64), signed_at, until, now);
             let recorded = record(&store, sighting).await;
             // What the layer finds stale does not come here.
-            assert!(signed_at.abs_diff(now) <= 300, "{what}, step {number}: not fresh");
+            assert!(
+                signed_at.abs_diff(now) <= 300,
+                "{what}, step {number}: not fresh"
+            );
             assert_eq!(recorded, expected, "{what}, step {number}");
         }
     }
@@ -309,7 +329,11 @@ async fn a_setting_says_how_far_clocks_differ_and_another_that_a_restart_does_no
     let store = store.insecure_accept_signed_before_start(true);
     let call = Sighting::new(mac(1), NOW - 9, NOW - 9 + LIFETIME, NOW);
     assert_eq!(record(&store, call).await, Recorded::Fresh);
-    assert_eq!(record(&store, call).await, Recorded::Seen, "once per process");
+    assert_eq!(
+        record(&store, call).await,
+        Recorded::Seen,
+        "once per process"
+    );
     let store = store.insecure_accept_signed_before_start(false);
     let other = Sighting::new(mac(2), NOW - 9, NOW - 9 + LIFETIME, NOW);
     assert_eq!(record(&store, other).await, Recorded::BeforeStart);
@@ -320,7 +344,10 @@ async fn a_setting_says_how_far_clocks_differ_and_another_that_a_restart_does_no
 async fn the_test_clock_lets_a_store_grow_old() {
     let clock = TestClock::at(NOW);
     let store = MemoryReplayStore::new(10, &clock);
-    assert_eq!(record(&store, sighting(1, NOW)).await, Recorded::BeforeStart);
+    assert_eq!(
+        record(&store, sighting(1, NOW)).await,
+        Recorded::BeforeStart
+    );
     clock.set(Some(NOW + 10));
     assert!(fresh(&store, sighting(2, NOW + 10)).await);
 }
@@ -338,7 +365,10 @@ async fn a_busy_hour_loses_nothing_and_holds_no_more_than_a_window() {
         for back in 0..=LIFETIME.min(second) {
             let mut again = sighting((second - back) * 10, now - back);
             again.now = now;
-            assert!(!fresh(&store, again).await, "second {second}, {back} s back");
+            assert!(
+                !fresh(&store, again).await,
+                "second {second}, {back} s back"
+            );
         }
         assert!(store.len() <= 361 * 10, "{}", store.len());
     }
@@ -373,7 +403,10 @@ async fn what_a_store_prints_tells_no_mac() {
     let (store, _) = store(10);
     let sighting = sighting(1, NOW);
     assert!(fresh(&store, sighting).await);
-    assert_eq!(format!("{store:?}"), "MemoryReplayStore { capacity: 10, len: 1, .. }");
+    assert_eq!(
+        format!("{store:?}"),
+        "MemoryReplayStore { capacity: 10, len: 1, .. }"
+    );
     assert_eq!(
         format!("{sighting:?}"),
         "Sighting { signed_at: 1700000000, until: 1700000360, now: 1700000000, .. }"

@@ -37,8 +37,14 @@ struct Layer {
 }
 
 const LAYERS: [Layer; 4] = [
-    Layer { tolerance: 1, skew: 0 },
-    Layer { tolerance: 10, skew: 5 },
+    Layer {
+        tolerance: 1,
+        skew: 0,
+    },
+    Layer {
+        tolerance: 10,
+        skew: 5,
+    },
     Layer {
         tolerance: 60,
         skew: 60,
@@ -254,11 +260,12 @@ impl World {
         let heard_of_all = process.longest >= 360;
         process.longest = process.longest.max(lives);
         let until = call.signed_at + lives;
-        let recorded = at_once(
-            process
-                .store
-                .record(Sighting::new(call.mac, call.signed_at, until, now)),
-        );
+        let recorded = at_once(process.store.record(Sighting::new(
+            call.mac,
+            call.signed_at,
+            until,
+            now,
+        )));
         let uptime = self.time - process.started;
         let error = process.clock_error;
         let what = format!(
@@ -285,7 +292,10 @@ impl World {
             Ok(Recorded::BeforeStart) => {
                 assert!(!process.accepts_before_start && !known, "{what}");
                 // However wrong the clock was at the start: not for ever.
-                assert!(uptime <= lives || call.signed_at <= process.started + error, "{what}");
+                assert!(
+                    uptime <= lives || call.signed_at <= process.started + error,
+                    "{what}"
+                );
                 self.counts.before_start += 1;
             }
             Err(ReplayStoreError::Full) => {
@@ -302,7 +312,9 @@ impl World {
             assert!(accepted, "a new call is rejected: {what}");
         }
         // `GET` and `HEAD` run nothing if they have no body. Recorded they are all the same.
-        let method = self.random.one_of(&["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
+        let method = self
+            .random
+            .one_of(&["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
         let runs = !matches!(method, "GET" | "HEAD") || self.random.once_in(2);
         let is_fresh = call.signed_at.abs_diff(now) <= layer.tolerance;
         if recorded != Ok(Recorded::Fresh) || !is_fresh || !runs {
@@ -310,7 +322,11 @@ impl World {
         }
         let start_was_told = process.told_start + error >= process.started;
         let is_right_now = now + layer.skew >= self.time;
-        let by_clock = if uptime <= lives { start_was_told } else { is_right_now };
+        let by_clock = if uptime <= lives {
+            start_was_told
+        } else {
+            is_right_now
+        };
         let promised = !process.accepts_before_start && (process.taught || by_clock);
         if call.ran {
             assert!(!promised, "an earlier process ran it: {what}");

@@ -25,7 +25,9 @@ use tracing::subscriber::DefaultGuard;
 
 /// Patient: these tests share their machine with others.
 fn store(url: &str) -> RedisReplayStore {
-    RedisReplayStore::new(url).unwrap().timeout(Duration::from_secs(10))
+    RedisReplayStore::new(url)
+        .unwrap()
+        .timeout(Duration::from_secs(10))
 }
 
 fn impatient(url: &str) -> RedisReplayStore {
@@ -60,7 +62,8 @@ async fn asked_until(
 }
 
 fn guarded(auth: InngestAuth, store: RedisReplayStore) -> InngestAuth {
-    auth.sign_responses(SignResponses::Never).replay_guard(store)
+    auth.sign_responses(SignResponses::Never)
+        .replay_guard(store)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,7 +73,10 @@ async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
     }
     let server = Redis::start(&[]);
     // Two instances, each with a connection of its own.
-    let stores = [Arc::new(store(&server.url())), Arc::new(store(&server.url()))];
+    let stores = [
+        Arc::new(store(&server.url())),
+        Arc::new(store(&server.url())),
+    ];
     for round in 0..200 {
         let tasks: Vec<_> = (0..64)
             .map(|task| {
@@ -108,7 +114,9 @@ async fn a_call_replayed_at_another_instance_is_refused() {
 
 #[tokio::test]
 async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed() {
-    if !wanted("an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed") {
+    if !wanted(
+        "an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed",
+    ) {
         return;
     }
     let server = Redis::start(&[]);
@@ -131,6 +139,7 @@ async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_i
 
 /// What a store says when it cannot tell: the server's code, what to do, and no secret.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn an_error_keeps_the_servers_code_and_no_secret() {
     if !wanted("an_error_keeps_the_servers_code_and_no_secret") {
         return;
@@ -145,13 +154,30 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
     let node = Redis::start(&["--cluster-enabled", "yes"]);
     // All slots are there, and none here.
     node.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
-    let moved = Redis::start(&["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]);
-    let [host, port] = [node.address.ip().to_string(), node.address.port().to_string()];
+    let moved = Redis::start(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-require-full-coverage",
+        "no",
+    ]);
+    let [host, port] = [
+        node.address.ip().to_string(),
+        node.address.port().to_string(),
+    ];
     moved.say(&["CLUSTER", "MEET", &host, &port]);
     moved.wait("the nodes do not meet", |moved| {
         moved.say(&["SET", "key", ""]).starts_with("-MOVED")
     });
-    open.say(&["ACL", "SETUSER", "reader", "on", ">s3cret", "~*", "+get", "+config|get"]);
+    open.say(&[
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        ">s3cret",
+        "~*",
+        "+get",
+        "+config|get",
+    ]);
     let reader = format!("redis://reader:s3cret@{}", open.address);
     let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let stranger_url = format!("redis://:s3cret@{}", stranger.local_addr().unwrap());
@@ -160,9 +186,15 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
             io::Write::write_all(&mut socket.unwrap(), b"HTTP/1.1 400 s3cret\r\n\r\n").unwrap();
         }
     });
-    let with = |server: &Redis, login: &str, path: &str| format!("redis://{login}@{}{path}", server.address);
+    let with = |server: &Redis, login: &str, path: &str| {
+        format!("redis://{login}@{}{path}", server.address)
+    };
     for (url, code, says) in [
-        (full.url(), Some("OOM"), "SET with an error: OOM (out of memory"),
+        (
+            full.url(),
+            Some("OOM"),
+            "SET with an error: OOM (out of memory",
+        ),
         (
             closed.url(),
             Some("NOAUTH"),
@@ -188,7 +220,11 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
             Some("ERR"),
             "SELECT with an error: ERR (no such database",
         ),
-        (reader, Some("NOPERM"), "SET with an error: NOPERM (permission denied"),
+        (
+            reader,
+            Some("NOPERM"),
+            "SET with an error: NOPERM (permission denied",
+        ),
         (
             alone.url(),
             Some("NOREPLICAS"),
@@ -199,7 +235,11 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
             Some("CLUSTERDOWN"),
             "SET with an error: CLUSTERDOWN (a Redis Cluster",
         ),
-        (moved.url(), Some("MOVED"), "SET with an error: MOVED (a Redis Cluster"),
+        (
+            moved.url(),
+            Some("MOVED"),
+            "SET with an error: MOVED (a Redis Cluster",
+        ),
         (
             format!("redis://:s3cret@{}", free()),
             None,
@@ -214,7 +254,10 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
         assert!(text.contains(says), "{says}: {text}");
         let debug = format!("{error:?} {:?}", store(&url));
         for secret in ["s3cret", "us3r", "127.0.0.1"] {
-            assert!(!text.contains(secret) && !debug.contains(secret), "{text} {debug}");
+            assert!(
+                !text.contains(secret) && !debug.contains(secret),
+                "{text} {debug}"
+            );
         }
     }
 }
@@ -232,8 +275,16 @@ async fn a_password_arrives_as_it_was_meant() {
     ] {
         let server = Redis::start(&["--requirepass", password]);
         let store = store(&format!("redis://:{written}@{}/3", server.address));
-        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh), "{written}");
-        assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Seen), "{written}");
+        assert_eq!(
+            store.record(sighting(1)).await,
+            Ok(Recorded::Fresh),
+            "{written}"
+        );
+        assert_eq!(
+            store.record(sighting(1)).await,
+            Ok(Recorded::Seen),
+            "{written}"
+        );
     }
 }
 
@@ -290,7 +341,9 @@ async fn a_server_that_may_remove_our_keys_is_an_error_in_the_log_once() {
         print!("{said}");
         let evicts = policy != "noeviction";
         assert_eq!(said.contains("ERROR"), evicts, "{said}");
-        assert!(!evicts || said.contains(policy) && said.contains("set maxmemory-policy to noeviction"));
+        assert!(
+            !evicts || said.contains(policy) && said.contains("set maxmemory-policy to noeviction")
+        );
         assert_eq!(said.lines().count(), usize::from(evicts));
         // Connected again, to the same: nothing new to say.
         server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
@@ -312,10 +365,21 @@ async fn a_server_that_does_not_tell_its_policy_is_a_warning_and_works() {
     let (log, _guard) = Log::begin();
     let renamed = Redis::start(&["--rename-command", "CONFIG", ""]);
     let forbidden = Redis::start(&[]);
-    forbidden.say(&["ACL", "SETUSER", "app", "on", ">s3cret", "~inngest-auth:*", "+set"]);
+    forbidden.say(&[
+        "ACL",
+        "SETUSER",
+        "app",
+        "on",
+        ">s3cret",
+        "~inngest-auth:*",
+        "+set",
+    ]);
     for (url, response) in [
         (renamed.url(), "ERR"),
-        (format!("redis://app:s3cret@{}", forbidden.address), "NOPERM"),
+        (
+            format!("redis://app:s3cret@{}", forbidden.address),
+            "NOPERM",
+        ),
     ] {
         let store = store(&url);
         assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh));
@@ -359,7 +423,9 @@ async fn out_of_memory_nothing_is_accepted_twice_unless_keys_are_removed() {
             }
         }
         let once = accepted.len();
-        println!("{policy}: {once} of {CALLS} calls accepted, {twice} of them twice, {full} times OOM");
+        println!(
+            "{policy}: {once} of {CALLS} calls accepted, {twice} of them twice, {full} times OOM"
+        );
         if policy == "noeviction" {
             assert!(twice == 0 && full > 0);
         } else {
@@ -441,7 +507,11 @@ async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
     }
     // The first, the one at once, and one a second.
     let most = 2 + usize::try_from(began.elapsed().as_secs()).unwrap();
-    assert!((2..=most).contains(&name.asked()), "{} connections", name.asked());
+    assert!(
+        (2..=most).contains(&name.asked()),
+        "{} connections",
+        name.asked()
+    );
 
     name.now_leads_to(&new);
     asked_until(&store, 2, Result::is_ok).await.unwrap();
@@ -450,7 +520,11 @@ async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
         Ok(Recorded::Seen),
         "before the failover"
     );
-    assert_eq!(store.record(sighting(2)).await, Ok(Recorded::Seen), "after it");
+    assert_eq!(
+        store.record(sighting(2)).await,
+        Ok(Recorded::Seen),
+        "after it"
+    );
     // And back: a connection that has worked is replaced at once, within the call.
     becomes_replica(&new, &old);
     old.say(&["REPLICAOF", "NO", "ONE"]);
@@ -464,7 +538,12 @@ async fn the_store_leaves_a_server_that_loads_or_has_lost_its_primary() {
         return;
     }
     // A replica that takes writes, but not without its primary, which is not there.
-    let orphan = Redis::start(&["--replica-serve-stale-data", "no", "--replica-read-only", "no"]);
+    let orphan = Redis::start(&[
+        "--replica-serve-stale-data",
+        "no",
+        "--replica-read-only",
+        "no",
+    ]);
     let port = free().port().to_string();
     assert_eq!(orphan.say(&["REPLICAOF", "127.0.0.1", &port]), "+OK\r\n");
     // One that takes its time to load what it has kept.
@@ -489,7 +568,9 @@ async fn the_store_leaves_a_server_that_loads_or_has_lost_its_primary() {
             && server
                 .say(&["INFO", "persistence"])
                 .contains("aof_rewrite_in_progress:0")
-            && server.say(&["INFO", "persistence"]).contains("aof_rewrites:1")
+            && server
+                .say(&["INFO", "persistence"])
+                .contains("aof_rewrites:1")
     });
     server.kill();
     // 3000 keys, half a millisecond each, and it looks up after each kilobyte.
@@ -508,7 +589,10 @@ async fn the_store_leaves_a_server_that_loads_or_has_lost_its_primary() {
         assert_eq!(refused.code(), Some(code), "{refused}");
         name.now_leads_to(&up);
         up.say(&["FLUSHALL"]);
-        assert_eq!(asked_until(&store, 1, Result::is_ok).await, Ok(Recorded::Fresh));
+        assert_eq!(
+            asked_until(&store, 1, Result::is_ok).await,
+            Ok(Recorded::Fresh)
+        );
         assert_eq!(name.asked(), 2);
     }
 }
@@ -524,7 +608,10 @@ async fn a_server_that_does_not_respond_is_left() {
     asked_until(&store, 1, Result::is_ok).await.unwrap();
     hung.say(&["CLIENT", "PAUSE", "60000", "WRITE"]);
     let error = store.record(sighting(2)).await.unwrap_err();
-    assert!(error.to_string().ends_with("no response within 250ms"), "{error}");
+    assert!(
+        error.to_string().ends_with("no response within 250ms"),
+        "{error}"
+    );
     // A new connection leads elsewhere, at once: this one had worked.
     name.now_leads_to(&up);
     let patient = store.clone().timeout(Duration::from_secs(10));
@@ -533,7 +620,10 @@ async fn a_server_that_does_not_respond_is_left() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let store = impatient(&format!("redis://{}", deaf.local_addr().unwrap()));
     let error = store.record(sighting(2)).await.unwrap_err();
-    assert!(error.to_string().ends_with("no connection within 250ms"), "{error}");
+    assert!(
+        error.to_string().ends_with("no connection within 250ms"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -563,7 +653,9 @@ fn a_handle_works_in_any_runtime_after_another_has_ended_or_stands() {
             .build()
             .unwrap()
     };
-    let record = |runtime: &tokio::runtime::Runtime, number| runtime.block_on(store.record(sighting(number)));
+    let record = |runtime: &tokio::runtime::Runtime, number| {
+        runtime.block_on(store.record(sighting(number)))
+    };
     for number in 0..10 {
         // Its runtime ends with it.
         assert_eq!(record(&runtime(), number), Ok(Recorded::Fresh), "{number}");
@@ -589,7 +681,9 @@ fn a_handle_works_in_any_runtime_after_another_has_ended_or_stands() {
         });
         drop(ending);
         assert!(
-            runtime().block_on(store.record(sighting(30 + polls))).is_ok(),
+            runtime()
+                .block_on(store.record(sighting(30 + polls)))
+                .is_ok(),
             "{polls}"
         );
     }
@@ -655,7 +749,10 @@ async fn tls_trusts_what_the_system_trusts() {
     let server = Redis::start(&[&settings[..], &others].concat());
     let url = format!("rediss://localhost:{tls}");
     let error = store(&url).record(sighting(1)).await.unwrap_err();
-    assert!(error.to_string().contains("TLS certificate not accepted"), "{error}");
+    assert!(
+        error.to_string().contains("TLS certificate not accepted"),
+        "{error}"
+    );
     let trusting = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "tls_trusts_what_the_system_trusts"])
         .env("SSL_CERT_FILE", certificate)
@@ -686,7 +783,10 @@ async fn a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twi
         if answer.status == 200 {
             accepted.push(number);
         }
-        (answer.status.as_u16(), answer.header("retry-after").is_some())
+        (
+            answer.status.as_u16(),
+            answer.header("retry-after").is_some(),
+        )
     };
     assert_eq!(call().await, (503, false), "not there yet");
 

@@ -27,7 +27,8 @@ use axum::http::{Request, Response};
 use http_body_util::BodyExt;
 use inngest_auth::replay::{Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::{
-    Clock, InngestAuth, InngestAuthService, KeyRing, Rejection, SIGNATURE_HEADER, SignResponses, Signature, SigningKey,
+    Clock, InngestAuth, InngestAuthService, KeyRing, Rejection, SIGNATURE_HEADER, SignResponses,
+    Signature, SigningKey,
 };
 use random::{Random, setting};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
@@ -85,7 +86,11 @@ impl Laws {
         Self {
             tolerance,
             skew: random.one_of(&[0, 1, 3, 10]),
-            sign: random.one_of(&[SignResponses::Required, SignResponses::All, SignResponses::Never]),
+            sign: random.one_of(&[
+                SignResponses::Required,
+                SignResponses::All,
+                SignResponses::Never,
+            ]),
             store: random.one_of(&[0, 20, 400, window, 3 * window]),
             fails: random.one_of(&[0, 0, 3, 20]),
             body: random.one_of(&[0, 300, window, 3 * window]),
@@ -145,14 +150,20 @@ struct Used {
 
 impl SimulatedStore {
     async fn take_time(&self) {
-        let millis = self.inside.lock().unwrap().random.below(self.laws.store + 1);
+        let millis = self
+            .inside
+            .lock()
+            .unwrap()
+            .random
+            .below(self.laws.store + 1);
         if millis > 0 {
             sleep(Duration::from_millis(millis)).await;
         }
     }
 
     fn fails(&self) -> Result<(), ReplayStoreError> {
-        let fails = self.laws.fails > 0 && self.inside.lock().unwrap().random.once_in(self.laws.fails);
+        let fails =
+            self.laws.fails > 0 && self.inside.lock().unwrap().random.once_in(self.laws.fails);
         if fails {
             return Err(ReplayStoreError::Unavailable("simulated".into()));
         }
@@ -164,7 +175,11 @@ impl SimulatedStore {
         let inside = &mut *self.inside.lock().unwrap();
         if self.loses && inside.random.once_in(10) {
             let at = inside.random.below(inside.entries.len() as u64 + 1);
-            let key = inside.entries.keys().nth(usize::try_from(at).unwrap()).copied();
+            let key = inside
+                .entries
+                .keys()
+                .nth(usize::try_from(at).unwrap())
+                .copied();
             if let Some(key) = key {
                 inside.entries.remove(&key);
                 *inside.lost.entry(key).or_default() += 1;
@@ -172,7 +187,9 @@ impl SimulatedStore {
         }
         let window = sighting.until.saturating_sub(sighting.now) + 1;
         let seconds = sighting.seconds_left();
-        let Some(seconds) = seconds.map(|seconds| if self.forgets_early { window } else { seconds }) else {
+        let Some(seconds) =
+            seconds.map(|seconds| if self.forgets_early { window } else { seconds })
+        else {
             return Recorded::Seen;
         };
         let now = Instant::now();
@@ -183,7 +200,9 @@ impl SimulatedStore {
         {
             return Recorded::Seen;
         }
-        inside.entries.insert(sighting.mac, now + Duration::from_secs(seconds));
+        inside
+            .entries
+            .insert(sighting.mac, now + Duration::from_secs(seconds));
         Recorded::Fresh
     }
 }
@@ -283,10 +302,19 @@ struct Happened {
 
 /// Runs what may run something: all but a `GET` or `HEAD` without a body that re-enters nothing.
 /// Its response is the call itself, or new each time.
-async fn handle(request: Request<Body>, happened: Arc<Mutex<Happened>>, pause: u64, echo: bool) -> Response<Body> {
+async fn handle(
+    request: Request<Body>,
+    happened: Arc<Mutex<Happened>>,
+    pause: u64,
+    echo: bool,
+) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
-    let signed_at = parts.extensions.get::<inngest_auth::Verified>().unwrap().signed_at();
+    let signed_at = parts
+        .extensions
+        .get::<inngest_auth::Verified>()
+        .unwrap()
+        .signed_at();
     let asks = matches!(parts.method.as_str(), "GET" | "HEAD") && body.is_empty();
     let runs = !asks || parts.headers.contains_key("x-run-id");
     let number = {
@@ -355,7 +383,8 @@ impl World {
                 .sign_responses(laws.sign)
                 .replay_skew(Duration::from_secs(laws.skew))
                 .replay_guard(store.clone());
-            let (happened, pause, echo) = (Arc::clone(&happened), random.below(500), random.once_in(2));
+            let (happened, pause, echo) =
+                (Arc::clone(&happened), random.below(500), random.once_in(2));
             let handler = service_fn(move |request| {
                 let happened = Arc::clone(&happened);
                 async move { Ok::<_, Infallible>(handle(request, happened, pause, echo).await) }
@@ -414,7 +443,14 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, captured: &Captured, in_millis: u64, instance: usize, method: &str, url: &str) {
+    fn deliver(
+        &mut self,
+        captured: &Captured,
+        in_millis: u64,
+        instance: usize,
+        method: &str,
+        url: &str,
+    ) {
         let Captured { header, body } = captured.clone();
         let mut request = Request::builder()
             .method(method)
@@ -429,7 +465,12 @@ impl World {
         let service = self.instances[instance].0.clone();
         // Where a signed response goes that comes back as a request.
         let others = [(); 3].map(|()| self.random.one_of(&[0, 1, 7, 19]));
-        let others = others.map(|other| (self.instances[other].0.clone(), self.random.one_of(&METHODS)));
+        let others = others.map(|other| {
+            (
+                self.instances[other].0.clone(),
+                self.random.one_of(&METHODS),
+            )
+        });
         let happened = Arc::clone(&self.happened);
         tokio::spawn(async move {
             sleep_until(at).await;
@@ -451,23 +492,43 @@ impl World {
                     .method(method)
                     .uri(URLS[0])
                     .header(SIGNATURE_HEADER, &header);
-                send(service, back.body(Body::from(body.clone())).unwrap(), &happened).await;
+                send(
+                    service,
+                    back.body(Body::from(body.clone())).unwrap(),
+                    &happened,
+                )
+                .await;
             }
         });
     }
 }
 
 /// Returns what the response is, if it is signed.
-async fn send(service: Service, request: Request<Body>, happened: &Mutex<Happened>) -> Option<Captured> {
-    let response = service.oneshot(request).await.unwrap_or_else(|error| match error {});
+async fn send(
+    service: Service,
+    request: Request<Body>,
+    happened: &Mutex<Happened>,
+) -> Option<Captured> {
+    let response = service
+        .oneshot(request)
+        .await
+        .unwrap_or_else(|error| match error {});
     let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     let counts = &mut happened.lock().unwrap().counts;
     counts.deliveries += 1;
     if let Some(rejection) = parts.extensions.get::<Rejection>() {
-        *counts.rejections.entry(format!("{:?}", rejection.kind())).or_default() += 1;
+        *counts
+            .rejections
+            .entry(format!("{:?}", rejection.kind()))
+            .or_default() += 1;
     }
-    let header = parts.headers.get(SIGNATURE_HEADER)?.to_str().unwrap().to_owned();
+    let header = parts
+        .headers
+        .get(SIGNATURE_HEADER)?
+        .to_str()
+        .unwrap()
+        .to_owned();
     // It is what it says: Inngest verifies it as it verifies requests.
     header.parse::<Signature>().unwrap();
     Some(Captured { header, body })
@@ -524,7 +585,12 @@ fn live_through(what: &str, seeds: u64, promise: Promise, most: impl Fn(u32) -> 
     let first = setting("REPLAY_SEED", 1);
     for seed in first..first + seeds {
         let (used, counts) = live(seed, promise, &key, &ring);
-        for Used { runs, response, lost } in used {
+        for Used {
+            runs,
+            response,
+            lost,
+        } in used
+        {
             let what = if response { "response" } else { "call" };
             let most = most(lost) - u32::from(response);
             assert!(
@@ -552,7 +618,10 @@ fn no_signature_runs_twice_on_twenty_instances_whatever_is_slow_or_fails() {
     let seeds = setting("REPLAY_SEEDS", 500);
     let counts = live_through("promise kept", seeds, Promise::Kept, |_| 1);
     assert_eq!(counts.runs_again, 0);
-    assert!(counts.runs > seeds / 2, "too little has run to show anything");
+    assert!(
+        counts.runs > seeds / 2,
+        "too little has run to show anything"
+    );
     assert!(counts.signed_responses > seeds / 10);
     for kind in ["Replayed", "Stale", "Future", "StoreUnavailable"] {
         assert!(counts.rejections.contains_key(kind), "no {kind}");
@@ -564,7 +633,10 @@ fn no_signature_runs_twice_on_twenty_instances_whatever_is_slow_or_fails() {
 fn a_lost_key_lets_a_signature_run_once_more_and_no_other() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;
     let counts = live_through("keys lost", seeds, Promise::KeysLost, |lost| 1 + lost);
-    assert!(counts.runs_again > 0, "the store has lost nothing that mattered");
+    assert!(
+        counts.runs_again > 0,
+        "the store has lost nothing that mattered"
+    );
 }
 
 /// As the module `replay` says: where clocks differ by more than the skew, once more, where a clock
@@ -573,7 +645,10 @@ fn a_lost_key_lets_a_signature_run_once_more_and_no_other() {
 fn a_clock_that_is_behind_by_more_than_the_skew_lets_a_signature_run_once_more() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;
     let counts = live_through("clocks apart", seeds, Promise::ClocksApart, |_| 2);
-    assert!(counts.runs_again > 0, "the clocks were not far enough apart");
+    assert!(
+        counts.runs_again > 0,
+        "the clocks were not far enough apart"
+    );
 }
 
 #[test]

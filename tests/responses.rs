@@ -18,19 +18,30 @@ use inngest_auth::{InngestAuth, SIGNATURE_HEADER};
 use tower::ServiceExt;
 
 /// An app that always gives this answer.
-fn answering(auth: InngestAuth, answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Router {
+fn answering(
+    auth: InngestAuth,
+    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> Router {
     Router::new()
         .fallback_service(any(move || std::future::ready(answer())))
         .layer(auth)
 }
 
 fn signature(body: &str) -> String {
-    key("signkey-test-12345678").sign(body.as_bytes(), NOW).to_string()
+    key("signkey-test-12345678")
+        .sign(body.as_bytes(), NOW)
+        .to_string()
 }
 
-async fn answered(it: &TestInngest, answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static) -> Answer {
+async fn answered(
+    it: &TestInngest,
+    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> Answer {
     ask(
-        &answering(it.auth().sign_responses(inngest_auth::SignResponses::All), answer),
+        &answering(
+            it.auth().sign_responses(inngest_auth::SignResponses::All),
+            answer,
+        ),
         it.call(CALL, "{}"),
     )
     .await
@@ -46,7 +57,10 @@ impl http_body::Body for Odd {
     type Data = Bytes;
     type Error = &'static str;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
         if self.frames.is_empty() {
             Poll::Ready(None)
         } else {
@@ -55,7 +69,8 @@ impl http_body::Body for Odd {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.says.map_or_else(SizeHint::default, SizeHint::with_exact)
+        self.says
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
@@ -90,8 +105,19 @@ async fn the_bytes_as_the_handler_made_them_are_signed_less_one_newline() {
 #[tokio::test]
 async fn every_success_with_a_body_is_signed_with_the_key_that_verified() {
     let it = inngest();
-    for (status, signed) in [(200, true), (206, true), (400, false), (404, false), (500, false)] {
-        let answer = move || Response::builder().status(status).body("{}".into()).unwrap();
+    for (status, signed) in [
+        (200, true),
+        (206, true),
+        (400, false),
+        (404, false),
+        (500, false),
+    ] {
+        let answer = move || {
+            Response::builder()
+                .status(status)
+                .body("{}".into())
+                .unwrap()
+        };
         let expected = signed.then(|| signature("{}"));
         assert_eq!(
             answered(&it, answer).await.header(SIGNATURE_HEADER),
@@ -99,9 +125,10 @@ async fn every_success_with_a_body_is_signed_with_the_key_that_verified() {
             "{status}"
         );
     }
-    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
-        Response::new("{}".into())
-    });
+    let app = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::All),
+        || Response::new("{}".into()),
+    );
     let answer = ask(&app, it.call_with_fallback(CALL, "")).await;
     let expected = key("signkey-test-87654321").sign(b"{}", NOW).to_string();
     assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected));
@@ -112,7 +139,10 @@ async fn several_frames_are_signed_as_one_body() {
     let it = inngest();
     let make = || {
         let frames = vec![data("ab"), data(""), data("c"), data("\n")];
-        Response::new(Body::new(Odd { frames, says: Some(4) }))
+        Response::new(Body::new(Odd {
+            frames,
+            says: Some(4),
+        }))
     };
     let answer = answered(&it, make).await;
     assert_eq!(
@@ -130,7 +160,11 @@ async fn several_frames_are_signed_as_one_body() {
         };
         let signed = format!("{large}{}", last.trim_end());
         let answer = answered(&it, make).await;
-        assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*signature(&signed)), "{last:?}");
+        assert_eq!(
+            answer.header(SIGNATURE_HEADER),
+            Some(&*signature(&signed)),
+            "{last:?}"
+        );
     }
 }
 
@@ -138,13 +172,19 @@ async fn several_frames_are_signed_as_one_body() {
 async fn an_answer_that_says_it_is_empty_is_not_read() {
     let make = || {
         let frames = vec![Err("broken")];
-        Response::new(Body::new(Odd { frames, says: Some(0) }))
+        Response::new(Body::new(Odd {
+            frames,
+            says: Some(0),
+        }))
     };
     let it = inngest();
-    let response = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), make)
-        .oneshot(it.call(CALL, "{}"))
-        .await
-        .unwrap();
+    let response = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::All),
+        make,
+    )
+    .oneshot(it.call(CALL, "{}"))
+    .await
+    .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.into_body().collect().await.is_err());
 }
@@ -161,7 +201,11 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
                 .unwrap()
         }
     };
-    for (status, name, value) in [(204, "x-a", "b"), (304, "x-a", "b"), (200, "content-encoding", "gzip")] {
+    for (status, name, value) in [
+        (204, "x-a", "b"),
+        (304, "x-a", "b"),
+        (200, "content-encoding", "gzip"),
+    ] {
         let answer = answered(&it, with(status, name, value)).await;
         assert_eq!(
             (answer.status.as_u16(), answer.header(SIGNATURE_HEADER)),
@@ -170,29 +214,43 @@ async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
     }
     let own = answered(&it, with(200, SIGNATURE_HEADER, "mine")).await;
     assert_eq!(own.header(SIGNATURE_HEADER), Some("mine"));
-    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
-        Response::new("{}".into())
-    });
+    let app = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::All),
+        || Response::new("{}".into()),
+    );
     for body in ["", "{}"] {
         let head = Request::head(CALL)
             .header(SIGNATURE_HEADER, signature(body))
             .body(Body::from(body))
             .unwrap();
-        assert_eq!(ask(&app, head).await.header(SIGNATURE_HEADER), None, "{body:?}");
+        assert_eq!(
+            ask(&app, head).await.header(SIGNATURE_HEADER),
+            None,
+            "{body:?}"
+        );
     }
     let (longest, too_long) = (8 * 1024 * 1024, 8 * 1024 * 1024 + 1);
     for (len, signed) in [(longest, true), (too_long, false)] {
         let text = Bytes::from(vec![b'x'; len]);
         let answer = answered(&it, move || Response::new(text.clone().into())).await;
         assert_eq!(
-            (answer.body.len(), answer.headers.contains_key(SIGNATURE_HEADER)),
+            (
+                answer.body.len(),
+                answer.headers.contains_key(SIGNATURE_HEADER)
+            ),
             (len, signed)
         );
     }
-    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::Never), || {
-        Response::new("{}".into())
-    });
-    assert_eq!(ask(&app, it.call(CALL, "{}")).await.header(SIGNATURE_HEADER), None);
+    let app = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::Never),
+        || Response::new("{}".into()),
+    );
+    assert_eq!(
+        ask(&app, it.call(CALL, "{}"))
+            .await
+            .header(SIGNATURE_HEADER),
+        None
+    );
 }
 
 /// Never ends: an answer that was read first would never come.
@@ -201,7 +259,10 @@ struct Endless(Option<u64>);
 impl http_body::Body for Endless {
     type Data = Bytes;
     type Error = Infallible;
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Ready(Some(Ok(Frame::data("tick".into()))))
     }
 
@@ -213,13 +274,21 @@ impl http_body::Body for Endless {
 #[tokio::test]
 async fn a_stream_stays_a_stream_and_unsigned() {
     let it = inngest();
-    let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), || {
-        Response::new(Body::new(Endless(None)))
-    });
+    let app = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::All),
+        || Response::new(Body::new(Endless(None))),
+    );
     let mut response = app.oneshot(it.call(CALL, "{}")).await.unwrap();
     assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     assert_eq!(
-        response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap(),
+        response
+            .body_mut()
+            .frame()
+            .await
+            .unwrap()
+            .unwrap()
+            .into_data()
+            .unwrap(),
         "tick"
     );
 }
@@ -230,12 +299,18 @@ async fn trailers_arrive_and_nothing_is_signed() {
     let make = || {
         let trailers = HeaderMap::from_iter([("x-late".parse().unwrap(), "1".parse().unwrap())]);
         let frames = vec![data("{}"), Ok(Frame::trailers(trailers))];
-        Response::new(Body::new(Odd { frames, says: Some(2) }))
+        Response::new(Body::new(Odd {
+            frames,
+            says: Some(2),
+        }))
     };
-    let response = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), make)
-        .oneshot(it.call(CALL, "{}"))
-        .await
-        .unwrap();
+    let response = answering(
+        it.auth().sign_responses(inngest_auth::SignResponses::All),
+        make,
+    )
+    .oneshot(it.call(CALL, "{}"))
+    .await
+    .unwrap();
     assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     let body = response.into_body().collect().await.unwrap();
     assert_eq!(body.trailers().unwrap()["x-late"], "1");
@@ -246,7 +321,10 @@ async fn trailers_arrive_and_nothing_is_signed() {
 async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
     let it = inngest();
     for (make, what) in [
-        ((|| vec![data("{"), Err("broken")]) as fn() -> Vec<_>, "breaks"),
+        (
+            (|| vec![data("{"), Err("broken")]) as fn() -> Vec<_>,
+            "breaks",
+        ),
         (|| vec![data("{")], "short"),
         (|| vec![data("{"), data("}!")], "long"),
     ] {
@@ -262,7 +340,11 @@ async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
         assert_eq!(answer.header(SIGNATURE_HEADER), None);
     }
     let endless = answered(&it, || Response::new(Body::new(Endless(Some(2))))).await;
-    assert_eq!(endless.status, StatusCode::INTERNAL_SERVER_ERROR, "not read for ever");
+    assert_eq!(
+        endless.status,
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "not read for ever"
+    );
 }
 
 #[tokio::test]
@@ -271,10 +353,13 @@ async fn an_answer_later_than_the_window_is_unsigned() {
     for (later, signed) in [(Some(300), true), (Some(301), false), (None, false)] {
         it.clock().set(Some(NOW));
         let clock = it.clock().clone();
-        let app = answering(it.auth().sign_responses(inngest_auth::SignResponses::All), move || {
-            clock.set(later.map(|seconds| NOW + seconds));
-            Response::new("{}".into())
-        });
+        let app = answering(
+            it.auth().sign_responses(inngest_auth::SignResponses::All),
+            move || {
+                clock.set(later.map(|seconds| NOW + seconds));
+                Response::new("{}".into())
+            },
+        );
         let answer = ask(&app, it.call(CALL, "{}")).await;
         assert_eq!(
             (answer.status, answer.headers.contains_key(SIGNATURE_HEADER)),

@@ -20,8 +20,8 @@ use http_body_util::{BodyExt, StreamBody};
 use inngest_auth::replay::{MemoryReplayStore, Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::testing::{TestClock, TestInngest};
 use inngest_auth::{
-    Caller, Clock, InngestAuth, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature, Tolerance,
-    verify,
+    Caller, Clock, InngestAuth, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses,
+    Signature, Tolerance, verify,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -31,7 +31,10 @@ const PAYLOAD: &str = r#"{"app_id":"app"}"#;
 const SYNC_BODY: &str = r#"{"url":"https://app.example/api/inngest"}"#;
 
 fn keys() -> Keys {
-    Keys::new(key("signkey-test-12345678"), Some(key("signkey-test-87654321")))
+    Keys::new(
+        key("signkey-test-12345678"),
+        Some(key("signkey-test-87654321")),
+    )
 }
 
 /// A request as it was seen on the wire: what was signed, and the header.
@@ -60,7 +63,12 @@ fn captured() -> Vec<Captured> {
     let (current, fallback) = (key("signkey-test-12345678"), key("signkey-test-87654321"));
     [
         ("call", &current, r#"{"ctx":{"run_id":"1"},"event":{}}"#, ""),
-        ("call, in a rotation", &fallback, r#"{"ctx":{"run_id":"2"}}"#, ""),
+        (
+            "call, in a rotation",
+            &fallback,
+            r#"{"ctx":{"run_id":"2"}}"#,
+            "",
+        ),
         ("sync", &current, SYNC_BODY, ""),
         (
             "sync, canonical",
@@ -100,7 +108,9 @@ async fn echo(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let body = body.collect().await.unwrap().to_bytes();
     let said = |name: &str| parts.headers.get(name).map(HeaderValue::as_bytes);
     let lines = said("x-lines").map_or(0, <[u8]>::len);
-    let is_sync = parts.method == Method::PUT && said(IN_BAND.0) == Some(b"in_band") && body.starts_with(b"{\"url\":");
+    let is_sync = parts.method == Method::PUT
+        && said(IN_BAND.0) == Some(b"in_band")
+        && body.starts_with(b"{\"url\":");
     let text = match said("x-say") {
         _ if is_sync => PAYLOAD.into(),
         Some(b"body") => body,
@@ -142,7 +152,8 @@ async fn ask_echo(auth: InngestAuth, request: Request<Body>) -> Answer {
 }
 
 const METHODS: [&str; 12] = [
-    "POST", "PUT", "GET", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "put", "get", "PROBE",
+    "POST", "PUT", "GET", "HEAD", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "put", "get",
+    "PROBE",
 ];
 const TARGETS: [&str; 17] = [
     "/",
@@ -174,10 +185,23 @@ const HEADERS: [&[(&str, &str)]; 11] = [
         ("x-status", "201"),
     ],
     &[("x-say", "body"), ("x-silent", "")],
-    &[("x-say", "head"), ("x-silent", ""), ("x-http-method-override", "PUT")],
-    &[("x-run-id", "r"), ("x-say", ""), ("x-lines", "22"), ("x-silent", "")],
+    &[
+        ("x-say", "head"),
+        ("x-silent", ""),
+        ("x-http-method-override", "PUT"),
+    ],
+    &[
+        ("x-run-id", "r"),
+        ("x-say", ""),
+        ("x-lines", "22"),
+        ("x-silent", ""),
+    ],
     &[IN_BAND, ("x-status", "202"), ("x-silent", "")],
-    &[("x-status", "204"), ("x-say", "x"), ("content-encoding", "identity")],
+    &[
+        ("x-status", "204"),
+        ("x-say", "x"),
+        ("content-encoding", "identity"),
+    ],
     &[
         ("x-status", "206"),
         ("range", "bytes=0-1"),
@@ -220,7 +244,8 @@ async fn what_is_sent_again_gets_nothing_signed_but_the_constant() {
                             .iter()
                             .any(|name| uri.contains(name));
                     let is_sync = is_sync || method == "PUT" && uri.contains(";fnId");
-                    let is_payload = signed == PAYLOAD && is_sync && answer.status == StatusCode::OK;
+                    let is_payload =
+                        signed == PAYLOAD && is_sync && answer.status == StatusCode::OK;
                     assert!(
                         signed == "{}" || known || is_payload,
                         "{sent:?} {method} {uri} {headers:?}"
@@ -242,7 +267,9 @@ async fn what_is_sent_again_gets_nothing_signed_but_the_constant() {
 #[tokio::test]
 async fn odd_requests_over_a_socket_get_nothing_signed() {
     let it = inngest();
-    let app = Router::new().fallback_service(service_fn(echo)).layer(it.auth());
+    let app = Router::new()
+        .fallback_service(service_fn(echo))
+        .layer(it.auth());
     let server = serve(app).await;
     let empty = it.call(CALL, "").headers()[SIGNATURE_HEADER]
         .to_str()
@@ -254,9 +281,21 @@ async fn odd_requests_over_a_socket_get_nothing_signed() {
         .to_owned();
     let chunked_sync = format!("{:x}\r\n{SYNC_BODY}\r\n0\r\n", SYNC_BODY.len());
     for (line, signature, rest) in [
-        ("PUT * HTTP/1.1", &empty, "content-length: 0\r\n\r\n".to_owned()),
-        ("PUT http://a/?x HTTP/1.1", &empty, "content-length: 0\r\n\r\n".into()),
-        ("PUT /?x#fnId=1 HTTP/1.1", &empty, "content-length: 0\r\n\r\n".into()),
+        (
+            "PUT * HTTP/1.1",
+            &empty,
+            "content-length: 0\r\n\r\n".to_owned(),
+        ),
+        (
+            "PUT http://a/?x HTTP/1.1",
+            &empty,
+            "content-length: 0\r\n\r\n".into(),
+        ),
+        (
+            "PUT /?x#fnId=1 HTTP/1.1",
+            &empty,
+            "content-length: 0\r\n\r\n".into(),
+        ),
         ("PUT / HTTP/1.0", &empty, "content-length: 0\r\n\r\n".into()),
         (
             "PUT / HTTP/1.1",
@@ -279,8 +318,16 @@ async fn odd_requests_over_a_socket_get_nothing_signed() {
             ),
         ),
         ("put / HTTP/1.1", &empty, "content-length: 0\r\n\r\n".into()),
-        ("CONNECT a:1 HTTP/1.1", &empty, "content-length: 0\r\n\r\n".into()),
-        ("TRACE / HTTP/1.1", &empty, "content-length: 0\r\n\r\n".into()),
+        (
+            "CONNECT a:1 HTTP/1.1",
+            &empty,
+            "content-length: 0\r\n\r\n".into(),
+        ),
+        (
+            "TRACE / HTTP/1.1",
+            &empty,
+            "content-length: 0\r\n\r\n".into(),
+        ),
     ] {
         let bytes = format!(
             "{line}\r\nhost: a\r\nconnection: close\r\nx-inngest-sync-kind: in_band\r\nx-silent: 1\r\nx-say: evil\r\n\
@@ -309,7 +356,9 @@ fn started(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
 async fn a_signature_in_any_spelling_runs_once() {
     let it = inngest();
     let signed = r#"{"a":1,"b":2}"#;
-    let signature = key("signkey-test-12345678").sign(signed.as_bytes(), NOW).to_string();
+    let signature = key("signkey-test-12345678")
+        .sign(signed.as_bytes(), NOW)
+        .to_string();
     let (time, mac) = signature.split_once('&').unwrap();
     let upper = format!("s={}", mac[2..].to_uppercase());
     let spellings = [
@@ -348,9 +397,9 @@ async fn a_signature_in_any_spelling_runs_once() {
                         .body(Body::from(body))
                         .unwrap();
                     let service = service.clone();
-                    tasks.push(tokio::spawn(
-                        async move { service.oneshot(request).await.unwrap().status() },
-                    ));
+                    tasks.push(tokio::spawn(async move {
+                        service.oneshot(request).await.unwrap().status()
+                    }));
                 }
             }
         }
@@ -359,7 +408,10 @@ async fn a_signature_in_any_spelling_runs_once() {
     for task in tasks {
         accepted += usize::from(task.await.unwrap() == StatusCode::OK);
     }
-    assert_eq!((accepted, ran.load(Ordering::SeqCst), store.len()), (1, 1, 1));
+    assert_eq!(
+        (accepted, ran.load(Ordering::SeqCst), store.len()),
+        (1, 1, 1)
+    );
 }
 
 /// What runs nothing and was seen before is answered, and what it says is not signed again, nor is the store filled.
@@ -367,7 +419,10 @@ async fn a_signature_in_any_spelling_runs_once() {
 async fn what_runs_nothing_is_answered_each_time_and_fills_nothing() {
     let it = inngest();
     let store = Arc::new(started(&it, 2));
-    let auth = it.auth().sign_responses(SignResponses::All).replay_guard(store.clone());
+    let auth = it
+        .auth()
+        .sign_responses(SignResponses::All)
+        .replay_guard(store.clone());
     let empty = captured().remove(4);
     for round in 0..20 {
         let said = format!("evil {round}");
@@ -391,7 +446,11 @@ async fn what_runs_nothing_is_answered_each_time_and_fills_nothing() {
             ("PUT", &[IN_BAND]),
         ] {
             let answer = ask_echo(auth.clone(), empty.again(method, "/", headers)).await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {headers:?}");
+            assert_eq!(
+                answer.status,
+                StatusCode::UNAUTHORIZED,
+                "{method} {headers:?}"
+            );
         }
     }
     assert_eq!(store.len(), 2, "the empty text and `{{}}`");
@@ -409,11 +468,17 @@ async fn calls_sent_again_as_probes_add_one_entry_a_second_at_most() {
         let body = Bytes::from(format!(r#"{{"call":{at}}}"#));
         let signature = key.sign(&body, at).to_string();
         let kind = "call";
-        Captured { kind, signature, body }
+        Captured {
+            kind,
+            signature,
+            body,
+        }
     };
     for at in NOW - 50..NOW {
         assert_eq!(
-            ask_echo(auth.clone(), call(at).again("POST", "/", &[])).await.status,
+            ask_echo(auth.clone(), call(at).again("POST", "/", &[]))
+                .await
+                .status,
             StatusCode::OK
         );
     }
@@ -431,16 +496,25 @@ async fn calls_sent_again_as_probes_add_one_entry_a_second_at_most() {
 async fn a_signed_response_never_comes_back_as_a_call() {
     let it = inngest();
     let store = Arc::new(started(&it, 1000));
-    let auth = it.auth().sign_responses(SignResponses::All).replay_guard(store.clone());
-    let other = it.auth().tolerance(Tolerance::from_secs(3600)).replay_guard(store);
-    for (sent, said) in captured()
-        .iter()
-        .zip(["{\"a\":1}", "1\n", "x", "{}", "[1]", "\n\n", "2", "3", "4"])
+    let auth = it
+        .auth()
+        .sign_responses(SignResponses::All)
+        .replay_guard(store.clone());
+    let other = it
+        .auth()
+        .tolerance(Tolerance::from_secs(3600))
+        .replay_guard(store);
+    for (sent, said) in
+        captured()
+            .iter()
+            .zip(["{\"a\":1}", "1\n", "x", "{}", "[1]", "\n\n", "2", "3", "4"])
     {
         let lines = if said.ends_with('\n') { "1" } else { "" };
         let headers = [("x-say", said.trim()), ("x-lines", lines), ("x-silent", "")];
         let answer = ask_echo(auth.clone(), sent.again("PATCH", "/", &headers)).await;
-        let Some(signed) = signed_bytes(&answer) else { continue };
+        let Some(signed) = signed_bytes(&answer) else {
+            continue;
+        };
         let signature = answer.header(SIGNATURE_HEADER).unwrap();
         for method in METHODS {
             for body in [signed.clone(), Bytes::from([b" ", &*signed].concat())] {
@@ -452,7 +526,12 @@ async fn a_signed_response_never_comes_back_as_a_call() {
                         .body(Body::from(body.clone()))
                         .unwrap();
                     let answer = ask_echo(auth.clone(), request).await;
-                    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {}", sent.kind);
+                    assert_eq!(
+                        answer.status,
+                        StatusCode::UNAUTHORIZED,
+                        "{method} {}",
+                        sent.kind
+                    );
                 }
             }
         }
@@ -485,7 +564,10 @@ struct Expiring {
 }
 
 impl ReplayStore for Expiring {
-    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+    fn record(
+        &self,
+        sighting: Sighting,
+    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
         let now = *self.millis.lock().unwrap();
         let mut entries = self.entries.lock().unwrap();
         entries.retain(|_, until| *until > now);
@@ -622,7 +704,11 @@ async fn clocks_within_the_skew_let_no_call_run_twice() {
             (Shared::Expiring, [60, 60]),
             (Shared::Expiring, [300, 300]),
         ] {
-            assert_eq!(most_runs(shared, tolerances, seed).await, 1, "{tolerances:?}");
+            assert_eq!(
+                most_runs(shared, tolerances, seed).await,
+                1,
+                "{tolerances:?}"
+            );
         }
     }
 }
@@ -645,11 +731,18 @@ mod redis;
 #[tokio::test]
 async fn layers_of_different_tolerance_with_one_redis_run_a_call_once() {
     let server = redis::Redis::start(&[]);
-    let store = inngest_auth::replay::RedisReplayStore::new(&format!("redis://{}", server.address)).unwrap();
+    let store = inngest_auth::replay::RedisReplayStore::new(&format!("redis://{}", server.address))
+        .unwrap();
     let it = inngest();
     let seen = Seen::default();
-    let short = it.auth().tolerance(Tolerance::from_secs(1)).replay_skew(Duration::ZERO);
-    let (short, long) = (short.replay_guard(store.clone()), it.auth().replay_guard(store));
+    let short = it
+        .auth()
+        .tolerance(Tolerance::from_secs(1))
+        .replay_skew(Duration::ZERO);
+    let (short, long) = (
+        short.replay_guard(store.clone()),
+        it.auth().replay_guard(store),
+    );
     for app in [seen.app(short), seen.app(long)] {
         ask(&app, captured()[0].again("POST", "/", &[])).await;
         tokio::time::sleep(Duration::from_millis(2200)).await;
@@ -691,8 +784,14 @@ impl ReplayStore for Turns {
 #[tokio::test]
 async fn a_response_that_the_store_may_not_have_recorded_is_not_signed() {
     let it = inngest();
-    let store = Turns::new(started(&it, 100), &[None, Some(Recorded::Seen), None, None, None, None]);
-    let auth = it.auth().sign_responses(SignResponses::All).replay_guard(store);
+    let store = Turns::new(
+        started(&it, 100),
+        &[None, Some(Recorded::Seen), None, None, None, None],
+    );
+    let auth = it
+        .auth()
+        .sign_responses(SignResponses::All)
+        .replay_guard(store);
     let headers = [("x-say", r#"{"evil":1}"#), ("x-silent", "")];
     let answer = ask_echo(auth.clone(), captured()[0].again("POST", "/", &headers)).await;
     let Some(signature) = answer.header(SIGNATURE_HEADER) else {
@@ -702,7 +801,10 @@ async fn a_response_that_the_store_may_not_have_recorded_is_not_signed() {
         .header(SIGNATURE_HEADER, signature)
         .body(Body::from(r#"{"evil":1}"#))
         .unwrap();
-    assert_eq!(ask_echo(auth, request).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        ask_echo(auth, request).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 /// Failing open lets replays pass. It need not sign what they say: where the store comes and goes, one captured call
@@ -721,7 +823,12 @@ async fn failing_open_signs_nothing_for_what_may_be_a_replay() {
     for round in 0..100 {
         let said = format!(r#"{{"evil":{round}}}"#);
         let request = captured()[0].again("POST", "/", &[("x-say", &said), ("x-silent", "")]);
-        signed += usize::from(ask_echo(auth.clone(), request).await.header(SIGNATURE_HEADER).is_some());
+        signed += usize::from(
+            ask_echo(auth.clone(), request)
+                .await
+                .header(SIGNATURE_HEADER)
+                .is_some(),
+        );
     }
     // The one time that the store was up for the request, and for its response.
     assert!(
@@ -735,7 +842,10 @@ async fn failing_open_signs_nothing_for_what_may_be_a_replay() {
 struct Slow(TestClock, Arc<AtomicUsize>);
 
 impl ReplayStore for Slow {
-    fn record(&self, _: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+    fn record(
+        &self,
+        _: Sighting,
+    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
         if self.1.fetch_add(1, Ordering::SeqCst) == 1 {
             self.0.set(Some(NOW + 301));
         }
@@ -748,7 +858,10 @@ impl ReplayStore for Slow {
 async fn a_store_that_is_slow_with_the_response_gets_nothing_signed() {
     let it = inngest();
     let store = Slow(it.clock().clone(), Arc::default());
-    let auth = it.auth().sign_responses(SignResponses::All).replay_guard(store);
+    let auth = it
+        .auth()
+        .sign_responses(SignResponses::All)
+        .replay_guard(store);
     let answer = ask_echo(
         auth,
         captured()[0].again("POST", "/", &[("x-say", "a"), ("x-silent", "")]),
@@ -794,7 +907,12 @@ async fn a_get_that_names_a_function_runs_once() {
 /// Whatever a custom rejection adds, and whatever stands around it.
 #[tokio::test]
 async fn no_rejection_says_when_to_retry_or_where_to_go() {
-    const FORBIDDEN: [&str; 4] = ["retry-after", "x-inngest-no-retry", "location", SIGNATURE_HEADER];
+    const FORBIDDEN: [&str; 4] = [
+        "retry-after",
+        "x-inngest-no-retry",
+        "location",
+        SIGNATURE_HEADER,
+    ];
     let it = inngest();
     for status in [
         100, 200, 204, 206, 301, 304, 307, 399, 400, 401, 429, 503, 599, 600, 999,
@@ -810,14 +928,19 @@ async fn no_rejection_says_when_to_retry_or_where_to_go() {
         let down = Turns::new(started(&it, 1), &[Some(Recorded::BeforeStart)]);
         for auth in [
             it.auth().on_rejection(custom),
-            it.auth().on_rejection(custom).sign_responses(SignResponses::All),
+            it.auth()
+                .on_rejection(custom)
+                .sign_responses(SignResponses::All),
             it.auth().on_rejection(custom).body_limit(1),
             it.auth().on_rejection(custom).body_budget(1),
             it.auth().on_rejection(custom).replay_guard(down),
         ] {
             // A layer around the layer would sign a success.
             let inner = auth.layer(service_fn(echo));
-            let nested = it.auth().sign_responses(SignResponses::All).layer(inner.clone());
+            let nested = it
+                .auth()
+                .sign_responses(SignResponses::All)
+                .layer(inner.clone());
             for request in [
                 it.tampered(CALL, "{}"),
                 it.unsigned(CALL, "{}"),
@@ -851,8 +974,10 @@ async fn no_rejection_says_when_to_retry_or_where_to_go() {
 async fn no_rejection_carries_them_as_trailers() {
     let it = inngest();
     let custom = |_: &Rejection, response: Response<Body>| {
-        let trailers =
-            HeaderMap::from_iter([("x-inngest-no-retry".parse().unwrap(), HeaderValue::from_static("true"))]);
+        let trailers = HeaderMap::from_iter([(
+            "x-inngest-no-retry".parse().unwrap(),
+            HeaderValue::from_static("true"),
+        )]);
         let frames = vec![
             Ok::<_, Infallible>(http_body::Frame::data(Bytes::from_static(b"{}"))),
             Ok(http_body::Frame::trailers(trailers)),
@@ -866,7 +991,8 @@ async fn no_rejection_carries_them_as_trailers() {
     };
     let app = Seen::default().app(it.auth().on_rejection(custom));
     let server = serve(app).await;
-    let bytes = format!("GET {CALL} HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\n\r\n");
+    let bytes =
+        format!("GET {CALL} HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\n\r\n");
     let heard = say(server, bytes.as_bytes()).await.to_lowercase();
     assert!(!heard.contains("x-inngest-no-retry"), "{heard}");
 }
@@ -876,7 +1002,10 @@ struct Frames<F>(std::vec::IntoIter<F>);
 impl<F: Unpin> futures_core::Stream for Frames<F> {
     type Item = F;
 
-    fn poll_next(mut self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Option<F>> {
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<F>> {
         std::task::Poll::Ready(self.0.next())
     }
 }
@@ -891,7 +1020,10 @@ async fn no_connection_is_handed_on() {
         let got = got.clone();
         move |request: Request<Body>| {
             if request.headers().contains_key("upgrade")
-                && request.extensions().get::<hyper::upgrade::OnUpgrade>().is_some()
+                && request
+                    .extensions()
+                    .get::<hyper::upgrade::OnUpgrade>()
+                    .is_some()
             {
                 got.fetch_add(1, Ordering::SeqCst);
             }
@@ -935,7 +1067,10 @@ async fn a_refusal_of_a_replay_is_that_of_a_stranger() {
     }
     assert!(heard[0].starts_with("HTTP/1.1 200"));
     assert!(heard[1].starts_with("HTTP/1.1 401"));
-    assert!(heard[1..].iter().all(|said| *said == heard[1]), "{heard:#?}");
+    assert!(
+        heard[1..].iter().all(|said| *said == heard[1]),
+        "{heard:#?}"
+    );
 }
 
 /// The clock is set while the store is asked: forward over the window, back, or stopped. What was recorded and not run
@@ -944,7 +1079,10 @@ async fn a_refusal_of_a_replay_is_that_of_a_stranger() {
 async fn a_clock_that_is_set_under_way_runs_nothing_twice() {
     struct Sets(TestClock, Mutex<Vec<Option<u64>>>, MemoryReplayStore);
     impl ReplayStore for Sets {
-        fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+        fn record(
+            &self,
+            sighting: Sighting,
+        ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
             if let Some(now) = self.1.lock().unwrap().pop() {
                 self.0.set(now);
             }
@@ -1003,7 +1141,10 @@ async fn a_forged_mark_gets_nothing_signed() {
     let answer = ask(&app, request).await;
     assert_eq!(answer.header(SIGNATURE_HEADER), None);
     let (parts, body) = seen.one();
-    assert_eq!(parts.extensions.get::<Caller>(), Some(&Caller::UnsignedSync));
+    assert_eq!(
+        parts.extensions.get::<Caller>(),
+        Some(&Caller::UnsignedSync)
+    );
     assert_eq!(parts.extensions.get::<inngest_auth::Verified>(), None);
     assert!(body.is_empty());
 }
@@ -1013,12 +1154,19 @@ async fn a_forged_mark_gets_nothing_signed() {
 async fn a_call_from_before_the_start_runs_nothing() {
     let it = inngest();
     let seen = Seen::default();
-    let app = seen.app(it.auth().replay_guard(MemoryReplayStore::new(10, it.clock())));
+    let app = seen.app(
+        it.auth()
+            .replay_guard(MemoryReplayStore::new(10, it.clock())),
+    );
     for at in [NOW, NOW + 100, NOW + 300] {
         it.clock().set(Some(at));
         let answer = ask(&app, captured()[0].again("POST", CALL, &[])).await;
         let kind = answer.extensions.get::<Rejection>().map(Rejection::kind);
-        assert_eq!((kind, seen.count()), (Some(RejectionKind::BeforeStart), 0), "{at}");
+        assert_eq!(
+            (kind, seen.count()),
+            (Some(RejectionKind::BeforeStart), 0),
+            "{at}"
+        );
     }
     // What runs nothing is answered, and what is said then is not signed.
     let empty = &captured()[4];
@@ -1038,9 +1186,13 @@ async fn an_unsigned_sync_brings_nothing_of_a_long_body() {
     let it = inngest();
     let seen = Seen::default();
     let app = seen.app(it.auth().body_limit(4).insecure_unsigned_sync(true));
-    let frames = ["1234", "5678", "{}"].map(|text| Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(text))));
+    let frames = ["1234", "5678", "{}"]
+        .map(|text| Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(text))));
     let body = Body::new(StreamBody::new(Frames(Vec::from(frames).into_iter())));
-    let request = Request::put("/").header("content-encoding", "gzip").body(body).unwrap();
+    let request = Request::put("/")
+        .header("content-encoding", "gzip")
+        .body(body)
+        .unwrap();
     assert_eq!(ask(&app, request).await.status, StatusCode::OK);
     let (parts, body) = seen.one();
     assert!(body.is_empty() && !parts.headers.contains_key("content-encoding"));

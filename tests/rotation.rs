@@ -32,16 +32,29 @@ async fn a_thousand_swaps_under_load_refuse_nothing() {
     let auth = InngestAuth::new(ring.clone())
         .clock(TestClock::at(NOW))
         .sign_responses(SignResponses::All);
-    let server = common::serve(Router::new().fallback(|body: Bytes| async { body }).layer(auth)).await;
+    let server = common::serve(
+        Router::new()
+            .fallback(|body: Bytes| async { body })
+            .layer(auth),
+    )
+    .await;
     // What the sender signs with: the number of its key. Calls hold it shared, a swap alone.
     let signs_with = Arc::new(RwLock::new(0));
-    let (done, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (done, calls) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
-            let (signs_with, done, calls) = (Arc::clone(&signs_with), Arc::clone(&done), Arc::clone(&calls));
+            let (signs_with, done, calls) = (
+                Arc::clone(&signs_with),
+                Arc::clone(&done),
+                Arc::clone(&calls),
+            );
             tokio::spawn(async move {
                 let socket = TokioIo::new(TcpStream::connect(server).await.unwrap());
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(socket).await.unwrap();
                 tokio::spawn(connection);
                 let mut number = 0;
                 while !done.load(Ordering::SeqCst) {
@@ -56,7 +69,10 @@ async fn a_thousand_swaps_under_load_refuse_nothing() {
                     let response = sender.send_request(request.unwrap()).await.unwrap();
                     drop(at);
                     assert_eq!(response.status(), 200, "call {number} of client {client}");
-                    let header = response.headers()[SIGNATURE_HEADER].to_str().unwrap().to_owned();
+                    let header = response.headers()[SIGNATURE_HEADER]
+                        .to_str()
+                        .unwrap()
+                        .to_owned();
                     let answer = response.into_body().collect().await.unwrap().to_bytes();
                     assert_eq!(
                         (header, &*answer),

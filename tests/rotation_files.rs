@@ -25,7 +25,13 @@ use tokio::sync::RwLock;
 
 const CLIENTS: usize = 8;
 /// Nothing that a file may hold.
-const BAD: [&str; 5] = ["", "undefined", "signkey-test-", "signkey-test-abc", "\u{0}"];
+const BAD: [&str; 5] = [
+    "",
+    "undefined",
+    "signkey-test-",
+    "signkey-test-abc",
+    "\u{0}",
+];
 
 /// What the files hold, and what Inngest signs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +52,11 @@ impl State {
         });
         let switched = [OLD, NEW].map(|signer| Self { signer, ..self });
         let legal = |it: &Self| *it != self && [it.current, it.fallback].contains(&it.signer);
-        published.into_iter().chain(switched).filter(legal).collect()
+        published
+            .into_iter()
+            .chain(switched)
+            .filter(legal)
+            .collect()
     }
 }
 
@@ -63,7 +73,9 @@ fn orders(path: &[State]) -> Vec<Vec<State>> {
         return vec![path.to_vec()];
     }
     let onward = here.next().into_iter().filter(|next| !path.contains(next));
-    onward.flat_map(|next| orders(&[path, &[next]].concat())).collect()
+    onward
+        .flat_map(|next| orders(&[path, &[next]].concat()))
+        .collect()
 }
 
 /// How files are replaced.
@@ -92,7 +104,12 @@ impl Way {
             }
             Self::Link(count) => {
                 *count += 1;
-                dir.swap("..data", &format!("..{count}"), state.current, state.fallback);
+                dir.swap(
+                    "..data",
+                    &format!("..{count}"),
+                    state.current,
+                    state.fallback,
+                );
             }
         }
     }
@@ -146,7 +163,11 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
                 let before = load.calls.load(Ordering::SeqCst);
                 load.until(|| load.calls.load(Ordering::SeqCst) >= before + CLIENTS)
                     .await;
-                assert_eq!(held(&config), pair(state.current, state.fallback), "{order:?}");
+                assert_eq!(
+                    held(&config),
+                    pair(state.current, state.fallback),
+                    "{order:?}"
+                );
                 way.publish(&dir, state);
             }
         }
@@ -170,15 +191,25 @@ struct Load {
 impl Load {
     async fn start(config: &Config) -> Self {
         let auth = InngestAuth::from_config(config).clock(TestClock::at(NOW));
-        let app = Router::new().fallback(|body: Bytes| async { body }).layer(auth);
+        let app = Router::new()
+            .fallback(|body: Bytes| async { body })
+            .layer(auth);
         let server = common::serve(app).await;
         let signs_with = Arc::new(RwLock::new(OLD));
-        let (calls, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (calls, done) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let client = |client: usize| {
-            let (signs_with, calls, done) = (Arc::clone(&signs_with), Arc::clone(&calls), Arc::clone(&done));
+            let (signs_with, calls, done) = (
+                Arc::clone(&signs_with),
+                Arc::clone(&calls),
+                Arc::clone(&done),
+            );
             async move {
                 let socket = TokioIo::new(TcpStream::connect(server).await.unwrap());
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake(socket).await.unwrap();
                 tokio::spawn(connection);
                 let mut number = 0;
                 while !done.load(Ordering::SeqCst) {
@@ -211,7 +242,10 @@ impl Load {
     /// Waits, as long as all clients call.
     async fn until(&self, condition: impl Fn() -> bool) {
         while !condition() {
-            let stopped = self.clients.iter().any(tokio::task::JoinHandle::is_finished);
+            let stopped = self
+                .clients
+                .iter()
+                .any(tokio::task::JoinHandle::is_finished);
             assert!(!stopped, "a call was rejected");
             tokio::task::yield_now().await;
         }

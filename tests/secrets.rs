@@ -156,7 +156,11 @@ impl Scan {
             let mut last = 0;
             for (_, at, stack) in places.iter().filter(|(it, ..)| *it == name) {
                 if last == 0 || at - last > 64 {
-                    *(if *stack { &mut found.stack } else { &mut found.elsewhere }) += 1;
+                    *(if *stack {
+                        &mut found.stack
+                    } else {
+                        &mut found.elsewhere
+                    }) += 1;
                 }
                 last = *at;
             }
@@ -174,7 +178,9 @@ impl Scan {
     ) -> u64 {
         let mut at = range.start;
         while at < range.end {
-            let len = usize::try_from(range.end - at).unwrap().min(self.buffer.capacity());
+            let len = usize::try_from(range.end - at)
+                .unwrap()
+                .min(self.buffer.capacity());
             self.buffer.resize(len, 0);
             let Ok(len) = memory.read_at(&mut self.buffer, at) else {
                 break;
@@ -301,8 +307,26 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     println!("left on the stack by a bearer: {stack:?}");
 
     let signature = sent[0].fallback().unwrap().sign(b"{}", NOW);
-    assert!(verify(b"{}", &signature, &ring.snapshot(), NOW, Tolerance::default()).is_ok());
-    assert!(verify(b"[]", &signature, &ring.snapshot(), NOW, Tolerance::default()).is_err());
+    assert!(
+        verify(
+            b"{}",
+            &signature,
+            &ring.snapshot(),
+            NOW,
+            Tolerance::default()
+        )
+        .is_ok()
+    );
+    assert!(
+        verify(
+            b"[]",
+            &signature,
+            &ring.snapshot(),
+            NOW,
+            Tolerance::default()
+        )
+        .is_err()
+    );
     let stack = check("signed and verified", one_place);
     println!("left on the stack by signing and verifying: {stack:?}");
 
@@ -332,7 +356,9 @@ fn requests_through_the_layer(ring: &KeyRing, signature: &str, now: u64) -> usiz
     let auth = InngestAuth::new(ring.clone())
         .clock(TestClock::at(now))
         .sign_responses(SignResponses::All);
-    let app = Router::new().fallback(|body: String| async { body }).layer(auth);
+    let app = Router::new()
+        .fallback(|body: String| async { body })
+        .layer(auth);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()

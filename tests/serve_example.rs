@@ -42,7 +42,8 @@ struct Answer {
 
 impl Answer {
     fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -163,7 +164,9 @@ fn inspection(config: &Config, mut more: Value) -> Value {
     if let Some(fallback) = keys.fallback() {
         told["signing_key_fallback_hash"] = json!(fallback.fingerprint().to_string());
     }
-    told.as_object_mut().unwrap().append(more.as_object_mut().unwrap());
+    told.as_object_mut()
+        .unwrap()
+        .append(more.as_object_mut().unwrap());
     told
 }
 
@@ -172,7 +175,9 @@ struct Captured(Value);
 impl Captured {
     fn all() -> Vec<Self> {
         let lines = include_str!("vectors/server_requests.jsonl").lines();
-        lines.map(|line| Self(serde_json::from_str(line).unwrap())).collect()
+        lines
+            .map(|line| Self(serde_json::from_str(line).unwrap()))
+            .collect()
     }
 
     fn text(&self, name: &str) -> &str {
@@ -208,7 +213,10 @@ impl Captured {
     }
 
     fn request(&self, server: SocketAddr) -> Request<Full<Bytes>> {
-        let query = self.text("target").split_once('?').map_or("", |(_, query)| query);
+        let query = self
+            .text("target")
+            .split_once('?')
+            .map_or("", |(_, query)| query);
         let mut request = Request::builder()
             .method(self.text("method"))
             .uri(format!("/api/inngest?{query}"))
@@ -220,7 +228,10 @@ impl Captured {
     }
 
     fn signed_at(&self) -> u64 {
-        let (_, signature) = self.headers().find(|(name, _)| *name == "X-Inngest-Signature").unwrap();
+        let (_, signature) = self
+            .headers()
+            .find(|(name, _)| *name == "X-Inngest-Signature")
+            .unwrap();
         signature[2..12].parse().unwrap()
     }
 }
@@ -236,12 +247,19 @@ fn signed(method: &str, uri: &str, body: &str) -> Request<Full<Bytes>> {
         .uri(uri)
         .header("host", "evil.example")
         .header("x-forwarded-host", "evil.example")
-        .header(SIGNATURE_HEADER, key().sign(body.as_bytes(), NOW).to_string())
+        .header(
+            SIGNATURE_HEADER,
+            key().sign(body.as_bytes(), NOW).to_string(),
+        )
         .body(Full::from(body.to_owned()))
         .unwrap()
 }
 
-fn with(mut request: Request<Full<Bytes>>, name: &'static str, value: &'static str) -> Request<Full<Bytes>> {
+fn with(
+    mut request: Request<Full<Bytes>>,
+    name: &'static str,
+    value: &'static str,
+) -> Request<Full<Bytes>> {
     request.headers_mut().insert(name, value.parse().unwrap());
     request
 }
@@ -250,7 +268,10 @@ fn with(mut request: Request<Full<Bytes>>, name: &'static str, value: &'static s
 async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     let captured = Captured::all();
     let other = captured.iter().map(|it| it.text("signed_with"));
-    let other = other.clone().find(|key| !["", CURRENT].contains(key)).unwrap();
+    let other = other
+        .clone()
+        .find(|key| !["", CURRENT].contains(key))
+        .unwrap();
     let clock = TestClock::at(0);
     let (api, registrations) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config(other, &api);
@@ -292,12 +313,20 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
         assert_eq!(answer.json(), expected, "{what}");
         assert_eq!(answer.header("x-inngest-sdk"), Some(SDK), "{what}");
         assert_eq!(answer.header("x-inngest-req-version"), Some("2"), "{what}");
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{what}");
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/json"),
+            "{what}"
+        );
         let key: SigningKey = it.text("signed_with").parse().unwrap();
         // Only what Inngest requires is signed.
         let expected = (answer.header("x-inngest-sync-kind") == Some("in_band"))
             .then(|| key.sign(&answer.body, it.signed_at()).to_string());
-        assert_eq!(answer.header(SIGNATURE_HEADER), expected.as_deref(), "{what}");
+        assert_eq!(
+            answer.header(SIGNATURE_HEADER),
+            expected.as_deref(),
+            "{what}"
+        );
     }
     assert_eq!((unsigned, signed), (5, 40), "requests in the file");
     assert_eq!(
@@ -315,14 +344,26 @@ async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
     let config = config("", &api);
     for (configured, signed_url, expected) in [
         (None, None, "http://127.0.0.1:3000/api/inngest"),
-        (None, Some("https://a.example/x/inngest"), "https://a.example/x/inngest"),
+        (
+            None,
+            Some("https://a.example/x/inngest"),
+            "https://a.example/x/inngest",
+        ),
         (
             None,
             Some("https://a.example/f?a=1&b=%262"),
             "https://a.example/f?a=1&b=%262",
         ),
-        (Some("https://app.example"), None, "https://app.example/api/inngest"),
-        (Some("https://app.example/"), None, "https://app.example/api/inngest"),
+        (
+            Some("https://app.example"),
+            None,
+            "https://app.example/api/inngest",
+        ),
+        (
+            Some("https://app.example/"),
+            None,
+            "https://app.example/api/inngest",
+        ),
         (
             Some("https://app.example/api/inngest"),
             None,
@@ -345,12 +386,18 @@ async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
         let what = format!("{configured:?} {body}");
         let step = |url: &str| {
             let mark = if url.contains('?') { '&' } else { '?' };
-            functions(&format!("{url}{mark}fnId=inngest-auth-demo-inspect&stepId=step"))
+            functions(&format!(
+                "{url}{mark}fnId=inngest-auth-demo-inspect&stepId=step"
+            ))
         };
 
         let answer = send(server, signed("PUT", "/api/inngest?deployId=1", &body)).await;
         assert_eq!(answer.status, StatusCode::OK, "{what}");
-        assert_eq!(answer.header("x-inngest-sync-kind"), Some("out_of_band"), "{what}");
+        assert_eq!(
+            answer.header("x-inngest-sync-kind"),
+            Some("out_of_band"),
+            "{what}"
+        );
         let (_, _, registered) = seen.lock().unwrap().pop().unwrap();
         assert_eq!(
             (&registered["url"], &registered["functions"]),
@@ -358,7 +405,11 @@ async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
             "{what}"
         );
 
-        let in_band = with(signed("PUT", "/api/inngest", &body), "x-inngest-sync-kind", "in_band");
+        let in_band = with(
+            signed("PUT", "/api/inngest", &body),
+            "x-inngest-sync-kind",
+            "in_band",
+        );
         let answer = send(server, in_band).await;
         if signed_url.is_none() {
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{what}");
@@ -378,17 +429,30 @@ async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
             "sdk_version": env!("CARGO_PKG_VERSION"),
             "url": expected,
         });
-        assert_eq!((answer.status, answer.json()), (StatusCode::OK, payload), "{what}");
+        assert_eq!(
+            (answer.status, answer.json()),
+            (StatusCode::OK, payload),
+            "{what}"
+        );
         assert!(answer.header(SIGNATURE_HEADER).is_some(), "{what}");
-        assert!(seen.lock().unwrap().is_empty(), "{what}: the API was called");
+        assert!(
+            seen.lock().unwrap().is_empty(),
+            "{what}: the API was called"
+        );
     }
 }
 
 #[test]
 fn a_url_of_a_function_keeps_the_query_and_names_one_function() {
     for (url, expected) in [
-        ("http://a.example", Some("http://a.example?fnId=a%26b&stepId=step")),
-        ("http://a.example/?x", Some("http://a.example?x&fnId=a%26b&stepId=step")),
+        (
+            "http://a.example",
+            Some("http://a.example?fnId=a%26b&stepId=step"),
+        ),
+        (
+            "http://a.example/?x",
+            Some("http://a.example?x&fnId=a%26b&stepId=step"),
+        ),
         (
             "https://[::1]:8443/api/?x=%2F&fnId=old&fn%49d=old&y=%20&stepId=old",
             Some("https://[::1]:8443/api/?x=%2F&y=%20&fnId=a%26b&stepId=step"),
@@ -413,11 +477,17 @@ fn a_url_of_a_function_keeps_the_query_and_names_one_function() {
 async fn a_registration_says_all_that_the_api_reads() {
     let old: SigningKey = "signkey-prod-0123456789abcdef".parse().unwrap();
     // In a rotation the API may know the fallback only.
-    for (known, environment, kind) in [(&key(), None, None), (&old, Some("my-branch"), Some("cloud"))] {
+    for (known, environment, kind) in [
+        (&key(), None, None),
+        (&old, Some("my-branch"), Some("cloud")),
+    ] {
         let (api, seen) = api(known, StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
         let mut vars = vec![
             ("INNGEST_SIGNING_KEY", CURRENT),
-            ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-prod-0123456789abcdef"),
+            (
+                "INNGEST_SIGNING_KEY_FALLBACK",
+                "signkey-prod-0123456789abcdef",
+            ),
             ("INNGEST_API_BASE_URL", &api),
         ];
         vars.extend(environment.map(|name| ("INNGEST_ENV", name)));
@@ -446,7 +516,11 @@ async fn a_registration_says_all_that_the_api_reads() {
             ("x-inngest-env", environment),
             ("x-inngest-expected-server-kind", kind),
         ] {
-            assert_eq!(headers.get(name).map(|it| it.to_str().unwrap()), value, "{name}");
+            assert_eq!(
+                headers.get(name).map(|it| it.to_str().unwrap()),
+                value,
+                "{name}"
+            );
         }
         let url = "https://app.example/api/inngest";
         let expected = json!({
@@ -473,7 +547,11 @@ async fn a_server_kind_that_means_nothing_is_not_passed_on() {
     ] {
         send(
             server,
-            with(signed("PUT", "/api/inngest", "{}"), "x-inngest-server-kind", kind),
+            with(
+                signed("PUT", "/api/inngest", "{}"),
+                "x-inngest-server-kind",
+                kind,
+            ),
         )
         .await;
         let (_, headers, _) = seen.lock().unwrap().pop().unwrap();
@@ -493,8 +571,16 @@ async fn a_sync_that_failed_says_why_in_the_apis_words() {
             r#"{"error":"no such environment","ok":false}"#,
             "no such environment",
         ),
-        (200, r#"{"ok":false,"error":"bad function"}"#, "bad function"),
-        (500, "oh no", "Inngest's API responded 500 Internal Server Error: oh no"),
+        (
+            200,
+            r#"{"ok":false,"error":"bad function"}"#,
+            "bad function",
+        ),
+        (
+            500,
+            "oh no",
+            "Inngest's API responded 500 Internal Server Error: oh no",
+        ),
         (
             200,
             r#"{"ok":false}"#,
@@ -511,7 +597,11 @@ async fn a_sync_that_failed_says_why_in_the_apis_words() {
             .body(Full::default());
         let answer = send(server, request.unwrap()).await;
         assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{said}");
-        assert_eq!(answer.json(), json!({"message": message, "modified": false}), "{said}");
+        assert_eq!(
+            answer.json(),
+            json!({"message": message, "modified": false}),
+            "{said}"
+        );
     }
 }
 
@@ -528,7 +618,10 @@ async fn a_sync_to_no_url_is_a_400_that_says_so() {
             let request = signed("PUT", "/api/inngest", &json!({ "url": url }).to_string());
             let answer = send(server, with(request, "x-inngest-sync-kind", kind)).await;
             assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{url}");
-            assert!(answer.json()["message"].as_str().unwrap().contains("`url`"), "{url}");
+            assert!(
+                answer.json()["message"].as_str().unwrap().contains("`url`"),
+                "{url}"
+            );
         }
     }
 }
@@ -539,7 +632,10 @@ async fn an_https_api_is_called_over_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let config = config(
         "",
-        &format!("https://localhost:{}", listener.local_addr().unwrap().port()),
+        &format!(
+            "https://localhost:{}",
+            listener.local_addr().unwrap().port()
+        ),
     );
     let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
     let server = started(auth, &config, None).await;
@@ -559,7 +655,10 @@ async fn an_https_api_is_called_over_tls() {
 async fn a_trust_probe_is_answered_signed() {
     let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
     let answer = send(server, signed("POST", "/api/inngest?probe=trust", "")).await;
-    assert_eq!((answer.status, &answer.body[..]), (StatusCode::OK, &b"{}"[..]));
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (StatusCode::OK, &b"{}"[..])
+    );
     assert_eq!(answer.header("x-inngest-sdk"), Some(SDK));
     assert_eq!(
         answer.header(SIGNATURE_HEADER),
@@ -567,7 +666,10 @@ async fn a_trust_probe_is_answered_signed() {
     );
     let mut unsigned = signed("POST", "/api/inngest?probe=trust", "");
     unsigned.headers_mut().remove(SIGNATURE_HEADER);
-    assert_eq!(send(server, unsigned).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        send(server, unsigned).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 /// Nothing is verified there, so whoever asks learns no more than anybody may know.
@@ -655,8 +757,14 @@ async fn an_unsigned_sync_registers_where_that_was_chosen() {
 async fn only_the_endpoint_is_guarded() {
     let server = alone(InngestAuth::new(key())).await;
     for (path, status) in [("/healthz", 200), ("/api/inngest", 401), ("/nowhere", 404)] {
-        let request = Request::get(path).header("host", "localhost").body(Full::default());
-        assert_eq!(send(server, request.unwrap()).await.status, status, "{path}");
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Full::default());
+        assert_eq!(
+            send(server, request.unwrap()).await.status,
+            status,
+            "{path}"
+        );
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use inngest_auth::{Form, KeyRole, Keys, Signature, SignatureError, SigningKey, Tolerance, VerifyError, verify};
+use inngest_auth::{
+    Form, KeyRole, Keys, Signature, SignatureError, SigningKey, Tolerance, VerifyError, verify,
+};
 
 const TIME: &str = "t=1700000000";
 const MAC: &str = "s=67a82077baa52522b1f612a154a25275c00a0338efc32be5ee396bd2391ba5e0";
@@ -69,10 +71,18 @@ fn every_byte_that_is_no_hex_digit_is_refused_in_the_mac() {
             let mut header = header.clone();
             header[at] = byte;
             let digit = byte.is_ascii_hexdigit();
-            assert_eq!(Signature::parse(&header).is_ok(), digit, "{byte:#x} at {at}");
+            assert_eq!(
+                Signature::parse(&header).is_ok(),
+                digit,
+                "{byte:#x} at {at}"
+            );
             // Nor do two make one good.
             header[mac + ((at - mac) ^ 1)] = byte;
-            assert_eq!(Signature::parse(&header).is_ok(), digit, "{byte:#x} at {at}, twice");
+            assert_eq!(
+                Signature::parse(&header).is_ok(),
+                digit,
+                "{byte:#x} at {at}, twice"
+            );
         }
     }
 }
@@ -84,7 +94,10 @@ fn signatures_are_equal_in_time_and_mac_and_show_only_their_time() {
     assert_eq!(one, signature(format!("{MAC}&{TIME}")));
     assert_ne!(one, signature(format!("t=1700000001&{MAC}")));
     assert_ne!(one, signature(format!("{TIME}&s={}", "0".repeat(64))));
-    assert_eq!(format!("{one:?}"), "Signature { signed_at: 1700000000, .. }");
+    assert_eq!(
+        format!("{one:?}"),
+        "Signature { signed_at: 1700000000, .. }"
+    );
 }
 
 #[test]
@@ -106,7 +119,13 @@ fn the_window_is_closed_on_both_sides() {
         (1, now + 2, future(2)),
     ] {
         let signature = key.sign(b"{}", at);
-        let judged = verify(b"{}", &signature, &keys, now, Tolerance::from_secs(tolerance));
+        let judged = verify(
+            b"{}",
+            &signature,
+            &keys,
+            now,
+            Tolerance::from_secs(tolerance),
+        );
         assert_eq!(judged.map(|_| ()), verdict, "{tolerance} {at}");
     }
 }
@@ -123,7 +142,11 @@ fn a_tolerance_is_a_second_to_an_hour() {
         (u64::MAX, 3600),
     ] {
         assert_eq!(Tolerance::from_secs(asked).as_secs(), given, "{asked}");
-        assert_eq!(Tolerance::from(Duration::from_secs(asked)).as_secs(), given, "{asked}");
+        assert_eq!(
+            Tolerance::from(Duration::from_secs(asked)).as_secs(),
+            given,
+            "{asked}"
+        );
     }
     assert_eq!(Tolerance::from(Duration::from_millis(2999)).as_secs(), 2);
     assert_eq!(Tolerance::default().as_secs(), 300);
@@ -149,7 +172,11 @@ fn every_key_and_form_is_tried_and_what_was_signed_is_given_back() {
             continue;
         };
         let verified = authentic.verified();
-        assert_eq!(Some((verified.key(), verified.form())), expected, "{signer}");
+        assert_eq!(
+            Some((verified.key(), verified.form())),
+            expected,
+            "{signer}"
+        );
         assert_eq!(verified.signed_at(), now - 7);
         assert_eq!(&*authentic.into_bytes(), signed, "{signer}");
     }

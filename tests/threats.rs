@@ -20,7 +20,8 @@ use http_body::Frame;
 use http_body_util::Full;
 use inngest_auth::testing::TestClock;
 use inngest_auth::{
-    InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature, Tolerance, verify,
+    InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature, Tolerance,
+    verify,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -34,11 +35,16 @@ fn kind_of(answer: &common::Answer) -> Option<RejectionKind> {
 /// A body that counts how often it is asked, and gives what the closure says.
 struct Asked<F>(Arc<AtomicUsize>, F);
 
-impl<F: FnMut(usize, &mut Context<'_>) -> Poll<Option<Bytes>> + Unpin> http_body::Body for Asked<F> {
+impl<F: FnMut(usize, &mut Context<'_>) -> Poll<Option<Bytes>> + Unpin> http_body::Body
+    for Asked<F>
+{
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let asked = self.0.fetch_add(1, Ordering::SeqCst);
         self.1(asked, cx).map(|data| data.map(|data| Ok(Frame::data(data))))
     }
@@ -54,15 +60,25 @@ where
 
 /// Signed as of now, over something else: everything but the MAC is right.
 fn forged(body: Body) -> Request<Body> {
-    let header = key("signkey-test-00").sign(b"something else", NOW).to_string();
-    Request::post(CALL).header(SIGNATURE_HEADER, header).body(body).unwrap()
+    let header = key("signkey-test-00")
+        .sign(b"something else", NOW)
+        .to_string();
+    Request::post(CALL)
+        .header(SIGNATURE_HEADER, header)
+        .body(body)
+        .unwrap()
 }
 
 #[test]
 fn digits_moved_between_body_and_time_are_refused() {
     let key = key("signkey-test-12345678");
     let signature = key.sign(b"{\"n\":1", NOW);
-    let mac = signature.to_string().split_once("&s=").unwrap().1.to_owned();
+    let mac = signature
+        .to_string()
+        .split_once("&s=")
+        .unwrap()
+        .1
+        .to_owned();
     let keys = key.into();
     let check = |body: &[u8], time: &str, now: u64| {
         let signature = Signature::parse(format!("t={time}&s={mac}").as_bytes()).ok()?;
@@ -87,13 +103,19 @@ fn digits_moved_between_body_and_time_are_refused() {
 async fn a_dribbling_stranger_does_not_delay_a_genuine_call() {
     let it = inngest();
     let seen = Seen::default();
-    let app = seen.unguarded().layer(ConcurrencyLimitLayer::new(1)).layer(it.auth());
+    let app = seen
+        .unguarded()
+        .layer(ConcurrencyLimitLayer::new(1))
+        .layer(it.auth());
     let server = serve(app).await;
     let header = key("signkey-test-00").sign(b"", NOW).to_string();
     let mut strangers = Vec::new();
     for _ in 0..20 {
         let mut socket = TcpStream::connect(server).await.unwrap();
-        let head = head("POST", &[(SIGNATURE_HEADER, &header), ("Content-Length", "1000")]);
+        let head = head(
+            "POST",
+            &[(SIGNATURE_HEADER, &header), ("Content-Length", "1000")],
+        );
         socket.write_all(&head).await.unwrap();
         socket.write_all(b"dribble").await.unwrap();
         strangers.push(socket);
@@ -154,7 +176,9 @@ async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
     let it = inngest();
     let (count, body) = asked(|_, _| Poll::Pending);
     let mut request = it.unsigned(CALL, "").map(|_| body);
-    request.headers_mut().insert("expect", "100-Continue".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("expect", "100-Continue".parse().unwrap());
     let answer = ask(&Seen::default().app(it.auth()), request).await;
     assert_eq!(
         (answer.status, answer.header("connection")),
@@ -163,7 +187,10 @@ async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
     assert_eq!(count.load(Ordering::SeqCst), 0, "the body was polled");
 
     let server = serve(Seen::default().app(it.auth())).await;
-    let waiting = head("POST", &[("Expect", "100-continue"), ("Content-Length", "3000000")]);
+    let waiting = head(
+        "POST",
+        &[("Expect", "100-continue"), ("Content-Length", "3000000")],
+    );
     let heard = say(server, &waiting).await;
     assert!(
         heard.starts_with("HTTP/1.1 401 ") && !heard.contains("100 Continue"),
@@ -174,7 +201,10 @@ async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
 #[tokio::test]
 async fn a_sender_still_writing_3_9_mb_sees_its_refusal() {
     let server = serve(Seen::default().app(inngest().auth())).await;
-    for length in [("Content-Length", "3901000"), ("Transfer-Encoding", "chunked")] {
+    for length in [
+        ("Content-Length", "3901000"),
+        ("Transfer-Encoding", "chunked"),
+    ] {
         let mut socket = TcpStream::connect(server).await.unwrap();
         socket.write_all(&head("POST", &[length])).await.unwrap();
         let body = vec![b'x'; 3_901_000];
@@ -201,7 +231,11 @@ async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
     let app = Seen::default().app(it.auth());
     let slow = || asked(|_, _| Poll::Pending).1;
     // Refused by its headers; nothing is kept, and not for long.
-    for (version, seconds) in [(Version::HTTP_11, 3), (Version::HTTP_10, 3), (Version::HTTP_2, 1)] {
+    for (version, seconds) in [
+        (Version::HTTP_11, 3),
+        (Version::HTTP_10, 3),
+        (Version::HTTP_2, 1),
+    ] {
         let began = tokio::time::Instant::now();
         let mut request = it.unsigned(CALL, "").map(|_| slow());
         *request.version_mut() = version;
@@ -243,7 +277,9 @@ async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() 
         // The budget has no room for the second. Eight more are within the limit, and one more is seen.
         (RejectionKind::OverBudget, 11),
     ] {
-        let (count, body) = asked(|asked, _| Poll::Ready((asked < 100).then_some(Bytes::from_static(b"0123456789"))));
+        let (count, body) = asked(|asked, _| {
+            Poll::Ready((asked < 100).then_some(Bytes::from_static(b"0123456789")))
+        });
         let mut request = refused(kind, body);
         request.headers_mut().remove("content-length");
         let answer = ask(&app, request).await;
@@ -273,8 +309,15 @@ async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() 
         if let Some(len) = announced {
             request.headers_mut().insert("content-length", len.into());
         }
-        assert_eq!(kind_of(&ask(&app, request).await), Some(RejectionKind::Missing));
-        assert_eq!(count.load(Ordering::SeqCst), frames, "announced: {announced:?}");
+        assert_eq!(
+            kind_of(&ask(&app, request).await),
+            Some(RejectionKind::Missing)
+        );
+        assert_eq!(
+            count.load(Ordering::SeqCst),
+            frames,
+            "announced: {announced:?}"
+        );
     }
 }
 
@@ -320,7 +363,10 @@ async fn a_length_over_the_limit_is_refused_unread() {
     let answer = ask(&Seen::default().app(it.auth()), request).await;
     assert_eq!(
         (answer.status, kind_of(&answer)),
-        (StatusCode::PAYLOAD_TOO_LARGE, Some(RejectionKind::BodyTooLarge))
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Some(RejectionKind::BodyTooLarge)
+        )
     );
     assert_eq!(count.load(Ordering::SeqCst), 0, "the body was polled");
 
@@ -330,7 +376,10 @@ async fn a_length_over_the_limit_is_refused_unread() {
         server,
         &head(
             "POST",
-            &[(SIGNATURE_HEADER, &header), ("Content-Length", "18446744073709551615")],
+            &[
+                (SIGNATURE_HEADER, &header),
+                ("Content-Length", "18446744073709551615"),
+            ],
         ),
     )
     .await;
@@ -344,7 +393,11 @@ async fn more_bytes_than_the_limit_are_refused_whatever_was_announced() {
     for frame in [1, 7, 99, 100, 101, 1000] {
         let (count, body) = asked(move |_, _| Poll::Ready(Some(Bytes::from(vec![b'x'; frame]))));
         let answer = ask(&app, forged(body)).await;
-        assert_eq!(kind_of(&answer), Some(RejectionKind::BodyTooLarge), "{frame}");
+        assert_eq!(
+            kind_of(&answer),
+            Some(RejectionKind::BodyTooLarge),
+            "{frame}"
+        );
         assert_eq!(
             count.load(Ordering::SeqCst),
             100 / frame + 1,
@@ -431,7 +484,10 @@ async fn many_bodies_share_one_budget_and_the_oldest_that_stalls_makes_room() {
     }
     // What arrives in one frame needs no room.
     let tight = Seen::default().app(it.auth().body_budget(1));
-    assert_eq!(ask(&tight, it.call(CALL, body)).await.status, StatusCode::OK);
+    assert_eq!(
+        ask(&tight, it.call(CALL, body)).await.status,
+        StatusCode::OK
+    );
 }
 
 /// One frame of a verified body is not held against the budget while its handler runs.
@@ -537,11 +593,17 @@ async fn a_long_body_is_verified_by_its_bytes_alone() {
     for (len, status) in [(64 * 1024 - 1, 200), (64 * 1024, 401)] {
         let json = format!("\"{}\"", "x".repeat(len - 2));
         assert_eq!(
-            ask(&app, it.call_in_canonical_form(CALL, json.clone())).await.status,
+            ask(&app, it.call_in_canonical_form(CALL, json.clone()))
+                .await
+                .status,
             status,
             "{len}"
         );
-        assert_eq!(ask(&app, it.call(CALL, json)).await.status, StatusCode::OK, "{len}");
+        assert_eq!(
+            ask(&app, it.call(CALL, json)).await.status,
+            StatusCode::OK,
+            "{len}"
+        );
     }
 }
 
@@ -592,7 +654,10 @@ async fn an_answer_sent_back_extends_no_window() {
     it.clock().set(Some(NOW + 300));
     assert_eq!(ask(&app, replayed(header)).await.status, StatusCode::OK);
     it.clock().set(Some(NOW + 301));
-    assert_eq!(ask(&app, replayed(header)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        ask(&app, replayed(header)).await.status,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
@@ -600,11 +665,18 @@ async fn a_clock_that_runs_away_overflows_nothing() {
     let key = key("signkey-test-12345678");
     for now in [0, 1, u64::MAX - 1, i64::MAX as u64, i64::MAX as u64 + 1] {
         let app = Seen::default().app(InngestAuth::new(key.clone()).clock(TestClock::at(now)));
-        for header in [key.sign(b"", 0), key.sign(b"", NOW), key.sign(b"", u64::MAX)] {
+        for header in [
+            key.sign(b"", 0),
+            key.sign(b"", NOW),
+            key.sign(b"", u64::MAX),
+        ] {
             let request = Request::post(CALL)
                 .header(SIGNATURE_HEADER, header.to_string())
                 .body(Body::empty());
-            assert_eq!(ask(&app, request.unwrap()).await.status, StatusCode::UNAUTHORIZED);
+            assert_eq!(
+                ask(&app, request.unwrap()).await.status,
+                StatusCode::UNAUTHORIZED
+            );
         }
     }
 }

@@ -19,10 +19,18 @@ async fn an_answer_is_signed_less_one_trailing_newline() {
     for case in cases("response_signature_newline", 1) {
         let inngest = common::inngest();
         let app = Seen::default().app(inngest.auth().sign_responses(SignResponses::All));
-        let answer = common::ask(&app, inngest.call(common::CALL, text(&case, "body_sent").to_owned())).await;
+        let answer = common::ask(
+            &app,
+            inngest.call(common::CALL, text(&case, "body_sent").to_owned()),
+        )
+        .await;
         assert_eq!(answer.body, text(&case, "body_sent"));
-        let expected = key("signkey-test-12345678").sign(text(&case, "body_signed").as_bytes(), NOW);
-        assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected.to_string()));
+        let expected =
+            key("signkey-test-12345678").sign(text(&case, "body_signed").as_bytes(), NOW);
+        assert_eq!(
+            answer.header(SIGNATURE_HEADER),
+            Some(&*expected.to_string())
+        );
     }
 }
 
@@ -31,7 +39,10 @@ fn filled(template: &str, body: &[u8]) -> String {
     let mac_over = |suffix: &str| mac(&[body, suffix.as_bytes()].concat());
     let now = NOW.to_string();
     template
-        .replace("{mac over body||'<now>abc'}", &mac_over(&format!("{now}abc")))
+        .replace(
+            "{mac over body||'<now>abc'}",
+            &mac_over(&format!("{now}abc")),
+        )
         .replace("{mac over body||' <now>'}", &mac_over(&format!(" {now}")))
         .replace("{mac over body||'0<now>'}", &mac_over(&format!("0{now}")))
         .replace("{mac over body}", &mac_over(""))
@@ -81,7 +92,9 @@ async fn times_are_judged_by_the_window() {
             .checked_add_signed(case["offset_seconds"].as_i64().unwrap())
             .unwrap();
         let request = Request::post("/").header(SIGNATURE_HEADER, key.sign(b"{}", at).to_string());
-        let status = common::ask(&app, request.body("{}".into()).unwrap()).await.status;
+        let status = common::ask(&app, request.body("{}".into()).unwrap())
+            .await
+            .status;
         let expected = if case["expected"] == "accept" {
             StatusCode::OK
         } else {
@@ -100,14 +113,19 @@ fn canonical(body: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn captured_requests_pass_with_byte_exact_bodies_and_unsigned_ones_do_not() {
     let lines = include_str!("vectors/server_requests.jsonl").lines();
-    let captured: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+    let captured: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let clock = TestClock::at(0);
     let seen = Seen::default();
     let (mut signed, mut unsigned, mut canonical_only) = (0, 0, 0);
     for it in &captured {
         let body = match it["body_base64"].as_str() {
             Some(encoded) => {
-                assert_eq!(encoded, "/wBwbGFpbg0KdGV4dA==", "the one body that is not text");
+                assert_eq!(
+                    encoded, "/wBwbGFpbg0KdGV4dA==",
+                    "the one body that is not text"
+                );
                 b"\xff\0plain\r\ntext".to_vec()
             }
             None => text(it, "body").into(),
@@ -117,13 +135,23 @@ async fn captured_requests_pass_with_byte_exact_bodies_and_unsigned_ones_do_not(
             .as_str()
             .unwrap_or("f7b964cc6e44c90645e5623ffc7e6076d5a69fca99b543490691d114d37afc69");
         let server = serve(seen.app(InngestAuth::new(key(signing)).clock(clock.clone()))).await;
-        let mut request = Request::builder().method(text(it, "method")).uri(text(it, "target"));
+        let mut request = Request::builder()
+            .method(text(it, "method"))
+            .uri(text(it, "target"));
         for header in it["headers"].as_array().unwrap() {
             request = request.header(header[0].as_str().unwrap(), header[1].as_str().unwrap());
         }
-        let answer = send(server, request.body(Full::new(Bytes::from(body.clone()))).unwrap()).await;
+        let answer = send(
+            server,
+            request.body(Full::new(Bytes::from(body.clone()))).unwrap(),
+        )
+        .await;
         if it["signed_with"].is_null() {
-            assert_eq!((answer.status, seen.count()), (StatusCode::UNAUTHORIZED, 0), "{it}");
+            assert_eq!(
+                (answer.status, seen.count()),
+                (StatusCode::UNAUTHORIZED, 0),
+                "{it}"
+            );
             unsigned += 1;
             continue;
         }
@@ -137,9 +165,17 @@ async fn captured_requests_pass_with_byte_exact_bodies_and_unsigned_ones_do_not(
         let Some(Caller::Verified(verified)) = parts.extensions.get() else {
             panic!("not marked: {it}")
         };
-        assert_eq!((verified.key(), verified.form()), (KeyRole::Current, form), "{it}");
+        assert_eq!(
+            (verified.key(), verified.form()),
+            (KeyRole::Current, form),
+            "{it}"
+        );
         signed += 1;
         canonical_only += usize::from(form == Form::Canonical);
     }
-    assert_eq!((signed, unsigned, canonical_only), (40, 5, 2), "requests in the file");
+    assert_eq!(
+        (signed, unsigned, canonical_only),
+        (40, 5, 2),
+        "requests in the file"
+    );
 }

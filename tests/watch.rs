@@ -119,7 +119,11 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
     // After 20 s, 40 s, 80 s and so on, to an hour.
     pass(540).await;
-    assert_eq!(log.take().matches("WARN").count(), 8, "in an hour and a half");
+    assert_eq!(
+        log.take().matches("WARN").count(),
+        8,
+        "in an hour and a half"
+    );
     pass(360 * 24).await;
     assert_eq!(log.take().matches("WARN").count(), 24, "in a day");
     assert_eq!(held(&config), pair(A, B));
@@ -129,7 +133,10 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     assert!(log.take().contains("it is a placeholder"));
     dir.write("current", C);
     pass(2).await;
-    assert!(log.take().contains("the signing keys can be reloaded again"));
+    assert!(
+        log.take()
+            .contains("the signing keys can be reloaded again")
+    );
     assert_eq!(held(&config), pair(C, B));
 }
 
@@ -174,7 +181,10 @@ async fn a_directory_swapped_by_symbolic_link_is_followed() {
 async fn without_a_file_there_is_nothing_to_watch() {
     let (log, _guard) = Log::begin();
     for vars in [(CURRENT, A), ("INNGEST_DEV", "1")] {
-        Config::from_vars([vars]).unwrap().watch(Duration::ZERO).await;
+        Config::from_vars([vars])
+            .unwrap()
+            .watch(Duration::ZERO)
+            .await;
         assert!(log.take().contains("no signing key is watched"));
     }
 }

@@ -28,10 +28,14 @@ pub(crate) fn run() -> Report {
                 "cloud"
             },
         )
-        .line("current key", keys.as_ref().map(|keys| fingerprint(keys.current())))
+        .line(
+            "current key",
+            keys.as_ref().map(|keys| fingerprint(keys.current())),
+        )
         .line(
             "fallback key",
-            keys.as_ref().and_then(|keys| keys.fallback().map(fingerprint)),
+            keys.as_ref()
+                .and_then(|keys| keys.fallback().map(fingerprint)),
         )
         .line("unsigned sync", config.insecure_unsigned_sync())
         .line("api", api.ok())

@@ -1,8 +1,8 @@
 //! `inngest-auth explain`
 
 use inngest_auth::{
-    Clock, Config, KeyRing, Keys, Rejection, SIGNATURE_HEADER, Signature, SystemClock, Tolerance, Verified, Verifier,
-    diagnose, verify,
+    Clock, Config, KeyRing, Keys, Rejection, SIGNATURE_HEADER, Signature, SystemClock, Tolerance,
+    Verified, Verifier, diagnose, verify,
 };
 
 use crate::input;
@@ -54,7 +54,12 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64) -> Report
         .clock(At(at))
         .verify(signatures.iter().copied(), body);
     let rejection = match verdict {
-        Ok((authentic, _)) => return proof(Report::new(true).line("verdict", "verified"), authentic.verified()),
+        Ok((authentic, _)) => {
+            return proof(
+                Report::new(true).line("verdict", "verified"),
+                authentic.verified(),
+            );
+        }
         Err(rejection) => rejection,
     };
     let keys = ring.snapshot();
@@ -73,7 +78,13 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64) -> Report
         return report;
     };
     // At its own time no signature is stale: is it genuine otherwise?
-    match verify(body, &signature, &keys, signature.signed_at(), Tolerance::default()) {
+    match verify(
+        body,
+        &signature,
+        &keys,
+        signature.signed_at(),
+        Tolerance::default(),
+    ) {
         Ok(authentic) => proof(report.line("signature", "genuine"), authentic.verified()),
         Err(_) => diagnosis(report.line("signature", "wrong"), body, &signature, &keys),
     }
@@ -112,7 +123,9 @@ fn parse(request: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
         .parse(request)
         .map_err(|error| format!("the file is no HTTP/1 request: {error}"))?;
     let httparse::Status::Complete(length) = read else {
-        return Err("the file ends inside of the request's head: an empty line must follow it".into());
+        return Err(
+            "the file ends inside of the request's head: an empty line must follow it".into(),
+        );
     };
     let body = &request[length..];
     let value = |name: &str| {
@@ -124,7 +137,9 @@ fn parse(request: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
         named.map(|header| header.value)
     };
     if value("transfer-encoding").next().is_some() {
-        return Err("the body is in chunks: give the body alone, and --signature with its header".into());
+        return Err(
+            "the body is in chunks: give the body alone, and --signature with its header".into(),
+        );
     }
     let announced = value("content-length")
         .next()

@@ -36,7 +36,11 @@ impl Report {
 
     pub(crate) fn print(self, json: bool) -> ExitCode {
         println!("{}", self.show(json));
-        if self.yes { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        if self.yes {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        }
     }
 
     /// Prints why there is nothing to report.

@@ -11,7 +11,10 @@ const PRINTABLE: usize = 64 * 1024;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where the command sends it.
-    #[arg(long, default_value = "http://127.0.0.1:3000/api/inngest?fnId=demo&stepId=step")]
+    #[arg(
+        long,
+        default_value = "http://127.0.0.1:3000/api/inngest?fnId=demo&stepId=step"
+    )]
     url: String,
     /// The method. It is not signed.
     #[arg(long, default_value = "POST")]

@@ -58,7 +58,11 @@ fn a_captured_request_is_explained() {
             "stale, and genuine otherwise",
             captured(&signed(&key, b"{}", AT - 301), b"{}"),
             1,
-            &[("kind", "stale"), ("signature", "genuine"), ("key", "current")],
+            &[
+                ("kind", "stale"),
+                ("signature", "genuine"),
+                ("key", "current"),
+            ],
         ),
         ("unsigned", captured(&[], b"{}"), 1, &[("kind", "missing")]),
         (
@@ -75,7 +79,10 @@ fn a_captured_request_is_explained() {
         ),
         (
             "another key",
-            captured(&signed(&"signkey-test-00".parse().unwrap(), b"{}", AT), b"{}"),
+            captured(
+                &signed(&"signkey-test-00".parse().unwrap(), b"{}", AT),
+                b"{}",
+            ),
             1,
             &[
                 ("kind", "wrong_signature"),
@@ -85,7 +92,10 @@ fn a_captured_request_is_explained() {
         ),
         (
             "the prefix left on",
-            captured(&signed(&odd_key("signkey-x-signkey-test-12345678"), b"{}", AT), b"{}"),
+            captured(
+                &signed(&odd_key("signkey-x-signkey-test-12345678"), b"{}", AT),
+                b"{}",
+            ),
             1,
             &[("kind", "wrong_signature"), ("cause", "prefix_left_on")],
         ),
@@ -127,7 +137,11 @@ fn what_sign_prints_is_genuine() {
     ] {
         let output = run(args, &vars, b"[1]");
         let signature = json(&output)["signature"].as_str().unwrap().to_owned();
-        let output = run(&["explain", "--json", "--signature", &signature], &vars, b"[1]");
+        let output = run(
+            &["explain", "--json", "--signature", &signature],
+            &vars,
+            b"[1]",
+        );
         assert_eq!(
             (output.status.code(), &json(&output)["key"]),
             (Some(0), &Value::from(key))
@@ -135,7 +149,10 @@ fn what_sign_prints_is_genuine() {
     }
     let output = run(&["sign", "it's"], &vars, b"");
     let printed = String::from_utf8(output.stdout).unwrap();
-    assert!(printed.starts_with("curl -i 'http://127.0.0.1:3000/"), "{printed}");
+    assert!(
+        printed.starts_with("curl -i 'http://127.0.0.1:3000/"),
+        "{printed}"
+    );
     assert!(
         printed.ends_with(r"--data-binary 'it'\''s'") || printed.trim_end().ends_with(r"'it'\''s'"),
         "{printed}"
@@ -162,7 +179,12 @@ fn the_exit_code_tells_no_from_a_question_that_was_not_understood() {
             b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             2,
         ),
-        (&["explain"], &key, b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n{}", 2),
+        (
+            &["explain"],
+            &key,
+            b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n{}",
+            2,
+        ),
         (&["nonsense"], &key, b"", 2),
     ] {
         let output = run(args, vars, input);

@@ -61,9 +61,17 @@ impl Metrics {
     pub(crate) fn new(keys: Option<KeyRing>) -> Self {
         let mut registry = Registry::with_prefix("inngest");
         let requests = Family::default();
-        registry.register("requests", "Requests to the guarded route", requests.clone());
+        registry.register(
+            "requests",
+            "Requests to the guarded route",
+            requests.clone(),
+        );
         let rejections = Family::default();
-        registry.register("rejections", "Rejected requests by RejectionKind", rejections.clone());
+        registry.register(
+            "rejections",
+            "Rejected requests by RejectionKind",
+            rejections.clone(),
+        );
         let age = Histogram::new(AGES);
         let help = "How far the time of a verified request lay from ours, either way";
         registry.register_with_unit("signature_age", help, Unit::Seconds, age.clone());
@@ -99,12 +107,17 @@ impl Metrics {
 
     /// `GET /metrics`, for Prometheus. Nobody signs that: keep it off the public side.
     pub(crate) fn router(&self) -> Router {
-        Router::new().route("/metrics", get(scrape)).with_state(self.clone())
+        Router::new()
+            .route("/metrics", get(scrape))
+            .with_state(self.clone())
     }
 
     /// Counts what came back from Inngest's API: for `ServiceBuilder::map_response`, outside of `InngestApiAuth`.
     pub(crate) fn count_api_call<B>(&self, response: http::Response<B>) -> http::Response<B> {
-        let (key, status) = (name(response.extensions().get()), response.status().as_u16());
+        let (key, status) = (
+            name(response.extensions().get()),
+            response.status().as_u16(),
+        );
         self.0.api_calls.get_or_create(&Token { key, status }).inc();
         response
     }
@@ -119,10 +132,16 @@ impl Metrics {
             (None, None) => "unverified",
         };
         let key = name(verified.map(Verified::key).as_ref());
-        self.0.requests.get_or_create(&Outcome { outcome, key }).inc();
+        self.0
+            .requests
+            .get_or_create(&Outcome { outcome, key })
+            .inc();
         if let Some(rejection) = rejection {
             let kind = rejection.kind().as_str();
-            self.0.rejections.get_or_create(&Rejected { kind, method }).inc();
+            self.0
+                .rejections
+                .get_or_create(&Rejected { kind, method })
+                .inc();
         }
         // Of verified requests only: anyone can send an old time.
         let age = verified
@@ -153,7 +172,10 @@ fn known(method: &Method) -> &'static str {
 }
 
 async fn scrape(State(Metrics(metrics)): State<Metrics>) -> Response {
-    let last = metrics.keys.as_ref().and_then(|keys| keys.usage().fallback_last_used);
+    let last = metrics
+        .keys
+        .as_ref()
+        .and_then(|keys| keys.usage().fallback_last_used);
     metrics
         .fallback_last_used
         .set(last.and_then(|at| at.try_into().ok()).unwrap_or(0));

@@ -19,14 +19,17 @@ use count::Metrics;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use inngest_auth::{
-    Caller, Clock, Config, InngestApiAuth, InngestAuth, KeyRing, SIGNATURE_HEADER, SigningKey, SystemClock,
+    Caller, Clock, Config, InngestApiAuth, InngestAuth, KeyRing, SIGNATURE_HEADER, SigningKey,
+    SystemClock,
 };
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
     let tour = !std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_"));
     let config = if tour {
         in_a_rotation().await?
@@ -36,9 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let metrics = Metrics::new(config.keys().cloned());
     let app = app(InngestAuth::from_config(&config), &metrics);
     let address = std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    let listener = TcpListener::bind(&address)
-        .await
-        .map_err(|error| format!("{address}: {error}; set LISTEN_ADDR=127.0.0.1:0 for any free port"))?;
+    let listener = TcpListener::bind(&address).await.map_err(|error| {
+        format!("{address}: {error}; set LISTEN_ADDR=127.0.0.1:0 for any free port")
+    })?;
     let address = listener.local_addr()?;
     if let (true, Some(keys)) = (tour, config.keys()) {
         println!(
@@ -48,7 +51,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         call_out(&config, &metrics).await?;
         println!("{}", scrape(&app).await?);
     }
-    println!("Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C stops.");
+    println!(
+        "Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C stops."
+    );
     Ok(axum::serve(listener, app).await?)
 }
 
@@ -112,7 +117,10 @@ async fn in_a_rotation() -> Result<Config, Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let api = Router::new().fallback(move |headers: HeaderMap| async move {
-        if headers.get(AUTHORIZATION).is_some_and(|token| *token == *known) {
+        if headers
+            .get(AUTHORIZATION)
+            .is_some_and(|token| *token == *known)
+        {
             StatusCode::OK
         } else {
             StatusCode::UNAUTHORIZED

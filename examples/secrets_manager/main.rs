@@ -56,7 +56,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let asked = Arc::clone(&manager);
     let serve = move || {
         polled.send_modify(|polls| *polls += 1);
-        let now = asked.lock().map_or(Manager::Hangs, |manager| manager.clone());
+        let now = asked
+            .lock()
+            .map_or(Manager::Hangs, |manager| manager.clone());
         async move {
             match now {
                 Manager::Holds(secret) => (StatusCode::OK, secret),
@@ -92,7 +94,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             A,
         ),
         ("it hangs", Manager::Hangs, pair(A, "")?, A),
-        ("it says dev mode", Manager::Holds(lie.into()), pair(A, "")?, A),
+        (
+            "it says dev mode",
+            Manager::Holds(lie.into()),
+            pair(A, "")?,
+            A,
+        ),
         ("it says undefined", secret("undefined", A), pair(A, "")?, A),
         ("it holds a typo, and A", secret(TYPO, A), pair(TYPO, A)?, A),
         ("it holds C, and A", secret(C, A), pair(C, A)?, A),
@@ -106,7 +113,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let inngest = TestInngest::new(signs_with.parse()?);
         let call: Request<Body> = inngest.call("/api/inngest", "{}");
         let status = app.clone().oneshot(call).await?.status();
-        println!("{what}: a call is answered {status}, with {:?}", ring.snapshot());
+        println!(
+            "{what}: a call is answered {status}, with {:?}",
+            ring.snapshot()
+        );
         if status != StatusCode::OK || *ring.snapshot() != keys {
             return Err("a call was rejected, or the keys are not what they should be".into());
         }

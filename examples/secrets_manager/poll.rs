@@ -26,18 +26,28 @@ pub(crate) async fn follow(ring: KeyRing, secret: Uri, every: Duration, patience
 
 /// The secret has both keys, so that whoever changes it says which old key is still needed:
 /// `{"INNGEST_SIGNING_KEY": "signkey-…", "INNGEST_SIGNING_KEY_FALLBACK": "signkey-…"}`.
-async fn poll(ring: &KeyRing, client: &Client<HttpConnector, Body>, secret: &Uri) -> Result<(), BoxError> {
+async fn poll(
+    ring: &KeyRing,
+    client: &Client<HttpConnector, Body>,
+    secret: &Uri,
+) -> Result<(), BoxError> {
     let response = client.get(secret.clone()).await?;
     if response.status() != StatusCode::OK {
         return Err(response.status().to_string().into());
     }
-    let body = Limited::new(response.into_body(), 4096).collect().await?.to_bytes();
+    let body = Limited::new(response.into_body(), 4096)
+        .collect()
+        .await?
+        .to_bytes();
     // The parser's own words may quote the secret.
-    let vars =
-        serde_json::from_slice::<HashMap<String, String>>(&body).map_err(|_| "not the JSON that it should be")?;
+    let vars = serde_json::from_slice::<HashMap<String, String>>(&body)
+        .map_err(|_| "not the JSON that it should be")?;
     // Keys alone: whatever the secret says, it must not turn verification off.
     let names = ["INNGEST_SIGNING_KEY", "INNGEST_SIGNING_KEY_FALLBACK"];
-    let config = Config::from_vars(vars.into_iter().filter(|(name, _)| names.contains(&&**name)))?;
+    let config = Config::from_vars(
+        vars.into_iter()
+            .filter(|(name, _)| names.contains(&&**name)),
+    )?;
     let keys = config.keys().ok_or("no keys")?.snapshot();
     ring.replace(keys.as_ref().clone());
     Ok(())

@@ -37,7 +37,10 @@ pub(crate) fn description() -> App {
 /// The layer is in front of `/api/inngest` alone: `/healthz` is anybody's, unknown paths stay 404.
 pub(crate) fn app(auth: InngestAuth, registry: Registry, run: Run) -> Router {
     let header = |name, value| {
-        let (name, value) = (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let (name, value) = (
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        );
         SetResponseHeaderLayer::if_not_present(name, value)
     };
     let stack = ServiceBuilder::new()

@@ -27,7 +27,8 @@ pub(crate) struct Tour {
 impl Tour {
     /// `None` as soon as any `INNGEST_…` variable is set: somebody meant something by it.
     pub(crate) fn where_nothing_is_configured() -> Option<Self> {
-        let configured = std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
+        let configured =
+            std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
         if configured {
             return None;
         }
@@ -59,9 +60,24 @@ impl Tour {
         let signed = |key: &str, at| Some(sign(key, at));
         let (current, fallback) = (signed(&self.current, now), signed(&self.fallback, now));
         let calls = [
-            ("genuine", "signed with the current key", BODY, current.clone()),
-            ("fallback", "signed with the other key, in a rotation", BODY, fallback),
-            ("tampered", "one letter changed after it was signed", TAMPERED, current),
+            (
+                "genuine",
+                "signed with the current key",
+                BODY,
+                current.clone(),
+            ),
+            (
+                "fallback",
+                "signed with the other key, in a rotation",
+                BODY,
+                fallback,
+            ),
+            (
+                "tampered",
+                "one letter changed after it was signed",
+                TAMPERED,
+                current,
+            ),
             (
                 "stale",
                 "signed ten minutes ago",
@@ -70,8 +86,10 @@ impl Tour {
             ),
             ("unsigned", "no X-Inngest-Signature", BODY, None),
         ];
-        let mut lines =
-            vec!["Two keys are made up for this run. Five calls to this server, over its socket:\n".to_owned()];
+        let mut lines = vec![
+            "Two keys are made up for this run. Five calls to this server, over its socket:\n"
+                .to_owned(),
+        ];
         for (name, what, body, signature) in calls {
             let answer = call(server, body, signature.as_deref()).await?;
             lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
@@ -152,7 +170,9 @@ impl Answer {
 
 /// HTTP in fifteen lines: enough for a server that closes when it has answered.
 async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Result<Answer> {
-    let signature = signature.map_or_else(String::new, |value| format!("X-Inngest-Signature: {value}\r\n"));
+    let signature = signature.map_or_else(String::new, |value| {
+        format!("X-Inngest-Signature: {value}\r\n")
+    });
     let request = format!(
         "POST {TARGET} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\nContent-Length: {}\r\n{signature}\r\n{body}",
         body.len()
@@ -161,7 +181,9 @@ async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Re
     socket.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::InvalidData)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or(io::ErrorKind::InvalidData)?;
     let status = head.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
     Ok(Answer {
         status: status.into(),

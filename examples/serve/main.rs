@@ -30,7 +30,9 @@ const PATH: &str = "/api/inngest";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse().ok());
+    let level = std::env::var("RUST_LOG")
+        .ok()
+        .and_then(|level| level.parse().ok());
     let tour = demo::Tour::where_nothing_is_configured();
     // A tour shows its table first, and then what the log says of it.
     let log = HeldLog::new(tour.is_some());
@@ -55,13 +57,16 @@ async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Er
     // One configuration for both directions: what rotates the keys of one rotates those of the other.
     let config = match &tour {
         Some(tour) => tour.config()?,
-        None => Config::from_env().map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(&error)))?,
+        None => Config::from_env()
+            .map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(&error)))?,
     };
     let listener = listen().await?;
     let address = demo::reachable(listener.local_addr()?);
     let registry = Registry::new(&config, app::description(), reached_at(address)?);
     let app = app::app(InngestAuth::from_config(&config), registry, app::inspect);
-    let urls = format!("Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anybody).");
+    let urls = format!(
+        "Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anybody)."
+    );
     match tour {
         Some(tour) => drop(tokio::spawn(tour.show(address, urls, log.clone()))),
         None => println!("{urls}\n{}", what_to_try(&config, address)),
@@ -74,14 +79,16 @@ async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Er
 
 /// Where Inngest reaches this app, if it does not say so itself.
 fn reached_at(address: SocketAddr) -> Result<Serve, &'static str> {
-    let invalid = "invalid value for INNGEST_SERVE_ORIGIN: expected a URL such as https://app.example";
+    let invalid =
+        "invalid value for INNGEST_SERVE_ORIGIN: expected a URL such as https://app.example";
     let configured = std::env::var("INNGEST_SERVE_ORIGIN").unwrap_or_default();
     Ok(Serve {
         configured: match configured.trim() {
             "" => None,
             text => Some(AppUrl::parse(text).ok_or(invalid)?),
         },
-        listening: AppUrl::parse(&format!("http://{address}{PATH}")).expect("an address and a path are a URL"),
+        listening: AppUrl::parse(&format!("http://{address}{PATH}"))
+            .expect("an address and a path are a URL"),
     })
 }
 

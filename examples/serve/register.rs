@@ -76,16 +76,23 @@ impl Registry {
             Ok(signed) => signed,
             Err(problem) => return failed(StatusCode::BAD_REQUEST, problem),
         };
-        let in_band = parts.headers.get(SYNC_KIND).is_some_and(|kind| kind == IN_BAND);
+        let in_band = parts
+            .headers
+            .get(SYNC_KIND)
+            .is_some_and(|kind| kind == IN_BAND);
         match signed {
-            None if in_band => failed(StatusCode::BAD_REQUEST, "the body of an in-band sync has no `url`"),
+            None if in_band => failed(
+                StatusCode::BAD_REQUEST,
+                "the body of an in-band sync has no `url`",
+            ),
             signed if in_band => {
                 let payload = self.in_band(caller, &self.app_url(signed));
                 ([(SYNC_KIND, IN_BAND)], Json(payload)).into_response()
             }
             signed => match self.register(&self.app_url(signed), parts).await {
                 Ok(modified) => {
-                    let message = json!({"message": "Successfully registered", "modified": modified});
+                    let message =
+                        json!({"message": "Successfully registered", "modified": modified});
                     ([(SYNC_KIND, "out_of_band")], Json(message)).into_response()
                 }
                 Err(problem) => {
@@ -107,7 +114,11 @@ impl Registry {
     /// The functions, with the URL that calls each of them.
     fn functions(&self, url: &AppUrl) -> Vec<Value> {
         let with_step = |function: &Value| {
-            let id = format!("{}-{}", self.app.id, function["id"].as_str().unwrap_or_default());
+            let id = format!(
+                "{}-{}",
+                self.app.id,
+                function["id"].as_str().unwrap_or_default()
+            );
             let mut step = json!({
                 "id": "step",
                 "name": "step",
@@ -163,7 +174,9 @@ impl Registry {
                 }
             });
             // Not the whole hashes: they are what the API takes as a token.
-            let current = keys.as_deref().map(|keys| keys.current().fingerprint().to_string());
+            let current = keys
+                .as_deref()
+                .map(|keys| keys.current().fingerprint().to_string());
             let configured = self.serve.configured.as_ref();
             for (name, value) in [
                 ("authentication_succeeded", json!(true)),
@@ -178,7 +191,11 @@ impl Registry {
                 ("serve_origin", json!(configured.map(|it| &it.origin))),
                 (
                     "serve_path",
-                    json!(configured.map(|it| &it.path).filter(|path| !path.is_empty())),
+                    json!(
+                        configured
+                            .map(|it| &it.path)
+                            .filter(|path| !path.is_empty())
+                    ),
                 ),
                 ("signing_key_hash", json!(current)),
                 (
@@ -204,7 +221,10 @@ impl Registry {
             "capabilities": capabilities(),
             "functions": self.functions(url),
         });
-        let endpoint = format!("{}/fn/register", self.config.api_base().map_err(|it| it.to_string())?);
+        let endpoint = format!(
+            "{}/fn/register",
+            self.config.api_base().map_err(|it| it.to_string())?
+        );
         let uri = match deploy_id(parts) {
             // One encoded value, whatever it holds.
             Some(id) => {
@@ -225,10 +245,19 @@ impl Registry {
         let request = request
             .body(Full::from(payload.to_string()))
             .map_err(|error| told(&error))?;
-        let response = self.api.clone().oneshot(request).await.map_err(|error| told(&error))?;
+        let response = self
+            .api
+            .clone()
+            .oneshot(request)
+            .await
+            .map_err(|error| told(&error))?;
         let status = response.status();
         let body = Body::new(Limited::new(response.into_body(), RESPONSE_LIMIT));
-        let body = body.collect().await.map_err(|error| told(&error))?.to_bytes();
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| told(&error))?
+            .to_bytes();
         let response: Value = serde_json::from_slice(&body).unwrap_or_default();
         match (status, &response["ok"], response["error"].as_str()) {
             (StatusCode::OK, Value::Bool(true), _) => Ok(response["modified"] == true),
@@ -286,5 +315,8 @@ fn failed(status: StatusCode, problem: &str) -> Response {
 /// The error and what caused it.
 fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
 }

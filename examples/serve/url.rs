@@ -35,7 +35,13 @@ impl AppUrl {
 
     /// Replaces the parts that `configured` has. Its path is the whole path: nothing is appended.
     pub(crate) fn overridden_by(self, configured: &Self) -> Self {
-        let either = |ours: &String, theirs| if ours.is_empty() { theirs } else { ours.clone() };
+        let either = |ours: &String, theirs| {
+            if ours.is_empty() {
+                theirs
+            } else {
+                ours.clone()
+            }
+        };
         Self {
             origin: configured.origin.clone(),
             path: either(&configured.path, self.path),
@@ -49,7 +55,12 @@ impl AppUrl {
             let name = form_urlencoded::parse(pair.as_bytes()).next();
             !name.is_some_and(|(name, _)| matches!(&*name, "fnId" | "stepId"))
         };
-        let mut pairs: Vec<_> = self.query.split('&').filter(|it| !it.is_empty()).filter(ours).collect();
+        let mut pairs: Vec<_> = self
+            .query
+            .split('&')
+            .filter(|it| !it.is_empty())
+            .filter(ours)
+            .collect();
         let call = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([("fnId", id), ("stepId", "step")])
             .finish();

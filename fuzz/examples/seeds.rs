@@ -11,7 +11,8 @@ use serde_json::Value;
 
 fn main() -> Result<()> {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/vectors");
-    let answers: Value = serde_json::from_slice(&std::fs::read(vectors.join("known_answers.json"))?)?;
+    let answers: Value =
+        serde_json::from_slice(&std::fs::read(vectors.join("known_answers.json"))?)?;
     let mut corpus = Corpus::default();
 
     for kind in ["header_case", "request_signature", "response_signature"] {
@@ -20,12 +21,25 @@ fn main() -> Result<()> {
             corpus.header(text(case, "template"));
         }
     }
-    for kind in ["bearer_hash", "bearer_hash_error", "normalize_key", "fingerprint"] {
+    for kind in [
+        "bearer_hash",
+        "bearer_hash_error",
+        "normalize_key",
+        "fingerprint",
+    ] {
         for case in cases(&answers, kind) {
-            corpus.add("key", as_planned::<key::Around>(text(case, "key").as_bytes()));
+            corpus.add(
+                "key",
+                as_planned::<key::Around>(text(case, "key").as_bytes()),
+            );
         }
     }
-    for kind in ["request_signature", "request_signature_reject", "jcs", "jcs_invalid"] {
+    for kind in [
+        "request_signature",
+        "request_signature_reject",
+        "jcs",
+        "jcs_invalid",
+    ] {
         for case in cases(&answers, kind) {
             corpus.body(text(case, "body").as_bytes());
             corpus.body(text(case, "input").as_bytes());

@@ -10,7 +10,9 @@ use http::header::CONTENT_LENGTH;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt;
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, Verified};
+use inngest_auth::{
+    InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, Verified,
+};
 use inngest_auth_fuzz::framing::{BUDGET, DEADLINE, Head, LIMIT, Plan};
 use inngest_auth_fuzz::{CURRENT, FALLBACK, NOW, at_once, header, planned};
 use libfuzzer_sys::fuzz_target;
@@ -53,8 +55,11 @@ fuzz_target!(|input: &[u8]| {
         _ => verdict,
     };
 
-    let mut request =
-        Request::post("/api/inngest").version(if plan.http2 { Version::HTTP_2 } else { Version::HTTP_11 });
+    let mut request = Request::post("/api/inngest").version(if plan.http2 {
+        Version::HTTP_2
+    } else {
+        Version::HTTP_11
+    });
     if plan.announced {
         request = request.header(CONTENT_LENGTH, body.len());
     }
@@ -67,7 +72,10 @@ fuzz_target!(|input: &[u8]| {
     let (finds, len) = (Arc::clone(&found), body.len() as u64);
     let handler = service_fn(move |request: Request<Body>| {
         assert_eq!(request.headers()[CONTENT_LENGTH], len.to_string());
-        assert_eq!(http_body::Body::size_hint(request.body()).exact(), Some(len));
+        assert_eq!(
+            http_body::Body::size_hint(request.body()).exact(),
+            Some(len)
+        );
         let read = at_once(request.into_body().collect()).unwrap();
         assert!(read.trailers().is_none(), "nobody signed them");
         finds.lock().unwrap().push(read.to_bytes());

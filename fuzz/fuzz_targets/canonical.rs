@@ -8,7 +8,8 @@ use inngest_auth::{Form, Keys, SIGNATURE_HEADER, Signature, Tolerance, VerifyErr
 use inngest_auth_fuzz::{CURRENT, NOW, header, json, planned};
 use libfuzzer_sys::fuzz_target;
 
-static INNGEST: LazyLock<TestInngest> = LazyLock::new(|| TestInngest::new(CURRENT.0.parse().unwrap()));
+static INNGEST: LazyLock<TestInngest> =
+    LazyLock::new(|| TestInngest::new(CURRENT.0.parse().unwrap()));
 static KEYS: LazyLock<Keys> = LazyLock::new(|| Keys::new(CURRENT.0.parse().unwrap(), None));
 
 fuzz_target!(|input: &[u8]| {
@@ -28,7 +29,10 @@ fuzz_target!(|input: &[u8]| {
     let signature: Signature = signature.parse().unwrap();
     let judge = |body: &[u8]| {
         let authentic = verify(body, &signature, &KEYS, NOW, Tolerance::default())?;
-        Ok((authentic.verified().form(), authentic.into_bytes().into_owned()))
+        Ok((
+            authentic.verified().form(),
+            authentic.into_bytes().into_owned(),
+        ))
     };
     let Some(form) = expected else {
         assert_eq!(judge(&sent), Err(VerifyError::Mismatch));

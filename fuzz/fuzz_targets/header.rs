@@ -28,7 +28,8 @@ fn is_true(error: SignatureError, input: &[u8]) -> bool {
     let params = || input.split(|&byte| byte == b'&');
     let named = |name: &'static [u8]| params().filter(move |param| param.starts_with(name));
     // Beside a parameter that is right by itself, only one of this name can be broken.
-    let broken = |param: &[u8], beside: &str| header::read(&[param, beside.as_bytes()].concat()).is_none();
+    let broken =
+        |param: &[u8], beside: &str| header::read(&[param, beside.as_bytes()].concat()).is_none();
     let mac = format!("&s={}", "0".repeat(64));
     match error {
         SignatureError::Joined => header::joined(input),

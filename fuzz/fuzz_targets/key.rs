@@ -32,8 +32,16 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(*parsed.bearer(), format!("{}{hash}", expected.prefix));
     assert_eq!(parsed.fingerprint().to_string(), hash[..12]);
 
-    let dots = if expected.prefix.is_empty() { "" } else { "…, " };
-    let shown = format!("SigningKey({}{dots}fingerprint {})", expected.prefix, &hash[..12]);
+    let dots = if expected.prefix.is_empty() {
+        ""
+    } else {
+        "…, "
+    };
+    let shown = format!(
+        "SigningKey({}{dots}fingerprint {})",
+        expected.prefix,
+        &hash[..12]
+    );
     assert_eq!(format!("{parsed:?}"), shown);
     if expected.secret.len() > 12 {
         // A secret may spell what is shown of any key.

@@ -11,8 +11,8 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use inngest_auth::testing::TestClock;
 use inngest_auth::{
-    Caller, InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses, Signature,
-    Tolerance, Verified, VerifyError, verify,
+    Caller, InngestAuth, KeyRole, Keys, Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses,
+    Signature, Tolerance, Verified, VerifyError, verify,
 };
 use inngest_auth_fuzz::request::{Held, Method, Plan, Sent, Verdict};
 use inngest_auth_fuzz::{CURRENT, at_once, header, planned};
@@ -30,7 +30,10 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn keys(plan: &Plan) -> Keys {
-    let mut texts = plan.keys().into_iter().map(|(_, (text, _))| text.parse().unwrap());
+    let mut texts = plan
+        .keys()
+        .into_iter()
+        .map(|(_, (text, _))| text.parse().unwrap());
     let current = texts.next().unwrap();
     let fallback = match plan.held {
         Held::OneTwice => Some(CURRENT.0.parse().unwrap()),
@@ -77,7 +80,12 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
         let Some(&Caller::Verified(verified)) = parts.extensions.get() else {
             panic!("the handler runs for nobody in particular")
         };
-        let announced = parts.headers.get_all(CONTENT_LENGTH).iter().cloned().collect();
+        let announced = parts
+            .headers
+            .get_all(CONTENT_LENGTH)
+            .iter()
+            .cloned()
+            .collect();
         let echo = body.clone();
         finds.lock().unwrap().push(Found {
             verified,
@@ -98,11 +106,19 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     if plan.says_dev {
         request = request.header("x-inngest-server-kind", "dev");
     }
-    let request = request.body(Full::new(Bytes::from(sent.body.clone()))).unwrap();
+    let request = request
+        .body(Full::new(Bytes::from(sent.body.clone())))
+        .unwrap();
     let answer = at_once(app.oneshot(request)).unwrap();
     let found = std::mem::take(&mut *found.lock().unwrap());
 
-    let Verdict::Accepted { key, form, time, bytes } = expected else {
+    let Verdict::Accepted {
+        key,
+        form,
+        time,
+        bytes,
+    } = expected
+    else {
         assert!(found.is_empty(), "the handler ran");
         assert_refused(answer, plan, sent, expected);
         return;
@@ -111,7 +127,11 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     let [found] = &found[..] else {
         panic!("the handler ran {} times", found.len())
     };
-    let verified = (found.verified.key(), found.verified.form(), found.verified.signed_at());
+    let verified = (
+        found.verified.key(),
+        found.verified.form(),
+        found.verified.signed_at(),
+    );
     assert_eq!(verified, (*key, *form, *time));
     assert_eq!(found.body, bytes);
     assert_eq!(found.announced, [HeaderValue::from(bytes.len())]);
@@ -143,11 +163,20 @@ fn assert_refused(answer: Response<Body>, plan: &Plan, sent: &Sent, expected: &V
         (StatusCode::UNAUTHORIZED, r#"{"message":"Unauthorized"}"#)
     };
     assert_eq!(answer.status(), status);
-    assert_eq!(at_once(answer.into_body().collect()).unwrap().to_bytes(), said);
+    assert_eq!(
+        at_once(answer.into_body().collect()).unwrap().to_bytes(),
+        said
+    );
 }
 
 /// With the key and the time of the request, less one newline; an answer without a body not at all.
-fn assert_answer_signed(answer: &Response<Body>, plan: &Plan, key: KeyRole, time: u64, body: &[u8]) {
+fn assert_answer_signed(
+    answer: &Response<Body>,
+    plan: &Plan,
+    key: KeyRole,
+    time: u64,
+    body: &[u8],
+) {
     let signed = body.strip_suffix(b"\n").unwrap_or(body);
     let secrets = plan.keys();
     let (_, (_, secret)) = secrets.iter().find(|(role, _)| *role == key).unwrap();
@@ -157,6 +186,9 @@ fn assert_answer_signed(answer: &Response<Body>, plan: &Plan, key: KeyRole, time
         _ if signed.is_empty() => None,
         _ => Some(signature.as_bytes()),
     };
-    let got = answer.headers().get(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
+    let got = answer
+        .headers()
+        .get(SIGNATURE_HEADER)
+        .map(HeaderValue::as_bytes);
     assert_eq!(got, expected);
 }

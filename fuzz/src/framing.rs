@@ -137,7 +137,10 @@ impl Body for Framed {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         assert!(!self.over, "polled behind its end");
         if let Some(waiting) = &mut self.waiting {
             ready!(waiting.as_mut().poll(cx));
@@ -148,7 +151,8 @@ impl Body for Framed {
             Some(Step::FewBytes(count)) => count.into(),
             Some(Step::Nothing) => 0,
             Some(Step::Trailers) => {
-                let trailers = HeaderMap::from_iter([(http::header::EXPIRES, "0".parse().unwrap())]);
+                let trailers =
+                    HeaderMap::from_iter([(http::header::EXPIRES, "0".parse().unwrap())]);
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
             }
             Some(Step::Pending) => {

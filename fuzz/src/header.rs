@@ -28,14 +28,21 @@ pub fn read(header: &[u8]) -> Option<(u64, [u8; 32])> {
 /// Whether it is what a proxy makes of several headers: values of the grammar between commas.
 #[must_use]
 pub fn joined(header: &[u8]) -> bool {
-    let values: Vec<_> = header.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).collect();
+    let values: Vec<_> = header
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .collect();
     let (empty, others): (Vec<&[u8]>, Vec<_>) = values.iter().partition(|value| value.is_empty());
-    values.len() > 1 && empty.len() < values.len() && others.into_iter().all(|value| read(value).is_some())
+    values.len() > 1
+        && empty.len() < values.len()
+        && others.into_iter().all(|value| read(value).is_some())
 }
 
 fn time(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value).ok()?;
-    let right = digits.len() == 10 && digits.chars().all(|it| it.is_ascii_digit()) && !digits.starts_with('0');
+    let right = digits.len() == 10
+        && digits.chars().all(|it| it.is_ascii_digit())
+        && !digits.starts_with('0');
     right.then(|| digits.parse().ok())?
 }
 

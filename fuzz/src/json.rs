@@ -125,7 +125,11 @@ impl Reader<'_> {
         }
         loop {
             self.space();
-            let key = if self.take("\"") { self.string()? } else { return None };
+            let key = if self.take("\"") {
+                self.string()?
+            } else {
+                return None;
+            };
             // Refused by choice: a program that switches on a feature of `serde_json` could not tell it from a number.
             if key == "$serde_json::private::Number" {
                 return None;
@@ -289,7 +293,11 @@ fn number(value: f64) -> String {
         let dot = if rest.is_empty() { "" } else { "." };
         format!("{first}{dot}{rest}e{:+}", point - 1)
     };
-    if value < 0.0 { format!("-{printed}") } else { printed }
+    if value < 0.0 {
+        format!("-{printed}")
+    } else {
+        printed
+    }
 }
 
 #[cfg(test)]
@@ -308,7 +316,11 @@ mod tests {
         for case in vectors["jcs"].as_array().unwrap() {
             let expected = case["canonical"].as_str();
             assert!(expected.is_some(), "{case}");
-            assert_eq!(form(case["input"].as_str().unwrap()).as_deref(), expected, "{case}");
+            assert_eq!(
+                form(case["input"].as_str().unwrap()).as_deref(),
+                expected,
+                "{case}"
+            );
             seen += 1;
         }
         for case in vectors["request_signature"].as_array().unwrap() {

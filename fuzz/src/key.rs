@@ -44,7 +44,11 @@ pub fn read(text: &str) -> Option<Key<'_>> {
     let (prefix, secret) = text.split_at(prefix(text).unwrap_or_default());
     let bytes = unhex(secret).filter(|bytes| !bytes.is_empty())?;
     let hash = hex(&Sha256::digest(bytes));
-    Some(Key { prefix, secret, hash })
+    Some(Key {
+        prefix,
+        secret,
+        hash,
+    })
 }
 
 /// Length of what `^signkey-\w+-` matches, by the machine that the expression is.

@@ -33,7 +33,8 @@ pub fn planned<'a, P: Arbitrary<'a>>(input: &'a [u8]) -> Option<(P, &'a [u8])> {
 #[must_use]
 pub fn as_planned<P: for<'a> Arbitrary<'a>>(bytes: &[u8]) -> Vec<u8> {
     let input = |zeros, rest: &[u8]| [&*vec![0; zeros], rest].concat();
-    let fits = |zeros: &usize| planned::<P>(&input(*zeros, b"?")).is_some_and(|(_, rest)| rest == b"?");
+    let fits =
+        |zeros: &usize| planned::<P>(&input(*zeros, b"?")).is_some_and(|(_, rest)| rest == b"?");
     input((0..100).find(fits).unwrap(), bytes)
 }
 

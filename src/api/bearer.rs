@@ -20,7 +20,11 @@ impl KeyRing {
     pub fn bearers(&self) -> Vec<HeaderValue> {
         let (current, fallback) = Bearer::both(&self.snapshot());
         let bearers = [Some(current), fallback];
-        bearers.into_iter().flatten().map(|bearer| bearer.value).collect()
+        bearers
+            .into_iter()
+            .flatten()
+            .map(|bearer| bearer.value)
+            .collect()
     }
 }
 
@@ -149,7 +153,9 @@ impl Credentials {
 
     /// Logs that the API has rejected all keys: once, until the keys change.
     pub(super) fn warn(&self, bearer: &Bearer, status: StatusCode) {
-        if self.learn(bearer, |learned| !std::mem::replace(&mut learned.warned, true)) {
+        if self.learn(bearer, |learned| {
+            !std::mem::replace(&mut learned.warned, true)
+        }) {
             tracing::warn!(
                 %status,
                 current = ?bearer.keys.current(),

@@ -55,9 +55,9 @@ impl InngestApiAuth {
 
     fn try_from_config(config: &Config) -> Result<Self, ConfigError> {
         let api = Origin::parse(config.api_base()?).expect("`Config` accepts only such URLs");
-        let environment = config
-            .environment()?
-            .map(|name| HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls"));
+        let environment = config.environment()?.map(|name| {
+            HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls")
+        });
         let mode = match config.mode() {
             Mode::Cloud(keys) => Mode::Cloud(Credentials::new(keys)),
             Mode::Dev { key_set } => Mode::Dev { key_set },

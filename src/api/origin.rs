@@ -20,8 +20,13 @@ impl Origin {
         if rest.contains(['?', '#']) {
             return Err(ApiBaseError::QueryOrFragment);
         }
-        let authority = rest.split_once('/').map_or(rest, |(authority, _)| authority);
-        let scheme: Scheme = scheme.to_ascii_lowercase().parse().map_err(|_| ApiBaseError::Scheme)?;
+        let authority = rest
+            .split_once('/')
+            .map_or(rest, |(authority, _)| authority);
+        let scheme: Scheme = scheme
+            .to_ascii_lowercase()
+            .parse()
+            .map_err(|_| ApiBaseError::Scheme)?;
         let authority: Authority = authority.parse().map_err(|_| ApiBaseError::Host)?;
         Self::new(&scheme, &authority)
     }
@@ -156,7 +161,10 @@ mod tests {
             ("https://a.example:99999", Some(ApiBaseError::Port)),
             ("https://a.example:", Some(ApiBaseError::Port)),
             ("https://user:word@a.example", Some(ApiBaseError::UserInfo)),
-            ("https://a.example/?key=1", Some(ApiBaseError::QueryOrFragment)),
+            (
+                "https://a.example/?key=1",
+                Some(ApiBaseError::QueryOrFragment),
+            ),
             ("https://a.example#top", Some(ApiBaseError::QueryOrFragment)),
         ] {
             assert_eq!(Origin::parse(base).err(), expected, "{base:?}");

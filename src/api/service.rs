@@ -160,7 +160,11 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(mode: Mode<Credentials>, api: Origin, environment: Option<HeaderValue>) -> Self {
+    pub(super) fn new(
+        mode: Mode<Credentials>,
+        api: Origin,
+        environment: Option<HeaderValue>,
+    ) -> Self {
         if matches!(mode, Mode::Cloud(_)) && api.is_exposed() {
             tracing::warn!(%api, "the API token crosses the network over plain http; use https");
         }
@@ -188,7 +192,10 @@ impl Outbound {
 
     /// Checks where the request goes, and adds what it needs except for the token. Returns the
     /// credentials that it needs, or `None` in dev mode.
-    fn prepare<B, E>(&self, request: &mut Request<B>) -> Result<Option<&Credentials>, ApiAuthError<E>> {
+    fn prepare<B, E>(
+        &self,
+        request: &mut Request<B>,
+    ) -> Result<Option<&Credentials>, ApiAuthError<E>> {
         let credentials = match &self.mode {
             Mode::Cloud(credentials) => Some(credentials),
             Mode::Dev { .. } => None,
@@ -200,14 +207,21 @@ impl Outbound {
         }
         let headers = request.headers_mut();
         if let Some(environment) = &self.environment {
-            headers.entry(ENVIRONMENT).or_insert_with(|| environment.clone());
+            headers
+                .entry(ENVIRONMENT)
+                .or_insert_with(|| environment.clone());
         }
-        let is_branch_key = |keys: &Credentials| keys.ring().snapshot().current().prefix() == BRANCH_KEY;
+        let is_branch_key =
+            |keys: &Credentials| keys.ring().snapshot().current().prefix() == BRANCH_KEY;
         if !headers.contains_key(ENVIRONMENT) && credentials.is_some_and(is_branch_key) {
             return Err(ApiAuthError::MissingEnvironment);
         }
-        headers.entry(SDK_HEADER).or_insert(HeaderValue::from_static(SDK));
-        headers.entry(REQ_VERSION).or_insert(HeaderValue::from_static("2"));
+        headers
+            .entry(SDK_HEADER)
+            .or_insert(HeaderValue::from_static(SDK));
+        headers
+            .entry(REQ_VERSION)
+            .or_insert(HeaderValue::from_static("2"));
         Ok(credentials)
     }
 }
@@ -221,7 +235,9 @@ async fn send_with<S, B, R>(
 where
     S: Service<Request<B>, Response = Response<R>>,
 {
-    request.headers_mut().insert(AUTHORIZATION, bearer.value.clone());
+    request
+        .headers_mut()
+        .insert(AUTHORIZATION, bearer.value.clone());
     let mut response = send(client, request).await?;
     response.extensions_mut().insert(bearer.role);
     Ok(response)
@@ -240,7 +256,10 @@ where
 
 /// Returns `true` if the API may not know the key.
 fn is_rejected<R>(response: &Response<R>) -> bool {
-    matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    matches!(
+        response.status(),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+    )
 }
 
 /// An error returned when a call to the API has no response. `E` is the HTTP client's own error.

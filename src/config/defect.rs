@@ -150,7 +150,10 @@ fn is_key(word: &str) -> bool {
 
 fn is_quote(c: char) -> bool {
     matches!(c, '"' | '\'' | '`' | '´' | '«' | '»' | '‹' | '›')
-        || matches!(c, '\u{2018}'..='\u{201f}' | '′' | '″' | '「' | '」' | '＂' | '＇')
+        || matches!(
+            c,
+            '\u{2018}'..='\u{201f}' | '′' | '″' | '「' | '」' | '＂' | '＇'
+        )
 }
 
 /// Controls, and what Unicode calls default-ignorable.
@@ -166,12 +169,17 @@ fn is_invisible(c: char) -> bool {
 
 fn is_bearer(it: &Look<'_>) -> bool {
     let after = it.lower.strip_prefix("bearer");
-    after.is_some_and(|rest| rest.starts_with([' ', '\t', ':', '='])) || it.lower.starts_with("authorization")
+    after.is_some_and(|rest| rest.starts_with([' ', '\t', ':', '=']))
+        || it.lower.starts_with("authorization")
 }
 
 fn is_reference(it: &Look<'_>) -> bool {
     let scheme = it.lower.split_once("://").map(|(scheme, _)| scheme);
-    let is_word = |scheme: &str| scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let is_word = |scheme: &str| {
+        scheme
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
+    };
     scheme.is_some_and(|scheme| is_word(scheme) && !["http", "https", "file"].contains(&scheme))
         || "arn: vault: ref+ secretref: @microsoft.keyvault( enc[ !vault"
             .split(' ')
@@ -186,14 +194,20 @@ fn is_template(it: &Look<'_>) -> bool {
             .strip_prefix(open)
             .and_then(|rest| rest.strip_suffix(close));
         inside.is_some_and(|name| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b))
+            !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-. ".contains(&b))
         })
     };
     ["${", "$(", "{{", "#{", "@{", "<%", "%{"]
         .iter()
         .any(|mark| it.bare.contains(mark))
         || (it.remainder.starts_with('$') && !it.remainder.contains('='))
-        || it.bare.split_once('<').is_some_and(|(_, rest)| rest.contains('>'))
+        || it
+            .bare
+            .split_once('<')
+            .is_some_and(|(_, rest)| rest.contains('>'))
         || [
             ("%", "%"),
             ("{", "}"),
@@ -222,9 +236,14 @@ fn is_assignment(it: &Look<'_>) -> bool {
         .take_while(|&b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
         .count();
     let (name, rest) = rest.split_at(len);
-    let value = match rest.trim_start_matches([' ', '"', '\'']).split_at_checked(1) {
+    let value = match rest
+        .trim_start_matches([' ', '"', '\''])
+        .split_at_checked(1)
+    {
         Some(("=", value)) => value.trim_start_matches('='),
-        Some((":", value)) if value.starts_with([' ', '"', '\'']) || value.contains("signkey-") => value,
+        Some((":", value)) if value.starts_with([' ', '"', '\'']) || value.contains("signkey-") => {
+            value
+        }
         // `--signing-key signkey-…`, `INNGEST_SIGNING_KEY signkey-…`
         _ if name.ends_with("signing-key") || name.ends_with("signing_key") => rest,
         _ => "",
@@ -279,7 +298,8 @@ fn is_path(it: &Look<'_>) -> bool {
     .any(|head| it.lower.starts_with(head));
     let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
     let long = it.bare.len() >= 40 && it.bare.bytes().all(base64);
-    let inside = it.bare.len() > 3 && it.bare.contains('/') && !it.lower.starts_with("signkey") && !long;
+    let inside =
+        it.bare.len() > 3 && it.bare.contains('/') && !it.lower.starts_with("signkey") && !long;
     let file = [".key", ".txt", ".pem", ".env", ".secret", ".json"]
         .iter()
         .any(|end| it.lower.ends_with(end));
@@ -317,7 +337,8 @@ mod tests {
     use super::*;
     use crate::config::{Config, ConfigError};
 
-    const KEY: &str = "signkey-prod-5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
+    const KEY: &str =
+        "signkey-prod-5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2";
 
     /// `§` stands for a key.
     #[rustfmt::skip]
@@ -415,7 +436,10 @@ mod tests {
                     let vars = [("INNGEST_SIGNING_KEY", KEY), (variable, text)];
                     let error = Config::from_vars(vars).expect_err(text);
                     let shown = format!("{error} {error:?}");
-                    assert!(shown.contains(variable) && !shown.contains("5ec2"), "{shown}");
+                    assert!(
+                        shown.contains(variable) && !shown.contains("5ec2"),
+                        "{shown}"
+                    );
                     match error {
                         ConfigError::InvalidKey { reason, .. } if reason == defect => {}
                         other => wrong.push((text.clone(), other, defect)),
@@ -433,7 +457,10 @@ mod tests {
             .into_iter()
             .chain(["signkey-prod-1234", "signkey-my_env-ABcd", KEY])
         {
-            assert!(Config::from_vars([("INNGEST_SIGNING_KEY", key)]).is_ok(), "{key:?}");
+            assert!(
+                Config::from_vars([("INNGEST_SIGNING_KEY", key)]).is_ok(),
+                "{key:?}"
+            );
         }
     }
 }

@@ -6,7 +6,9 @@ use std::ffi::OsString;
 use zeroize::Zeroizing;
 
 use super::error::ConfigError;
-use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FALLBACK, SIGNING_KEY_FALLBACK_FILE, SIGNING_KEY_FILE};
+use super::names::{
+    DEV, SIGNING_KEY, SIGNING_KEY_FALLBACK, SIGNING_KEY_FALLBACK_FILE, SIGNING_KEY_FILE,
+};
 use super::source::{Found, KeySource, Slot};
 
 const UNAUTHED_SYNC: &str = "INNGEST_ENABLE_UNAUTHED_SYNC";
@@ -155,7 +157,9 @@ impl Vars {
         match (self.text(variable)?, self.text(file)?) {
             (None, None) => Ok(Slot::Unset),
             (Some(_), Some(_)) => Err(ConfigError::BothSet { variable, file }),
-            (Some(text), None) => Ok(Found::parse(variable, text)?.map_or(Slot::Unset, Slot::Value)),
+            (Some(text), None) => {
+                Ok(Found::parse(variable, text)?.map_or(Slot::Unset, Slot::Value))
+            }
             (None, Some(path)) => Ok(Slot::File {
                 variable: file,
                 path: path.into(),
@@ -175,14 +179,19 @@ fn is_url(text: &str) -> bool {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
         _ => (authority, None),
     };
-    let is_http = ["http", "https"].iter().any(|it| scheme.eq_ignore_ascii_case(it));
+    let is_http = ["http", "https"]
+        .iter()
+        .any(|it| scheme.eq_ignore_ascii_case(it));
     let port_fits = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port != 0));
     let path_fits = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
     is_http && is_host(host) && port_fits && path.bytes().all(path_fits)
 }
 
 fn is_host(text: &str) -> bool {
-    if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+    if let Some(address) = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+    {
         return address.parse::<std::net::Ipv6Addr>().is_ok();
     }
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
@@ -280,7 +289,11 @@ mod tests {
 
     #[test]
     fn keys_are_trimmed_and_blank_ones_unset() {
-        let config = config([(SIGNING_KEY, " signkey-test-12345678\n"), (SIGNING_KEY_FALLBACK, " \n")]).unwrap();
+        let config = config([
+            (SIGNING_KEY, " signkey-test-12345678\n"),
+            (SIGNING_KEY_FALLBACK, " \n"),
+        ])
+        .unwrap();
         let keys = config.keys().unwrap().snapshot();
         assert_eq!(*keys.current(), KEY.1.parse().unwrap());
         assert_eq!(keys.fallback(), None);
@@ -289,7 +302,10 @@ mod tests {
     #[test]
     fn keys_that_cannot_be_used_are_errors_that_name_the_variable() {
         assert_eq!(config([]).unwrap_err(), ConfigError::NoKey);
-        assert_eq!(config([(SIGNING_KEY, " ")]).unwrap_err(), ConfigError::NoKey);
+        assert_eq!(
+            config([(SIGNING_KEY, " ")]).unwrap_err(),
+            ConfigError::NoKey
+        );
         assert_eq!(
             config([(SIGNING_KEY_FALLBACK, "ab")]).unwrap_err(),
             ConfigError::FallbackAlone
@@ -348,7 +364,11 @@ mod tests {
                 "http://a.example/x",
             ),
             (
-                &[(API[0], " "), (API[1], "http://b.example"), (DEV, "http://c.example")],
+                &[
+                    (API[0], " "),
+                    (API[1], "http://b.example"),
+                    (DEV, "http://c.example"),
+                ],
                 "http://b.example",
             ),
         ] {
@@ -361,14 +381,20 @@ mod tests {
             "file:///etc",
             "https://[x]",
         ] {
-            assert_eq!(base(&[(API[0], url)]).unwrap_err().variable(), API[0], "{url}");
+            assert_eq!(
+                base(&[(API[0], url)]).unwrap_err().variable(),
+                API[0],
+                "{url}"
+            );
         }
     }
 
     #[test]
     fn the_environment_is_named_by_the_first_variable_that_is_set() {
         for (at, variable) in ENVIRONMENT.into_iter().enumerate() {
-            let later = ENVIRONMENT[at + 1..].iter().map(|&variable| (variable, "later"));
+            let later = ENVIRONMENT[at + 1..]
+                .iter()
+                .map(|&variable| (variable, "later"));
             let config = Config::from_vars(later.chain([KEY, (variable, " this ")])).unwrap();
             assert_eq!(config.environment(), Ok(Some("this")), "{variable}");
         }
@@ -436,7 +462,8 @@ mod tests {
             SIGNING_KEY_FALLBACK_FILE,
         ];
         for variable in needed.into_iter().chain([DEV, UNAUTHED_SYNC]) {
-            let config = Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
+            let config =
+                Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
             match variable {
                 // Set properly as well.
                 SIGNING_KEY => assert!(config.is_ok()),
@@ -489,7 +516,10 @@ mod tests {
             ),
             (
                 "Railway",
-                &[("RAILWAY_ENVIRONMENT_NAME", "pr"), ("RAILWAY_GIT_BRANCH", "feat-e")],
+                &[
+                    ("RAILWAY_ENVIRONMENT_NAME", "pr"),
+                    ("RAILWAY_GIT_BRANCH", "feat-e"),
+                ],
                 "feat-e",
             ),
         ] {
@@ -499,7 +529,11 @@ mod tests {
                 config.environment().unwrap().map(str::to_owned)
             };
             assert_eq!(named(&[]).as_deref(), Some(branch), "{platform}");
-            assert_eq!(named(&[("INNGEST_ENV", "own")]).as_deref(), Some("own"), "{platform}");
+            assert_eq!(
+                named(&[("INNGEST_ENV", "own")]).as_deref(),
+                Some("own"),
+                "{platform}"
+            );
         }
     }
 

@@ -18,7 +18,9 @@ pub enum ConfigError {
     )]
     NoKey,
     /// A fallback key, and no current key.
-    #[error("a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY")]
+    #[error(
+        "a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY"
+    )]
     FallbackAlone,
     /// A text that is not a signing key.
     #[error("invalid signing key in {variable}: {reason}")]

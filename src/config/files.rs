@@ -96,7 +96,9 @@ fn read_resolved(paths: &Result<[PathBuf; 2], FileDefect>) -> [Result<Text, File
 fn resolve(paths: [&Path; 2]) -> Result<[PathBuf; 2], FileDefect> {
     let mut paths = paths.map(Path::to_path_buf);
     for _ in 0..MAX_LINKS {
-        let [Some((directory, first)), Some((other, second))] = paths.each_ref().map(|path| split(path)) else {
+        let [Some((directory, first)), Some((other, second))] =
+            paths.each_ref().map(|path| split(path))
+        else {
             break;
         };
         if directory != other {
@@ -114,7 +116,9 @@ fn resolve(paths: [&Path; 2]) -> Result<[PathBuf; 2], FileDefect> {
 
 /// Returns the directory and the name in it.
 fn split(path: &Path) -> Option<(&Path, &OsStr)> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     Some((directory.unwrap_or(Path::new(".")), path.file_name()?))
 }
 

@@ -72,11 +72,17 @@ pub(crate) enum Mode<K = KeyRing> {
     /// Nothing is verified.
     Dev {
         /// Whether there is a key: whoever sets one may not mean to run unverified.
-        #[cfg_attr(not(feature = "layer"), allow(dead_code, reason = "the layer warns of it"))]
+        #[cfg_attr(
+            not(feature = "layer"),
+            allow(dead_code, reason = "the layer warns of it")
+        )]
         key_set: bool,
     },
     /// There is no usable configuration: every request is rejected.
-    #[allow(dead_code, reason = "made by layers, which exist whatever the configuration is")]
+    #[allow(
+        dead_code,
+        reason = "made by layers, which exist whatever the configuration is"
+    )]
     Unusable(ConfigError),
 }
 
@@ -157,7 +163,10 @@ impl Config {
     ///
     /// As [`api_base`](Self::api_base).
     pub fn environment(&self) -> Result<Option<&str>, ConfigError> {
-        self.environment.as_ref().map(Option::as_deref).map_err(|error| *error)
+        self.environment
+            .as_ref()
+            .map(Option::as_deref)
+            .map_err(|error| *error)
     }
 
     /// Reads the key files again, at once, and publishes what they hold. Returns `true` if the keys

@@ -23,7 +23,10 @@ pub(super) struct KeySource {
 pub(super) enum Slot {
     Unset,
     Value(Found),
-    File { variable: &'static str, path: PathBuf },
+    File {
+        variable: &'static str,
+        path: PathBuf,
+    },
 }
 
 /// A key, and whether it is odd.
@@ -54,12 +57,17 @@ impl KeySource {
 
     /// Returns `true` if there is a file to read again.
     pub(super) fn has_files(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot, Slot::File { .. }))
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot, Slot::File { .. }))
     }
 
     /// Reads the keys again, and publishes them if `accept` agrees. It is told the keys that were
     /// read last, and those that were read now. Returns `true` if the ring changed.
-    pub(super) fn reload(&self, accept: impl FnOnce(&Keys, &Keys) -> bool) -> Result<bool, ConfigError> {
+    pub(super) fn reload(
+        &self,
+        accept: impl FnOnce(&Keys, &Keys) -> bool,
+    ) -> Result<bool, ConfigError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let read = Pair::read(&self.slots)?;
         let keys = read.keys();
@@ -97,7 +105,9 @@ struct Pair {
 impl Pair {
     fn read(slots: &[Slot; 2]) -> Result<Self, ConfigError> {
         let [current, fallback] = match slots {
-            [Slot::File { path: one, .. }, Slot::File { path: other, .. }] => files::read_pair([one, other]).map(Some),
+            [Slot::File { path: one, .. }, Slot::File { path: other, .. }] => {
+                files::read_pair([one, other]).map(Some)
+            }
             slots => slots.each_ref().map(|slot| match slot {
                 Slot::File { path, .. } => Some(files::read(path)),
                 Slot::Unset | Slot::Value(_) => None,
@@ -128,7 +138,9 @@ impl Pair {
             upper_case,
             short,
             ..
-        } in [Some(&self.current), self.fallback.as_ref()].into_iter().flatten()
+        } in [Some(&self.current), self.fallback.as_ref()]
+            .into_iter()
+            .flatten()
         {
             if *upper_case {
                 tracing::warn!(
@@ -143,7 +155,11 @@ impl Pair {
                 );
             }
         }
-        if let Some(fallback) = self.fallback.as_ref().filter(|found| found.key == self.current.key) {
+        if let Some(fallback) = self
+            .fallback
+            .as_ref()
+            .filter(|found| found.key == self.current.key)
+        {
             tracing::warn!(
                 "{} equals {}: there is no fallback key; unset it, or set it to the rotation's other key",
                 fallback.variable,

@@ -12,7 +12,10 @@
 //! | [`troubleshooting`] | I see this message: what now? |
 //! | [`outside_axum`] | how do I use it with hyper, on Lambda, or on bytes alone? |
 //! | [`official_sdk`] | how does it go with the crate `inngest`? |
-#![allow(unused_imports, reason = "the pages link to what the crate exports by its name")]
+#![allow(
+    unused_imports,
+    reason = "the pages link to what the crate exports by its name"
+)]
 
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::testing::{TestClock, TestInngest};

@@ -48,7 +48,11 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = CallerRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, CallerRejection> {
-        parts.extensions.get().copied().ok_or(CallerRejection::NoLayer)
+        parts
+            .extensions
+            .get()
+            .copied()
+            .ok_or(CallerRejection::NoLayer)
     }
 }
 
@@ -67,7 +71,10 @@ impl<S: Sync> FromRequestParts<S> for Verified {
 impl<S: Sync> OptionalFromRequestParts<S> for Verified {
     type Rejection = CallerRejection;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, CallerRejection> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Option<Self>, CallerRejection> {
         let caller = Caller::from_request_parts(parts, state).await?;
         Ok(caller.verified())
     }
@@ -91,7 +98,10 @@ impl IntoResponse for CallerRejection {
             Self::NoLayer => {
                 static LIMITER: Limiter = Limiter::new();
                 if let Some(suppressed) = LIMITER.permit("no_layer", FEW) {
-                    tracing::error!(suppressed, "{self}: add `.layer(InngestAuth::from_env())` to its route");
+                    tracing::error!(
+                        suppressed,
+                        "{self}: add `.layer(InngestAuth::from_env())` to its route"
+                    );
                 }
                 response::message(StatusCode::INTERNAL_SERVER_ERROR)
             }

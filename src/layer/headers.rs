@@ -43,7 +43,9 @@ impl Purpose {
             // A durable endpoint runs steps by any method, with an empty body too.
             _ if request.headers().contains_key(RUN_ID) => Self::Call,
             Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
-            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(request.uri()) => Self::Introspection,
+            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(request.uri()) => {
+                Self::Introspection
+            }
             _ => Self::Call,
         }
     }
@@ -84,12 +86,15 @@ pub(super) fn is_like_a_dev_servers(headers: &HeaderMap) -> bool {
 /// Returns `true` if a request whose signature is wrong looks like one of Inngest Cloud's, which
 /// probes apps with other environments' keys too.
 pub(super) fn is_foreign_probe<B>(request: &Request<B>) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD) && !request.headers().contains_key(RUN_ID)
+    matches!(*request.method(), Method::GET | Method::HEAD)
+        && !request.headers().contains_key(RUN_ID)
 }
 
 /// Returns `true` if the body is said to be coded.
 pub(super) fn is_coded(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity")
+    headers
+        .get(CONTENT_ENCODING)
+        .is_some_and(|coding| coding != "identity")
 }
 
 /// A query that names a function, a step or a probe asks for a call or a probe.
@@ -100,7 +105,9 @@ fn asks_only_for_a_sync(uri: &Uri) -> bool {
 /// Exactly one `probe`, which asks for trust. Beside a function or a step it is the handler's.
 fn asks_for_trust(uri: &Uri) -> bool {
     // Calls, which most requests are, cannot spell it, however they are decoded.
-    let may = |query: &str| !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'));
+    let may = |query: &str| {
+        !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'))
+    };
     if !uri.query().is_some_and(may) {
         return false;
     }
@@ -143,7 +150,8 @@ pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
     // Without leading zeros, which a parser behind us may take for octal.
     let plain = |value: &&HeaderValue| value.len() == 1 || !value.as_bytes().starts_with(b"0");
-    let right = (said.next().filter(plain).and_then(parse_len), said.next()) == (Some(len as u64), None);
+    let right =
+        (said.next().filter(plain).and_then(parse_len), said.next()) == (Some(len as u64), None);
     if !right {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }
@@ -200,7 +208,13 @@ mod tests {
         for (method, uri, run_id, len, purpose) in [
             ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),
             ("POST", "/?probe=trust", false, 7, Purpose::TrustProbe),
-            ("POST", "/?a=b&%70robe=tr%75st", false, 0, Purpose::TrustProbe),
+            (
+                "POST",
+                "/?a=b&%70robe=tr%75st",
+                false,
+                0,
+                Purpose::TrustProbe,
+            ),
             ("GET", "/?probe=trust", false, 7, Purpose::Call),
             ("PUT", "/?probe=trust", false, 0, Purpose::Call),
             ("POST", "/?probe=trust&probe=trust", false, 0, Purpose::Call),
@@ -226,7 +240,9 @@ mod tests {
         ] {
             let mut request = Request::builder().method(method).uri(uri).body(()).unwrap();
             if run_id {
-                request.headers_mut().insert(RUN_ID, HeaderValue::from_static("run"));
+                request
+                    .headers_mut()
+                    .insert(RUN_ID, HeaderValue::from_static("run"));
             }
             assert_eq!(
                 Purpose::of(&request, len),

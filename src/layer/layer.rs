@@ -105,7 +105,9 @@ impl InngestAuth {
     /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
-            Mode::Cloud(keys) => Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync()),
+            Mode::Cloud(keys) => {
+                Self::new(keys).insecure_unsigned_sync(config.insecure_unsigned_sync())
+            }
             Mode::Dev { key_set } => Self::with(Mode::Dev { key_set }),
             Mode::Unusable(error) => Self::with(Mode::Unusable(error)),
         }
@@ -260,7 +262,10 @@ impl InngestAuth {
     /// `X-Inngest-No-Retry`, `Retry-After`, `Location` and `X-Inngest-Signature` are removed: a rejection is neither a
     /// completed run nor the end of one, and Inngest retries with its own back-off. The [`Rejection`] is in the
     /// response's extensions whatever the closure returns.
-    pub fn on_rejection(self, respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static) -> Self {
+    pub fn on_rejection(
+        self,
+        respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static,
+    ) -> Self {
         self.set(|policy| policy.on_rejection = Some(Arc::new(respond)))
     }
 }

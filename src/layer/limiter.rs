@@ -84,6 +84,10 @@ mod tests {
             assert_eq!(limiter.permit("stale", FEW), None);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert_eq!(limiter.permit("wrong_signature", FEW), Some(None), "another kind");
+        assert_eq!(
+            limiter.permit("wrong_signature", FEW),
+            Some(None),
+            "another kind"
+        );
     }
 }

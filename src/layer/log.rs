@@ -48,8 +48,8 @@ impl Log {
     /// Logs a rejected request. The first of its kind in an hour is visible, with what to do.
     pub(super) fn rejected(&self, rejection: &Rejection, request: &Request<Body>) {
         let level = level(rejection, request);
-        let advice =
-            advice(rejection, request).filter(|advice| tracing::enabled!(tracing::Level::WARN) && self.advise(advice));
+        let advice = advice(rejection, request)
+            .filter(|advice| tracing::enabled!(tracing::Level::WARN) && self.advise(advice));
         let said = Said { rejection, advice };
         macro_rules! log {
             ($level:ident, $suppressed:expr) => {
@@ -72,7 +72,8 @@ impl Log {
         };
         if advice.is_some() {
             log!(warn, None::<u64>);
-        } else if enabled && let Some(suppressed) = self.limiter.permit(line(level, rejection), FEW) {
+        } else if enabled && let Some(suppressed) = self.limiter.permit(line(level, rejection), FEW)
+        {
             match level {
                 Level::Debug => log!(debug, suppressed),
                 Level::Warn => log!(warn, suppressed),
@@ -96,7 +97,10 @@ impl Log {
         let suspected = if headers::is_coded(request.headers()) {
             Some(Cause::Compressed)
         } else {
-            let head = body.iter().find(|piece| !piece.is_empty()).unwrap_or_default();
+            let head = body
+                .iter()
+                .find(|piece| !piece.is_empty())
+                .unwrap_or_default();
             diagnose::suspect(head, body.len())
         };
         if body.len() > diagnose::MAX_LEN {
@@ -121,7 +125,11 @@ impl Log {
         }
         let (name, proved) = (cause.as_str(), cause.is_proved());
         if proved {
-            tracing::warn!(cause = name, proved, "proved cause of a wrong signature: {cause}");
+            tracing::warn!(
+                cause = name,
+                proved,
+                "proved cause of a wrong signature: {cause}"
+            );
         } else {
             tracing::warn!(
                 cause = name,
@@ -141,9 +149,16 @@ impl Log {
             bodies unchanged";
         if proof.age.unsigned_abs() > tolerance.as_secs() / 2 && self.advise(DRIFT) {
             let tolerance = tolerance.as_secs();
-            tracing::warn!(age_seconds = proof.age, tolerance_seconds = tolerance, "{DRIFT}");
+            tracing::warn!(
+                age_seconds = proof.age,
+                tolerance_seconds = tolerance,
+                "{DRIFT}"
+            );
         }
-        if proof.verified.form() == Form::Canonical && method == Method::POST && self.advise(REENCODED) {
+        if proof.verified.form() == Form::Canonical
+            && method == Method::POST
+            && self.advise(REENCODED)
+        {
             tracing::warn!("{REENCODED}");
         }
     }
@@ -194,7 +209,10 @@ impl Log {
     pub(super) fn response_broken(&self, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.limiter.permit("response_broken", FEW) {
             let error = Cut(error);
-            tracing::error!(suppressed, "failed to buffer the response body for signing: {error}");
+            tracing::error!(
+                suppressed,
+                "failed to buffer the response body for signing: {error}"
+            );
         }
     }
 
@@ -208,7 +226,9 @@ fn level(rejection: &Rejection, request: &Request<Body>) -> Level {
     use RejectionKind as Kind;
     match rejection.kind() {
         Kind::Unconfigured | Kind::NoTime => Level::Error,
-        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => Level::Debug,
+        Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
+            Level::Debug
+        }
         Kind::WrongSignature if headers::is_foreign_probe(request) => Level::Debug,
         _ => Level::Warn,
     }
@@ -240,7 +260,9 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
              server does not sign: only on a development machine, set INNGEST_DEV=1)"
         }
         Kind::Doubled => "let proxies pass the header once and unchanged",
-        Kind::Malformed => "Inngest sends no such header: look for the script or the proxy that makes it",
+        Kind::Malformed => {
+            "Inngest sends no such header: look for the script or the proxy that makes it"
+        }
         Kind::Stale => {
             "set this machine's clock by NTP, and look for a queue before the app; a captured request \
              that is sent again looks the same"
@@ -321,7 +343,9 @@ impl<T: fmt::Display> fmt::Display for Cut<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         let mut ends = (0..=text.len().min(MAX_TEXT)).rev();
-        let end = ends.find(|&end| text.is_char_boundary(end)).expect("0 is one");
+        let end = ends
+            .find(|&end| text.is_char_boundary(end))
+            .expect("0 is one");
         f.write_str(&text[..end])
     }
 }
@@ -334,7 +358,12 @@ mod tests {
     fn texts_of_others_are_cut_and_methods_are_from_a_closed_set() {
         assert_eq!(Cut("ä".repeat(500)).to_string(), "ä".repeat(128));
         assert_eq!(Cut(format!("a{}", "ä".repeat(500))).to_string().len(), 255);
-        for (sent, logged) in [("GET", "GET"), ("PUT", "PUT"), ("get", "other"), ("X\u{21}", "other")] {
+        for (sent, logged) in [
+            ("GET", "GET"),
+            ("PUT", "PUT"),
+            ("get", "other"),
+            ("X\u{21}", "other"),
+        ] {
             assert_eq!(method(&sent.parse().unwrap()), logged);
         }
     }

@@ -87,7 +87,8 @@ impl Policy {
             return Ok(self.forward_unsigned_sync(request).await);
         }
         let (mut body, proof) = self.verify(verifier, request).await?;
-        self.log.verified(&proof, verifier.window(), request.method());
+        self.log
+            .verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
         if purpose == Purpose::TrustProbe {
             // Nobody reads it.
@@ -103,12 +104,19 @@ impl Policy {
     }
 
     /// Checks the headers, reads the body and compares: steps 3 to 9.
-    async fn verify(&self, verifier: &Verifier, request: &mut Request<Body>) -> Result<(Buffer, Proof), Rejected> {
+    async fn verify(
+        &self,
+        verifier: &Verifier,
+        request: &mut Request<Body>,
+    ) -> Result<(Buffer, Proof), Rejected> {
         let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
         // The MAC runs along.
-        let read = read(request.body_mut(), self.body_deadline, &self.budget, |frame| {
-            check.update(frame)
-        });
+        let read = read(
+            request.body_mut(),
+            self.body_deadline,
+            &self.budget,
+            |frame| check.update(frame),
+        );
         let body = read.await.map_err(|kind| Rejected {
             rejection: kind.into(),
             unread: match kind {
@@ -119,9 +127,15 @@ impl Policy {
         match check.finish(body.iter()) {
             Ok(proof) => Ok((body, proof)),
             Err(mismatch) => {
-                self.log.diagnose(request, body, mismatch.signature, mismatch.keys);
-                let encoding = request.headers().get(CONTENT_ENCODING).map(HeaderValue::as_bytes);
-                Err(Rejected::read(mismatch.rejection.with_content_encoding(encoding)))
+                self.log
+                    .diagnose(request, body, mismatch.signature, mismatch.keys);
+                let encoding = request
+                    .headers()
+                    .get(CONTENT_ENCODING)
+                    .map(HeaderValue::as_bytes);
+                Err(Rejected::read(
+                    mismatch.rejection.with_content_encoding(encoding),
+                ))
             }
         }
     }
@@ -129,11 +143,20 @@ impl Policy {
     /// Checks that the window is still open and records the signature: step 10.
     ///
     /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
-    async fn record(&self, verifier: &Verifier, signature: &Signature, purpose: Purpose) -> Result<bool, Rejection> {
+    async fn record(
+        &self,
+        verifier: &Verifier,
+        signature: &Signature,
+        purpose: Purpose,
+    ) -> Result<bool, Rejection> {
         // A slow body must not outlive the window: what is recorded too late may have been forgotten.
         let now = verifier.check_fresh(signature)?;
-        let Some(guard) = &self.replay else { return Ok(true) };
-        let recorded = guard.record(signature, now, verifier.window(), self.replay_skew).await;
+        let Some(guard) = &self.replay else {
+            return Ok(true);
+        };
+        let recorded = guard
+            .record(signature, now, verifier.window(), self.replay_skew)
+            .await;
         // Nor must a slow store: when its response comes, it may have forgotten the signature again.
         verifier.check_fresh(signature)?;
         match recorded {
@@ -171,11 +194,13 @@ impl Policy {
         *request.body_mut() = body;
         forward(request, len, caller);
         // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
-        let may_sign = (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
+        let may_sign =
+            (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
         Admitted {
             caller,
             purpose,
-            signer: Some(proof.signer).filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
+            signer: Some(proof.signer)
+                .filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
         }
     }
 
@@ -189,7 +214,12 @@ impl Policy {
 
     /// Forwards a sync without its body, and without what its headers say about it: step 3.
     async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admitted {
-        drain(request.body_mut(), self.body_limit, DRAIN_TIME.min(self.body_deadline)).await;
+        drain(
+            request.body_mut(),
+            self.body_limit,
+            DRAIN_TIME.min(self.body_deadline),
+        )
+        .await;
         *request.body_mut() = Body::empty();
         headers::strip_unsigned_sync(request.headers_mut());
         forward(request, 0, Caller::UnsignedSync);
@@ -205,9 +235,12 @@ impl Policy {
             response.extensions_mut().remove::<Verified>();
         }
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
-            && let Err(why) = self.sign(response, verifier, signer, admitted.purpose).await
+            && let Err(why) = self
+                .sign(response, verifier, signer, admitted.purpose)
+                .await
         {
-            self.log.unsigned(why, admitted.purpose, self.sign_responses);
+            self.log
+                .unsigned(why, admitted.purpose, self.sign_responses);
         }
     }
 
@@ -232,18 +265,26 @@ impl Policy {
         let signature = body.sign(signer);
         *response.body_mut() = body.into_body();
         let signature = signature?;
-        let now = verifier.check_fresh(&signature).map_err(|_| Unsigned::TooLate)?;
+        let now = verifier
+            .check_fresh(&signature)
+            .map_err(|_| Unsigned::TooLate)?;
         if let Some(guard) = &self.replay {
             // It is a valid signature of its bytes: it must not come back as a call.
-            match guard.record(&signature, now, verifier.window(), self.replay_skew).await {
+            match guard
+                .record(&signature, now, verifier.window(), self.replay_skew)
+                .await
+            {
                 Ok(Recorded::Fresh) => {}
                 // Two probes in one second have one response.
                 Ok(Recorded::Seen) if purpose == Purpose::TrustProbe => {}
                 _ => return Err(Unsigned::NotRecorded),
             }
-            verifier.check_fresh(&signature).map_err(|_| Unsigned::TooLate)?;
+            verifier
+                .check_fresh(&signature)
+                .map_err(|_| Unsigned::TooLate)?;
         }
-        let value = HeaderValue::from_bytes(&signature.encode()).expect("a signature is visible ASCII");
+        let value =
+            HeaderValue::from_bytes(&signature.encode()).expect("a signature is visible ASCII");
         response.headers_mut().insert(SIGNATURE, value);
         Ok(())
     }
@@ -257,7 +298,11 @@ impl Policy {
     }
 
     /// Makes the response to a rejected request, once what is left of its body is out of the way.
-    pub(super) async fn reject(&self, rejected: Rejected, request: &mut Request<Body>) -> Response<Body> {
+    pub(super) async fn reject(
+        &self,
+        rejected: Rejected,
+        request: &mut Request<Body>,
+    ) -> Response<Body> {
         let close = !self.drain(&rejected.unread, request).await;
         self.log.rejected(&rejected.rejection, request);
         response::reject(rejected.rejection, close, self.on_rejection.as_deref())
@@ -280,7 +325,14 @@ impl Policy {
             _ if http_body::Body::is_end_stream(request.body()) => true,
             Unread::Endless => false,
             Unread::AtMost(_) if never_arrives(request.headers(), most) => false,
-            Unread::AtMost(limit) => drain(request.body_mut(), limit.min(most), time.min(self.body_deadline)).await,
+            Unread::AtMost(limit) => {
+                drain(
+                    request.body_mut(),
+                    limit.min(most),
+                    time.min(self.body_deadline),
+                )
+                .await
+            }
         };
         drained || !http1
     }
@@ -288,7 +340,8 @@ impl Policy {
 
 /// Returns `true` if the sender waits to be told to send the body, or announced more than is drained.
 fn never_arrives(headers: &HeaderMap, most: usize) -> bool {
-    headers::waits_for_continue(headers) || headers::announced_len(headers).is_some_and(|len| len > most as u64)
+    headers::waits_for_continue(headers)
+        || headers::announced_len(headers).is_some_and(|len| len > most as u64)
 }
 
 impl Admitted {
@@ -318,7 +371,8 @@ impl Rejected {
 
 /// Checks what needs no body: steps 3 to 6.
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
-    let check = verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
+    let check =
+        verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {
         check.expect(len)?;
     }

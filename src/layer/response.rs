@@ -20,7 +20,11 @@ pub(super) type OnRejection = dyn Fn(&Rejection, Response) -> Response + Send + 
 /// Builds the response that the sender of a rejected request sees.
 ///
 /// `close`: the rest of the request's body was not read, so that an HTTP/1 connection cannot be used again.
-pub(super) fn reject(rejection: Rejection, close: bool, on_rejection: Option<&OnRejection>) -> Response {
+pub(super) fn reject(
+    rejection: Rejection,
+    close: bool,
+    on_rejection: Option<&OnRejection>,
+) -> Response {
     let kind = rejection.kind();
     let mut response = match rejection.variable() {
         // The one reason that a sender is told: a person who deploys looks here first.
@@ -82,7 +86,9 @@ fn handled(status: StatusCode, body: impl Into<Body>) -> Response {
 /// Builds the response to a verified trust probe: a constant, since it is signed.
 pub(super) fn trust_probe() -> Response {
     let mut response = json(StatusCode::OK, Bytes::from_static(b"{}"));
-    response.headers_mut().insert(SDK_HEADER, HeaderValue::from_static(SDK));
+    response
+        .headers_mut()
+        .insert(SDK_HEADER, HeaderValue::from_static(SDK));
     response
 }
 

@@ -63,7 +63,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture<S::Error> {
-        let future = respond(self.inner.clone(), Arc::clone(&self.policy), request.map(Body::new));
+        let future = respond(
+            self.inner.clone(),
+            Arc::clone(&self.policy),
+            request.map(Body::new),
+        );
         ResponseFuture(Box::pin(future))
     }
 }

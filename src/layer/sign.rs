@@ -132,13 +132,17 @@ impl Buffered {
     }
 
     pub(super) fn into_body(self) -> Body {
-        self.bytes.into_body(self.trailers.map(|trailers| *trailers))
+        self.bytes
+            .into_body(self.trailers.map(|trailers| *trailers))
     }
 }
 
 /// Buffers a body of known length, to be signed.
 pub(super) async fn buffer(body: &mut Body) -> Result<Buffered, BoxError> {
-    let declared = body.size_hint().exact().ok_or("body has no declared length")?;
+    let declared = body
+        .size_hint()
+        .exact()
+        .ok_or("body has no declared length")?;
     let mut buffered = Buffered::default();
     while let Some(frame) = body.frame().await {
         match frame?.into_data() {

@@ -35,7 +35,10 @@ pub(super) fn built(mode: &Mode<Verifier>) {
              development machine"
         ),
         Mode::Unusable(error) => {
-            tracing::error!(mode = "unusable", "inngest-auth rejects every request: {error}");
+            tracing::error!(
+                mode = "unusable",
+                "inngest-auth rejects every request: {error}"
+            );
         }
     }
 }
@@ -43,7 +46,10 @@ pub(super) fn built(mode: &Mode<Verifier>) {
 /// Logs the settings of a layer that verifies, once.
 pub(super) fn used(policy: &Policy) {
     if let Mode::Cloud(verifier) = &policy.mode {
-        policy.log.started.get_or_init(|| settings(policy, verifier));
+        policy
+            .log
+            .started
+            .get_or_init(|| settings(policy, verifier));
     }
 }
 

@@ -38,7 +38,10 @@ impl fmt::Display for ReplayStoreError {
             Self::Full => f.write_str("replay store is full: raise its capacity"),
             Self::Unavailable(why) => write!(f, "replay store is unavailable: {why}"),
             Self::Server { command, code } => {
-                write!(f, "replay store responded to {command} with an error: {code}")?;
+                write!(
+                    f,
+                    "replay store responded to {command} with an error: {code}"
+                )?;
                 advice(command, code).map_or(Ok(()), |advice| write!(f, " ({advice})"))
             }
         }

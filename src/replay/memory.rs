@@ -132,7 +132,11 @@ impl MemoryReplayStore {
     }
 
     fn record_now(&self, sighting: &Sighting) -> Result<Recorded, ReplayStoreError> {
-        let uptime = self.clock.monotonic().saturating_sub(self.started).as_secs();
+        let uptime = self
+            .clock
+            .monotonic()
+            .saturating_sub(self.started)
+            .as_secs();
         let entry = (sighting.signed_at, sighting.mac);
         let mut state = self.state();
         // First, because every sighting teaches.

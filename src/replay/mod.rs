@@ -121,12 +121,18 @@ pub trait ReplayStore: Send + Sync + 'static {
     /// forgets by a time of its own keeps an entry for [`Sighting::seconds_left`]. Anything but
     /// `Fresh` is always safe. A store should respond within a time of its own: the layer waits for
     /// it, with the body in memory.
-    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
+    fn record(
+        &self,
+        sighting: Sighting,
+    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
 /// One store for several layers of a process.
 impl<S: ReplayStore> ReplayStore for Arc<S> {
-    fn record(&self, sighting: Sighting) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
+    fn record(
+        &self,
+        sighting: Sighting,
+    ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send {
         (**self).record(sighting)
     }
 }
@@ -223,7 +229,9 @@ pub(crate) struct Guard {
 
 impl Guard {
     pub(crate) fn new(store: impl ReplayStore) -> Self {
-        Self { store: Arc::new(store) }
+        Self {
+            store: Arc::new(store),
+        }
     }
 
     /// Records a signature until it cannot be accepted any more, by any instance.
@@ -235,7 +243,11 @@ impl Guard {
         skew: u64,
     ) -> Result<Recorded, ReplayStoreError> {
         let signed_at = signature.signed_at();
-        let until = |tolerance: Tolerance| signed_at.saturating_add(tolerance.as_secs()).saturating_add(skew);
+        let until = |tolerance: Tolerance| {
+            signed_at
+                .saturating_add(tolerance.as_secs())
+                .saturating_add(skew)
+        };
         self.store
             .record(Sighting {
                 keep_until: until(Tolerance::MAX),

@@ -22,7 +22,10 @@ pub(crate) fn example(name: &str) -> PathBuf {
 
 fn newest(path: &Path) -> SystemTime {
     if path.is_dir() {
-        let inside = path.read_dir().unwrap().map(|entry| newest(&entry.unwrap().path()));
+        let inside = path
+            .read_dir()
+            .unwrap()
+            .map(|entry| newest(&entry.unwrap().path()));
         return inside.max().unwrap();
     }
     path.metadata().unwrap().modified().unwrap()

@@ -18,7 +18,10 @@ pub(crate) fn wanted(test: &str) -> bool {
 
 /// An address where nothing listens.
 pub(crate) fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 /// Ends with the test.
@@ -40,7 +43,14 @@ impl Redis {
         std::fs::create_dir_all(&folder).unwrap();
         let process = Command::new("redis-server")
             .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1"])
-            .args(["--save", "", "--appendonly", "no", "--dir", folder.to_str().unwrap()])
+            .args([
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                folder.to_str().unwrap(),
+            ])
             .args(settings)
             .stdout(Stdio::null())
             .spawn()

@@ -11,5 +11,7 @@ pub(crate) fn cases(kind: &str, count: usize) -> Vec<Value> {
 }
 
 pub(crate) fn text<'a>(case: &'a Value, name: &str) -> &'a str {
-    case[name].as_str().unwrap_or_else(|| panic!("{name} of {case}"))
+    case[name]
+        .as_str()
+        .unwrap_or_else(|| panic!("{name} of {case}"))
 }

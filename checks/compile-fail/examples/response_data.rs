@@ -8,6 +8,7 @@ type Data = Bytes;
 type Data = &'static [u8];
 
 fn main() {
-    let inner = service_fn(|_: Request<Body>| async { result(Response::new(Full::<Data>::default())) });
+    let inner =
+        service_fn(|_: Request<Body>| async { result(Response::new(Full::<Data>::default())) });
     InngestAuth::from_env().layer(inner); //~ Full<&[u8]>, Data == Bytes
 }

@@ -43,7 +43,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start(mode: Mode) -> Outcome<Self> {
-        let text = if mode == Mode::Rotation { FALLBACK } else { CURRENT };
+        let text = if mode == Mode::Rotation {
+            FALLBACK
+        } else {
+            CURRENT
+        };
         let key: SigningKey = text.parse().map_err(|error| format!("{error}"))?;
         let api = Api::start((mode != Mode::Dev).then_some(&key)).await;
         let config = Config::from_vars([
@@ -55,7 +59,9 @@ impl Bench {
         let clock = TestClock::at(NOW);
         let config = config.map_err(|error| error.to_string())?;
         let auth = InngestAuth::from_config(&config).clock(clock.clone());
-        let (listener, serve) = listen("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+        let (listener, serve) = listen("127.0.0.1:0")
+            .await
+            .map_err(|error| error.to_string())?;
         let url = format!("{}?via=runner", serve.listening);
         let app = router(auth, &config, serve);
         tokio::spawn(async { axum::serve(listener, app).await });
@@ -69,7 +75,10 @@ impl Bench {
     }
 
     pub(crate) fn sender(&self) -> Sender {
-        Sender::new((self.mode != Mode::Dev).then(|| self.key.clone()), self.clock.clone())
+        Sender::new(
+            (self.mode != Mode::Dev).then(|| self.key.clone()),
+            self.clock.clone(),
+        )
     }
 
     /// Returns the key that the server signs with.
@@ -79,8 +88,13 @@ impl Bench {
 
     pub(crate) async fn sync_in_band(&self) -> Outcome<Response> {
         let body = json!({"url": self.url}).to_string();
-        let headers = [("x-inngest-sync-kind", "in_band"), ("x-inngest-server-kind", "dev")];
-        self.sender().send("PUT", &self.url, &headers, body.as_bytes()).await
+        let headers = [
+            ("x-inngest-sync-kind", "in_band"),
+            ("x-inngest-server-kind", "dev"),
+        ];
+        self.sender()
+            .send("PUT", &self.url, &headers, body.as_bytes())
+            .await
     }
 
     /// Returns a server that has synced the app.
@@ -95,14 +109,25 @@ impl Bench {
 /// Returns what no response may contain: the keys' digits, and of their hashes what makes a token.
 pub(crate) fn secrets() -> Vec<String> {
     let keys = [CURRENT, FALLBACK].map(|text| text.parse::<SigningKey>().expect("it is a key"));
-    let hash = |key: &SigningKey| key.bearer().rsplit('-').next().unwrap_or_default().to_owned();
-    let digits = [CURRENT, FALLBACK].map(|text| text.rsplit('-').next().unwrap_or_default().to_owned());
+    let hash = |key: &SigningKey| {
+        key.bearer()
+            .rsplit('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let digits =
+        [CURRENT, FALLBACK].map(|text| text.rsplit('-').next().unwrap_or_default().to_owned());
     keys.iter().map(hash).chain(digits).collect()
 }
 
 /// The example's app, with the runner's functions.
 pub(crate) fn router(auth: InngestAuth, config: &Config, serve: Serve) -> Router {
-    app::app(auth, Registry::new(config, functions::app(), serve), functions::run)
+    app::app(
+        auth,
+        Registry::new(config, functions::app(), serve),
+        functions::run,
+    )
 }
 
 pub(crate) async fn listen(address: &str) -> std::io::Result<(TcpListener, Serve)> {

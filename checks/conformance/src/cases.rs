@@ -92,16 +92,31 @@ async fn steps_serial(bench: &Bench) -> Outcome {
                 0,
                 &[],
                 206,
-                op("StepRun", FIRST_STEP, "first step", json!({"data": "first step"})),
+                op(
+                    "StepRun",
+                    FIRST_STEP,
+                    "first step",
+                    json!({"data": "first step"}),
+                ),
             ),
             (0, &one, 206, op("Sleep", SLEEP, "2s", json!({}))),
             (
                 0,
                 &two,
                 206,
-                op("StepRun", SECOND_STEP, "second step", json!({ "data": both })),
+                op(
+                    "StepRun",
+                    SECOND_STEP,
+                    "second step",
+                    json!({ "data": both }),
+                ),
             ),
-            (0, &three, 200, json!({"name": "tests/step.test", "body": "ok"})),
+            (
+                0,
+                &three,
+                200,
+                json!({"name": "tests/step.test", "body": "ok"}),
+            ),
         ],
     )
 }
@@ -115,21 +130,44 @@ async fn retry_basic(bench: &Bench) -> Outcome {
         &exchanges,
         &event,
         &[
-            (0, &[], 206, op("StepError", FIRST_STEP, "first step", broken)),
+            (
+                0,
+                &[],
+                206,
+                op("StepError", FIRST_STEP, "first step", broken),
+            ),
             (
                 1,
                 &[],
                 206,
-                op("StepRun", FIRST_STEP, "first step", json!({"data": "yes: 2"})),
+                op(
+                    "StepRun",
+                    FIRST_STEP,
+                    "first step",
+                    json!({"data": "yes: 2"}),
+                ),
             ),
-            (0, &after, 500, json!({"name": "Error", "message": "broken func"})),
-            (1, &after, 200, json!({"name": "tests/retry.test", "body": "ok"})),
+            (
+                0,
+                &after,
+                500,
+                json!({"name": "Error", "message": "broken func"}),
+            ),
+            (
+                1,
+                &after,
+                200,
+                json!({"name": "tests/retry.test", "body": "ok"}),
+            ),
         ],
     )
 }
 
 async fn cancel_basic(bench: &Bench) -> Outcome {
-    let event = event("tests/cancel.test", json!({"request_id": "123", "whatever": "it is"}));
+    let event = event(
+        "tests/cancel.test",
+        json!({"request_id": "123", "whatever": "it is"}),
+    );
     let asleep = (0, &[][..], 206, op("Sleep", SLEEP, "10s", json!({})));
     let cancel = |id| {
         (
@@ -137,10 +175,18 @@ async fn cancel_basic(bench: &Bench) -> Outcome {
             json!({"name": "cancel/please", "data": {"request_id": id}, "user": {}}),
         )
     };
-    let exchanges = bench.synced().await?.run(&[(0, event.clone()), cancel("123")]).await?;
+    let exchanges = bench
+        .synced()
+        .await?
+        .run(&[(0, event.clone()), cancel("123")])
+        .await?;
     check(&exchanges, &event, &[asleep])?;
     // The same with another run's id: had it not been cancelled, it would have gone on.
-    let exchanges = bench.synced().await?.run(&[(0, event), cancel("124")]).await?;
+    let exchanges = bench
+        .synced()
+        .await?
+        .run(&[(0, event), cancel("124")])
+        .await?;
     same(
         "calls of a run that was not cancelled",
         &json!(exchanges.len()),
@@ -167,13 +213,24 @@ async fn wait_for_event_basic(bench: &Bench) -> Outcome {
     let exchanges = bench.synced().await?.run(&events).await?;
     let after = [(WAIT, resume)];
     let result = json!({"result": {"id": "123", "resume": true}});
-    check(&exchanges, &event, &[waiting.clone(), (0, &after, 200, result)])?;
-    // The same without the event: after ten seconds there is none.
-    let exchanges = bench.synced().await?.run(&[(0, event.clone()), (1, other)]).await?;
     check(
         &exchanges,
         &event,
-        &[waiting, (0, &[(WAIT, Value::Null)], 200, json!({"result": null}))],
+        &[waiting.clone(), (0, &after, 200, result)],
+    )?;
+    // The same without the event: after ten seconds there is none.
+    let exchanges = bench
+        .synced()
+        .await?
+        .run(&[(0, event.clone()), (1, other)])
+        .await?;
+    check(
+        &exchanges,
+        &event,
+        &[
+            waiting,
+            (0, &[(WAIT, Value::Null)], 200, json!({"result": null})),
+        ],
     )
 }
 
@@ -214,12 +271,19 @@ async fn invalid_auth(bench: &Bench) -> Outcome {
     let sender = bench.sender();
     for method in ["POST", "PUT", "GET"] {
         for signature in signatures {
-            let headers = [("x-inngest-server-kind", "dev"), ("x-inngest-sync-kind", "in_band")];
+            let headers = [
+                ("x-inngest-server-kind", "dev"),
+                ("x-inngest-sync-kind", "in_band"),
+            ];
             let response = sender
                 .send_as_is(method, &url, &headers, signature, call.as_bytes())
                 .await?;
             same("status", &json!(response.status.as_u16()), &json!(401))?;
-            same("body", &response.json(), &json!({"message": "Unauthorized"}))?;
+            same(
+                "body",
+                &response.json(),
+                &json!({"message": "Unauthorized"}),
+            )?;
             if response.completes() || !response.header("x-inngest-no-retry").is_empty() {
                 return Err("a rejection would end the run".into());
             }
@@ -232,8 +296,18 @@ async fn invalid_auth(bench: &Bench) -> Outcome {
 async fn secret_redaction(bench: &Bench) -> Outcome {
     let mut said = Vec::new();
     for body in ["", "{"] {
-        said.push(bench.sender().send("GET", &bench.url, &[], body.as_bytes()).await?);
-        said.push(bench.sender().send("POST", &bench.url, &[], body.as_bytes()).await?);
+        said.push(
+            bench
+                .sender()
+                .send("GET", &bench.url, &[], body.as_bytes())
+                .await?,
+        );
+        said.push(
+            bench
+                .sender()
+                .send("POST", &bench.url, &[], body.as_bytes())
+                .await?,
+        );
         said.push(
             bench
                 .sender()
@@ -243,7 +317,11 @@ async fn secret_redaction(bench: &Bench) -> Outcome {
     }
     said.push(bench.sync_in_band().await?);
     for response in said {
-        let text = format!("{:?} {}", response.headers, String::from_utf8_lossy(&response.body));
+        let text = format!(
+            "{:?} {}",
+            response.headers,
+            String::from_utf8_lossy(&response.body)
+        );
         if bench::secrets().iter().any(|secret| text.contains(secret)) {
             return Err(format!("a response tells a secret: {text}"));
         }
@@ -254,14 +332,21 @@ async fn secret_redaction(bench: &Bench) -> Outcome {
 /// A sync that is not in band: the app calls the server.
 async fn registration(bench: &Bench) -> Outcome {
     let body = json!({"url": bench.url}).to_string();
-    let response = bench.sender().send("PUT", &bench.url, &[], body.as_bytes()).await?;
+    let response = bench
+        .sender()
+        .send("PUT", &bench.url, &[], body.as_bytes())
+        .await?;
     let message = json!({"message": "Successfully registered", "modified": true});
     same("response", &response.json(), &message)?;
     let [registered] = &bench.api.take_registered()[..] else {
         return Err("not registered once".into());
     };
     let synced = bench.sync_in_band().await?.json();
-    for (name, value) in [("url", "url"), ("appName", "app_id"), ("functions", "functions")] {
+    for (name, value) in [
+        ("url", "url"),
+        ("appName", "app_id"),
+        ("functions", "functions"),
+    ] {
         same(name, &registered[name], &synced[value])?;
     }
     Ok(())
@@ -320,7 +405,9 @@ type Expected<'a> = (u64, &'a [(&'a str, Value)], u16, Value);
 
 fn check(exchanges: &[Exchange], event: &Value, expected: &[Expected<'_>]) -> Outcome {
     same("calls", &json!(exchanges.len()), &json!(expected.len()))?;
-    for (at, (exchange, (attempt, steps, status, response))) in exchanges.iter().zip(expected).enumerate() {
+    for (at, (exchange, (attempt, steps, status, response))) in
+        exchanges.iter().zip(expected).enumerate()
+    {
         let (call, got) = (&exchange.call, &exchange.response);
         let stack: Vec<_> = steps.iter().map(|(id, _)| *id).collect();
         let results: Map<_, _> = steps

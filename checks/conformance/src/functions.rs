@@ -27,15 +27,24 @@ const FUNCTIONS: [(&str, &str, Option<[&str; 2]>, Function); 5] = [
     (
         "test-suite-cancel-test",
         "tests/cancel.test",
-        Some(["cancel/please", "async.data.request_id == event.data.request_id"]),
+        Some([
+            "cancel/please",
+            "async.data.request_id == event.data.request_id",
+        ]),
         cancel,
     ),
-    ("test-suite-wait-for-event", "tests/wait.test", None, wait_for_event),
+    (
+        "test-suite-wait-for-event",
+        "tests/wait.test",
+        None,
+        wait_for_event,
+    ),
 ];
 
 pub(crate) fn app() -> App {
     let describe = |&(name, event, cancel, _): &(&str, &str, Option<[&str; 2]>, Function)| {
-        let mut function = json!({"id": name, "name": name, "triggers": [{ "event": event }], "retries": 3});
+        let mut function =
+            json!({"id": name, "name": name, "triggers": [{ "event": event }], "retries": 3});
         if let Some([event, condition]) = cancel {
             function["cancel"] = json!([{ "event": event, "if": condition }]);
         }
@@ -49,8 +58,11 @@ pub(crate) fn app() -> App {
 
 /// Runs the function that the query names.
 pub(crate) fn run(_: Caller, parts: &Parts, body: &[u8]) -> Response {
-    let query: HashMap<_, _> = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).collect();
-    let id = query.get("fnId").and_then(|id| id.strip_prefix(APP)?.strip_prefix('-'));
+    let query: HashMap<_, _> =
+        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).collect();
+    let id = query
+        .get("fnId")
+        .and_then(|id| id.strip_prefix(APP)?.strip_prefix('-'));
     let found = FUNCTIONS.iter().find(|(name, ..)| Some(*name) == id);
     let (Some((.., function)), Some(call)) = (found, Call::parse(body)) else {
         let message = json!({"message": "no such function, or the body is no call"});
@@ -74,7 +86,9 @@ fn simple(call: &Call) -> Result<Value, Halt> {
 fn steps(call: &Call) -> Result<Value, Halt> {
     let first = call.run("first step", || Ok(json!("first step")))?;
     call.sleep("sleep", "2s")?;
-    call.run("second step", || Ok(json!({"first": first, "second": true})))?;
+    call.run("second step", || {
+        Ok(json!({"first": first, "second": true}))
+    })?;
     Ok(call.done())
 }
 
@@ -141,7 +155,11 @@ impl Call {
         }
     }
 
-    fn run(&self, name: &str, work: impl FnOnce() -> Result<Value, &'static str>) -> Result<Value, Halt> {
+    fn run(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> Result<Value, &'static str>,
+    ) -> Result<Value, Halt> {
         let result = self.step(name, |id| match work() {
             Ok(data) => json!({"op": "StepRun", "id": id, "name": name, "data": data}),
             Err(message) => {
@@ -160,7 +178,13 @@ impl Call {
         Ok(())
     }
 
-    fn wait_for_event(&self, name: &str, event: &str, condition: &str, timeout: &str) -> Result<Value, Halt> {
+    fn wait_for_event(
+        &self,
+        name: &str,
+        event: &str,
+        condition: &str,
+        timeout: &str,
+    ) -> Result<Value, Halt> {
         let opts = json!({"event": event, "if": condition, "timeout": timeout});
         self.step(
             name,

@@ -22,7 +22,11 @@ use bench::{Bench, Mode};
 use cases::CASES;
 use server::Outcome;
 
-const MODES: [(&str, Mode); 3] = [("cloud", Mode::Cloud), ("rotation", Mode::Rotation), ("dev", Mode::Dev)];
+const MODES: [(&str, Mode); 3] = [
+    ("cloud", Mode::Cloud),
+    ("rotation", Mode::Rotation),
+    ("dev", Mode::Dev),
+];
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -88,5 +92,7 @@ async fn serve() -> Outcome {
         .map_err(|error| error.to_string())?;
     println!("{}", serve.listening);
     let app = bench::router(InngestAuth::from_config(&config), &config, serve);
-    axum::serve(listener, app).await.map_err(|error| error.to_string())
+    axum::serve(listener, app)
+        .await
+        .map_err(|error| error.to_string())
 }

@@ -24,7 +24,8 @@ pub(crate) async fn run() -> Outcome {
     let address = TcpListener::bind("127.0.0.1:0")
         .and_then(|it| it.local_addr())
         .map_err(told)?;
-    let source = between(section, "```rust,no_run\n", "\n```")?.replace("127.0.0.1:3000", &address.to_string());
+    let source = between(section, "```rust,no_run\n", "\n```")?
+        .replace("127.0.0.1:3000", &address.to_string());
     let built = build(root, section, &source).await?;
 
     let mut app = Command::new(built)
@@ -47,7 +48,10 @@ pub(crate) async fn run() -> Outcome {
     let url = format!("http://{address}/api/inngest?fnId=my-app-hello&stepId=step");
     let response = sender.send("POST", &url, &[], b"{}").await?;
     if !response.completes() {
-        return Err(format!("{} {:?} completes no run", response.status, response.headers));
+        return Err(format!(
+            "{} {:?} completes no run",
+            response.status, response.headers
+        ));
     }
     let response = sender.send_as_is("POST", &url, &[], None, b"{}").await?;
     if response.status != 401 {
@@ -63,17 +67,25 @@ async fn build(root: &Path, section: &str, source: &str) -> Outcome<PathBuf> {
     let mut manifest = String::from(
         "[package]\nname = \"my-app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n",
     );
-    for line in section.lines().filter_map(|line| line.strip_prefix("cargo add ")) {
+    for line in section
+        .lines()
+        .filter_map(|line| line.strip_prefix("cargo add "))
+    {
         let line = line.split('#').next().unwrap_or_default();
         let (names, features) = line.split_once("--features").unwrap_or((line, ""));
-        let features: Vec<_> = features.split(',').map(str::trim).filter(|it| !it.is_empty()).collect();
+        let features: Vec<_> = features
+            .split(',')
+            .map(str::trim)
+            .filter(|it| !it.is_empty())
+            .collect();
         for name in names.split_whitespace() {
             let place = if name == "inngest-auth" {
                 "path = \"../../../..\""
             } else {
                 "version = \"*\""
             };
-            writeln!(manifest, "{name} = {{ {place}, features = {features:?} }}").expect("it is text");
+            writeln!(manifest, "{name} = {{ {place}, features = {features:?} }}")
+                .expect("it is text");
         }
     }
     fs::write(package.join("Cargo.toml"), manifest).map_err(told)?;

@@ -75,8 +75,14 @@ async fn register(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> (S
             json!({"ok": false, "error": error.to_string()}).to_string(),
         ),
         Ok(registration) => {
-            api.registered.lock().expect("nobody panics with it").push(registration);
-            (StatusCode::OK, json!({"ok": true, "modified": true}).to_string())
+            api.registered
+                .lock()
+                .expect("nobody panics with it")
+                .push(registration);
+            (
+                StatusCode::OK,
+                json!({"ok": true, "modified": true}).to_string(),
+            )
         }
     }
 }
@@ -101,7 +107,9 @@ impl Response {
 
     /// Returns `true` for what the server takes for a function's end: a 2xx of an Inngest app.
     pub(crate) fn completes(&self) -> bool {
-        self.status.is_success() && self.status != StatusCode::PARTIAL_CONTENT && self.is_of_an_app()
+        self.status.is_success()
+            && self.status != StatusCode::PARTIAL_CONTENT
+            && self.is_of_an_app()
     }
 
     fn is_of_an_app(&self) -> bool {
@@ -133,8 +141,14 @@ impl Sender {
     ) -> Outcome<Response> {
         let now = self.clock.now().expect("a test clock tells the time");
         let signature = self.key.as_ref().map(|key| key.sign(body, now).to_string());
-        self.send_as_is(method, url, headers, Some(&signature.unwrap_or_default()), body)
-            .await
+        self.send_as_is(
+            method,
+            url,
+            headers,
+            Some(&signature.unwrap_or_default()),
+            body,
+        )
+        .await
     }
 
     /// Sends a request with this signature, or with none.
@@ -160,7 +174,10 @@ impl Sender {
             .await
             .map_err(|error| format!("{url}: {error}"))?;
         let (head, body) = response.into_parts();
-        let body = body.collect().await.map_err(|error| format!("{url}: {error}"))?;
+        let body = body
+            .collect()
+            .await
+            .map_err(|error| format!("{url}: {error}"))?;
         Ok(Response {
             status: head.status,
             headers: head.headers,
@@ -222,7 +239,10 @@ impl Server {
     }
 
     fn now(&self) -> u64 {
-        self.sender.clock.now().expect("a test clock tells the time")
+        self.sender
+            .clock
+            .now()
+            .expect("a test clock tells the time")
     }
 
     fn after(&mut self, seconds: u64, what: Due) {
@@ -259,7 +279,10 @@ impl Server {
             };
             let function = &self.functions[run.function];
             let cancelled = function["cancel"].as_array().into_iter().flatten();
-            if cancelled.into_iter().any(|it| matches(&it["event"], &it["if"])) {
+            if cancelled
+                .into_iter()
+                .any(|it| matches(&it["event"], &it["if"]))
+            {
                 self.runs[at].ended = true;
             } else if let Some((step, [name, condition])) = run.waits.clone()
                 && matches(&json!(name), &json!(condition))
@@ -268,7 +291,10 @@ impl Server {
             }
         }
         for function in 0..self.functions.len() {
-            let mut triggers = self.functions[function]["triggers"].as_array().into_iter().flatten();
+            let mut triggers = self.functions[function]["triggers"]
+                .as_array()
+                .into_iter()
+                .flatten();
             if triggers.any(|it| it["event"] == event["name"]) {
                 self.runs.push(Run {
                     function,
@@ -299,7 +325,9 @@ impl Server {
     async fn call(&mut self, run: usize, attempt: u64) -> Outcome {
         let it = &self.runs[run];
         let step = &self.functions[it.function]["steps"]["step"];
-        let url = step["runtime"]["url"].as_str().ok_or("a function has no URL")?;
+        let url = step["runtime"]["url"]
+            .as_str()
+            .ok_or("a function has no URL")?;
         // `serde_json` sorts names and writes no spaces: for these bodies that is their canonical form.
         let call = json!({
             "ctx": {

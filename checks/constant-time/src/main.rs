@@ -102,9 +102,13 @@ fn differs_in_first_or_last_byte(runner: &mut CtRunner, rng: &mut BenchRng) {
             parsed(&header)
         }
     };
-    compare(runner, rng, differs([0, 1]), differs([62, 63]), |signature| {
-        refused(PLAIN, signature)
-    });
+    compare(
+        runner,
+        rng,
+        differs([0, 1]),
+        differs([62, 63]),
+        |signature| refused(PLAIN, signature),
+    );
 }
 
 /// Right but for its last digit.
@@ -117,19 +121,25 @@ fn nearly(key: &SigningKey, body: &[u8], rng: &mut BenchRng) -> Signature {
 fn matches_nothing_or_nearly_the_fallback(runner: &mut CtRunner, rng: &mut BenchRng) {
     let nothing = |rng: &mut BenchRng| parsed(&any_mac(rng));
     let near = |rng: &mut BenchRng| nearly(&FALLBACK, PLAIN, rng);
-    compare(runner, rng, nothing, near, |signature| refused(PLAIN, signature));
+    compare(runner, rng, nothing, near, |signature| {
+        refused(PLAIN, signature)
+    });
 }
 
 fn nearly_the_current_key_or_nearly_the_fallback(runner: &mut CtRunner, rng: &mut BenchRng) {
     let current = |rng: &mut BenchRng| nearly(&CURRENT, PLAIN, rng);
     let fallback = |rng: &mut BenchRng| nearly(&FALLBACK, PLAIN, rng);
-    compare(runner, rng, current, fallback, |signature| refused(PLAIN, signature));
+    compare(runner, rng, current, fallback, |signature| {
+        refused(PLAIN, signature)
+    });
 }
 
 fn matches_nothing_or_nearly_the_canonical_form(runner: &mut CtRunner, rng: &mut BenchRng) {
     let nothing = |rng: &mut BenchRng| parsed(&any_mac(rng));
     let near = |rng: &mut BenchRng| nearly(&CURRENT, CANONICAL, rng);
-    compare(runner, rng, nothing, near, |signature| refused(JSON, signature));
+    compare(runner, rng, nothing, near, |signature| {
+        refused(JSON, signature)
+    });
 }
 
 /// Must be found out: what `differs_in_first_or_last_byte` times, and behind it a comparison of 32 bytes that ends at

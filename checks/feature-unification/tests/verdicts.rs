@@ -10,7 +10,14 @@ fn accepted(sent: &str, signed: &str) -> Option<String> {
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
     let signature = key.sign(signed.as_bytes(), NOW);
     let keys = Keys::from(key);
-    let authentic = verify(sent.as_bytes(), &signature, &keys, NOW, Tolerance::default()).ok()?;
+    let authentic = verify(
+        sent.as_bytes(),
+        &signature,
+        &keys,
+        NOW,
+        Tolerance::default(),
+    )
+    .ok()?;
     assert_eq!(authentic.verified().form(), Form::Canonical);
     Some(String::from_utf8(authentic.into_bytes().into_owned()).unwrap())
 }
@@ -18,15 +25,25 @@ fn accepted(sent: &str, signed: &str) -> Option<String> {
 #[test]
 fn what_needs_its_canonical_form_in_the_wild_is_accepted_under_all_features() {
     for (sent, canonical) in [
-        (r#"{"url":"http://a/?a=1\u0026b=2"}"#, r#"{"url":"http://a/?a=1&b=2"}"#),
-        (r#"{"z":"1","a":["x",null,true]}"#, r#"{"a":["x",null,true],"z":"1"}"#),
+        (
+            r#"{"url":"http://a/?a=1\u0026b=2"}"#,
+            r#"{"url":"http://a/?a=1&b=2"}"#,
+        ),
+        (
+            r#"{"z":"1","a":["x",null,true]}"#,
+            r#"{"a":["x",null,true],"z":"1"}"#,
+        ),
         (
             r#"{"\ufb33":"1","\ud83d\ude00":"2","\u20ac":"3"}"#,
             "{\"€\":\"3\",\"😀\":\"2\",\"\u{fb33}\":\"1\"}",
         ),
         (r#"{"a":"1","a":"2"}"#, r#"{"a":"2"}"#),
     ] {
-        assert_eq!(accepted(sent, canonical).as_deref(), Some(canonical), "{sent}");
+        assert_eq!(
+            accepted(sent, canonical).as_deref(),
+            Some(canonical),
+            "{sent}"
+        );
     }
 }
 
@@ -66,6 +83,11 @@ fn what_is_refused_is_refused_under_all_features() {
         ("1e400", ""),
         (&deep(200), &deep(200)[1..]),
     ] {
-        assert_eq!(accepted(sent, signed), None, "{}", &sent[..sent.len().min(50)]);
+        assert_eq!(
+            accepted(sent, signed),
+            None,
+            "{}",
+            &sent[..sent.len().min(50)]
+        );
     }
 }

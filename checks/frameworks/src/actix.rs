@@ -11,7 +11,11 @@ use crate::by_hand::{Admitted, admit, signature};
 use crate::{SYNC_KIND, Setup};
 
 /// The endpoint: all that actix-web itself takes.
-async fn inngest(request: HttpRequest, body: web::Payload, verifier: web::Data<Option<Verifier>>) -> HttpResponse {
+async fn inngest(
+    request: HttpRequest,
+    body: web::Payload,
+    verifier: web::Data<Option<Verifier>>,
+) -> HttpResponse {
     let Some(verifier) = verifier.get_ref() else {
         let body = body.to_bytes().await.unwrap_or_default().to_vec();
         return respond(&request, &Admitted { body, signer: None }, |_| None);
@@ -32,7 +36,11 @@ async fn inngest(request: HttpRequest, body: web::Payload, verifier: web::Data<O
     }
 }
 
-fn respond(request: &HttpRequest, admitted: &Admitted, sign: impl FnOnce(&[u8]) -> Option<String>) -> HttpResponse {
+fn respond(
+    request: &HttpRequest,
+    admitted: &Admitted,
+    sign: impl FnOnce(&[u8]) -> Option<String>,
+) -> HttpResponse {
     let mut response = HttpResponse::Ok();
     if request.method() == "PUT" {
         response.insert_header((SYNC_KIND, "in_band"));
@@ -48,8 +56,15 @@ pub(crate) fn start(setup: &Setup) -> SocketAddr {
     let address = listener.local_addr().expect("it is bound");
     let verifier = web::Data::new(setup.verifier());
     std::thread::spawn(move || {
-        let app = move || App::new().app_data(verifier.clone()).default_service(web::to(inngest));
-        let server = HttpServer::new(app).workers(1).disable_signals().listen(listener);
+        let app = move || {
+            App::new()
+                .app_data(verifier.clone())
+                .default_service(web::to(inngest))
+        };
+        let server = HttpServer::new(app)
+            .workers(1)
+            .disable_signals()
+            .listen(listener);
         actix_web::rt::System::new().block_on(server.expect("it listens").run())
     });
     address

@@ -38,7 +38,12 @@ pub(crate) async fn admit<E>(
 }
 
 /// Signs the response to an in-band sync, which Inngest requires, and no other.
-pub(crate) fn signature(verifier: &Verifier, admitted: &Admitted, in_band: bool, body: &[u8]) -> Option<String> {
+pub(crate) fn signature(
+    verifier: &Verifier,
+    admitted: &Admitted,
+    in_band: bool,
+    body: &[u8],
+) -> Option<String> {
     let signer = admitted.signer.as_ref().filter(|_| in_band)?;
     Some(verifier.sign_response(signer, body)?.to_string())
 }

@@ -29,7 +29,9 @@ pub(crate) fn router(setup: &Setup) -> Router {
     let guarded = any(inngest).layer(setup.auth());
     // In a REST API of API Gateway the path begins with the stage, unless
     // `AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH` is set.
-    Router::new().route("/", guarded.clone()).route("/prod/", guarded)
+    Router::new()
+        .route("/", guarded.clone())
+        .route("/prod/", guarded)
 }
 
 async fn listen() -> (TcpListener, SocketAddr) {
@@ -54,7 +56,9 @@ pub(crate) async fn hyper(setup: &Setup) -> SocketAddr {
     let functions = service_fn(async |request: Request<Body>| {
         let method = request.method().clone();
         let body = request.into_body().collect().await.map(Collected::to_bytes);
-        let response: Response<Body> = inngest(method, body.unwrap_or_default()).await.into_response();
+        let response: Response<Body> = inngest(method, body.unwrap_or_default())
+            .await
+            .into_response();
         Ok::<_, Infallible>(response)
     });
     let service = TowerToHyperService::new(setup.auth().layer(functions));
@@ -63,7 +67,9 @@ pub(crate) async fn hyper(setup: &Setup) -> SocketAddr {
             let service = service.clone();
             tokio::spawn(async move {
                 let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder.serve_connection(TokioIo::new(socket), service).await;
+                let _ = builder
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
             });
         }
     });

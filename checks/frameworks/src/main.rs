@@ -44,7 +44,11 @@ impl Setup {
 
     pub(crate) fn verifier(&self) -> Option<Verifier> {
         let verifier = Verifier::new(self.keys.clone()?);
-        Some(verifier.clock(TestClock::at(NOW)).body_limit(self.body_limit))
+        Some(
+            verifier
+                .clock(TestClock::at(NOW))
+                .body_limit(self.body_limit),
+        )
     }
 }
 
@@ -78,9 +82,15 @@ const HOSTS: [(&str, Host); 12] = [
     ("axum beside tonic, HTTP/1", Host::Tonic(Http::One)),
     ("axum beside tonic, HTTP/2", Host::Tonic(Http::Two)),
     ("lambda_http, gateway", Host::Lambda(Event::Gateway, false)),
-    ("lambda_http, gateway, base64", Host::Lambda(Event::Gateway, true)),
+    (
+        "lambda_http, gateway, base64",
+        Host::Lambda(Event::Gateway, true),
+    ),
     ("lambda_http, URL", Host::Lambda(Event::FunctionUrl, false)),
-    ("lambda_http, URL, base64", Host::Lambda(Event::FunctionUrl, true)),
+    (
+        "lambda_http, URL, base64",
+        Host::Lambda(Event::FunctionUrl, true),
+    ),
     ("actix-web, by Verifier", Host::Actix(Http::One)),
     ("poem, by Verifier", Host::Poem(Http::One)),
 ];
@@ -93,13 +103,21 @@ impl Host {
             Self::Tonic(http) => (layered::tonic(setup).await, http),
             Self::Actix(http) => (actix::start(setup), http),
             Self::Poem(http) => (poem::start(setup).await, http),
-            Self::Lambda(event, base64) => return lambda::send(setup, event, base64, method, headers, body).await,
+            Self::Lambda(event, base64) => {
+                return lambda::send(setup, event, base64, method, headers, body).await;
+            }
         };
         over_a_socket(address, http, method, headers, body).await
     }
 }
 
-async fn over_a_socket(address: SocketAddr, http: Http, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+async fn over_a_socket(
+    address: SocketAddr,
+    http: Http,
+    method: Method,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Answer {
     let mut request = Request::builder()
         .method(method)
         .uri(format!("http://{address}/"))
@@ -112,7 +130,8 @@ async fn over_a_socket(address: SocketAddr, http: Http, method: Method, headers:
             let host = HeaderValue::from_str(&address.to_string()).expect("an address is a host");
             request.headers_mut().insert(HOST, host);
             *request.uri_mut() = "/".parse().expect("it is a path");
-            let (mut client, connection) = http1::handshake(socket).await.expect("it speaks HTTP/1");
+            let (mut client, connection) =
+                http1::handshake(socket).await.expect("it speaks HTTP/1");
             tokio::spawn(connection);
             client.send_request(request).await
         }
@@ -128,7 +147,11 @@ async fn over_a_socket(address: SocketAddr, http: Http, method: Method, headers:
     Answer {
         status: head.status.as_u16(),
         headers: head.headers,
-        body: body.collect().await.expect("the response is whole").to_bytes(),
+        body: body
+            .collect()
+            .await
+            .expect("the response is whole")
+            .to_bytes(),
     }
 }
 
@@ -173,26 +196,38 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
         }
         "stale" => (at, expected) = (NOW - 301, 401),
         "missing" => (signatures, expected) = (Some(Vec::new()), 401),
-        "doubled" => (signatures, expected) = (Some(vec![current.sign(&body, NOW).to_string(); 2]), 401),
+        "doubled" => {
+            (signatures, expected) = (Some(vec![current.sign(&body, NOW).to_string(); 2]), 401)
+        }
         "3 MB" => body = format!("[\"{}\"]", "x".repeat(3_000_000)).into_bytes(),
         "too long" => (setup.body_limit, expected) = (body.len() - 1, 413),
         "in band" => method = Method::PUT,
         "dev mode" => (setup.keys, signatures) = (None, Some(Vec::new())),
         _ => unreachable!("{case} is in the list"),
     }
-    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
+    let mut headers =
+        HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
     for signature in signatures.unwrap_or_else(|| vec![key.sign(&body, at).to_string()]) {
-        headers.append(SIGNATURE_HEADER, signature.parse().expect("it is a header's value"));
+        headers.append(
+            SIGNATURE_HEADER,
+            signature.parse().expect("it is a header's value"),
+        );
     }
     let answer = host.send(&setup, method.clone(), &headers, &body).await;
     if answer.status != expected {
-        return Err(format!("status {} in the place of {expected}", answer.status));
+        return Err(format!(
+            "status {} in the place of {expected}",
+            answer.status
+        ));
     }
     let handed_on = handed_on.unwrap_or(body);
     if expected == 200 && answer.body != handed_on {
         return Err("the handler got other bytes than those that were authenticated".into());
     }
-    let signed = answer.headers.get(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
+    let signed = answer
+        .headers
+        .get(SIGNATURE_HEADER)
+        .map(HeaderValue::as_bytes);
     let required = (method == Method::PUT).then(|| current.sign(&answer.body, NOW).to_string());
     if signed != required.as_deref().map(str::as_bytes) {
         return Err(format!("the response's signature is {signed:?}"));

@@ -19,7 +19,10 @@ async fn inngest(verifier: Option<Verifier>, mut request: Request) -> Response {
         return respond(in_band, Admitted { body, signer: None }, None);
     };
     let headers = request.headers();
-    let signatures = headers.get_all(SIGNATURE_HEADER).iter().map(HeaderValue::as_bytes);
+    let signatures = headers
+        .get_all(SIGNATURE_HEADER)
+        .iter()
+        .map(HeaderValue::as_bytes);
     let announced = headers
         .get("content-length")
         .and_then(|it| it.to_str().ok()?.parse().ok());
@@ -51,7 +54,9 @@ pub(crate) async fn start(setup: &Setup) -> SocketAddr {
         .into_acceptor()
         .await
         .expect("loopback has a free port");
-    let address = *acceptor.local_addr()[0].as_socket_addr().expect("it is a TCP listener");
+    let address = *acceptor.local_addr()[0]
+        .as_socket_addr()
+        .expect("it is a TCP listener");
     let verifier = setup.verifier();
     let endpoint = poem::endpoint::make(move |request| {
         let verifier = verifier.clone();

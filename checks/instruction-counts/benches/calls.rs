@@ -15,7 +15,9 @@ use axum::routing::any;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use hmac::{Hmac, KeyInit, Mac};
 use inngest_auth::testing::TestClock;
-use inngest_auth::{InngestAuth, Keys, SIGNATURE_HEADER, SignResponses, Signature, SigningKey, Tolerance, verify};
+use inngest_auth::{
+    InngestAuth, Keys, SIGNATURE_HEADER, SignResponses, Signature, SigningKey, Tolerance, verify,
+};
 use sha2::Sha256;
 use tower::{Layer, Service};
 
@@ -26,7 +28,10 @@ fn key(text: &str) -> SigningKey {
 }
 
 fn keys() -> Keys {
-    Keys::new(key("signkey-test-12345678"), Some(key("signkey-test-87654321")))
+    Keys::new(
+        key("signkey-test-12345678"),
+        Some(key("signkey-test-87654321")),
+    )
 }
 
 fn auth() -> InngestAuth {
@@ -158,6 +163,9 @@ where
     service
 }
 
-library_benchmark_group!(name = calls, benchmarks = [bare_hmac, parse_and_verify, serve]);
+library_benchmark_group!(
+    name = calls,
+    benchmarks = [bare_hmac, parse_and_verify, serve]
+);
 
 main!(library_benchmark_groups = calls);

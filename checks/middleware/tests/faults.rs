@@ -67,7 +67,11 @@ struct Trapped {
 impl Trapped {
     fn new(trap: Trap) -> Self {
         let (sprung, inside) = Default::default();
-        Self { trap, sprung, inside }
+        Self {
+            trap,
+            sprung,
+            inside,
+        }
     }
 
     fn springs(&self, place: Place) -> bool {
@@ -83,7 +87,10 @@ impl Trapped {
         if !self.springs(place) {
             return;
         }
-        assert!(!matches!(self.trap, Trap::Panics(_)), "a panic in {place:?}");
+        assert!(
+            !matches!(self.trap, Trap::Panics(_)),
+            "a panic in {place:?}"
+        );
         self.inside.send_modify(|inside| *inside += 1);
         let _leaves = Leaves(self.inside.clone());
         std::future::pending::<()>().await;
@@ -91,9 +98,12 @@ impl Trapped {
 
     async fn until_one_is_inside(&self) {
         let mut inside = self.inside.subscribe();
-        in_time("nobody came into the trap", inside.wait_for(|&inside| inside == 1))
-            .await
-            .unwrap();
+        in_time(
+            "nobody came into the trap",
+            inside.wait_for(|&inside| inside == 1),
+        )
+        .await
+        .unwrap();
     }
 }
 
@@ -176,7 +186,10 @@ impl http_body::Body for Answer {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.data.is_some() {
             ready!(self.passing.as_mut().poll(cx));
         }
@@ -185,7 +198,9 @@ impl http_body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         match &self.data {
-            data if self.size_is_known => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            data if self.size_is_known => {
+                SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
+            }
             _ => SizeHint::default(),
         }
     }
@@ -196,7 +211,10 @@ fn app(
     auth: InngestAuth,
     permits: &Arc<Semaphore>,
     trapped: &Trapped,
-) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static {
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
++ Clone
++ Send
++ 'static {
     let handlers = trapped.clone();
     let handler = service_fn(move |request: Request<Body>| {
         let trapped = handlers.clone();
@@ -205,7 +223,11 @@ fn app(
             let _ = request.into_body().collect().await;
             trapped.clone().pass(Place::Handler).await;
             let size_is_known = !matches!(trapped.trap, Trap::Holds(Place::Stream));
-            let place = if size_is_known { Place::Answer } else { Place::Stream };
+            let place = if size_is_known {
+                Place::Answer
+            } else {
+                Place::Stream
+            };
             Ok(Response::new(Body::new(Answer {
                 data: Some(Bytes::from_static(b"an answer")),
                 size_is_known,
@@ -216,7 +238,9 @@ fn app(
     let readiness = tower::layer::layer_fn(|inner| Readiness::new(inner, trapped.clone()));
     ServiceBuilder::new()
         .layer(auth)
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(permits)))
+        .layer(GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(
+            permits,
+        )))
         .layer(readiness)
         .service(handler)
 }
@@ -245,7 +269,10 @@ impl Sent {
             method: "POST",
             uri: URI,
             headers: vec![("Content-Length", "3000".into())],
-            pieces: pieces.iter().map(|&len| Bytes::from(vec![b'x'; len])).collect(),
+            pieces: pieces
+                .iter()
+                .map(|&len| Bytes::from(vec![b'x'; len]))
+                .collect(),
             chunked: false,
         }
     }
@@ -280,7 +307,11 @@ impl Sent {
     }
 
     fn head(&self) -> Vec<u8> {
-        let headers: Vec<_> = self.headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        let headers: Vec<_> = self
+            .headers
+            .iter()
+            .map(|(name, value)| (*name, &**value))
+            .collect();
         head(self.method, self.uri, &headers)
     }
 
@@ -335,7 +366,10 @@ impl Case {
     }
 
     fn holds_permit(self) -> Self {
-        Self { permit: true, ..self }
+        Self {
+            permit: true,
+            ..self
+        }
     }
 }
 
@@ -428,7 +462,8 @@ async fn vanishes(case: Case, resets: bool) {
     let mut socket = server.connect().await;
     socket.write_all(&case.sent.head()).await.unwrap();
     let mut sent = 0;
-    let waits_after = |sent| server.until(&name, move |now| (now.waiting, now.in_hand) == (1, sent));
+    let waits_after =
+        |sent| server.until(&name, move |now| (now.waiting, now.in_hand) == (1, sent));
     for piece in &case.sent.pieces {
         waits_after(sent).await;
         socket.write_all(&case.sent.piece(piece)).await.unwrap();
@@ -452,7 +487,9 @@ async fn vanishes(case: Case, resets: bool) {
         socket.set_zero_linger().unwrap();
     }
     drop(socket);
-    server.until(&name, |now| now.accepted > 0 && now.open == 0).await;
+    server
+        .until(&name, |now| now.accepted > 0 && now.open == 0)
+        .await;
     assert_eq!(*trapped.inside.borrow(), 0, "{name}");
     is_free(&server, &permits, &name, case.genuine).await;
 }
@@ -496,7 +533,11 @@ async fn a_body_that_ends_early_or_breaks_is_refused_and_given_back() {
             chunks(&[b"7d0\r\n", &half, b"\r\nxyz\r\n"]),
             false,
         ),
-        ("a chunk over its length", chunks(&[b"7c0\r\n", &half]), false),
+        (
+            "a chunk over its length",
+            chunks(&[b"7c0\r\n", &half]),
+            false,
+        ),
         (
             "a length past all numbers",
             chunks(&[b"7d0\r\n", &half, b"\r\nfffffffffffffffff\r\n"]),
@@ -572,7 +613,9 @@ async fn a_panic_is_one_requests_own() {
         // And the keys can still be changed.
         ring.replace(key("signkey-test-aa"));
         let refused = server.status_of_a_call_of(BUDGET, &current()).await;
-        let accepted = server.status_of_a_call_of(BUDGET, &key("signkey-test-aa")).await;
+        let accepted = server
+            .status_of_a_call_of(BUDGET, &key("signkey-test-aa"))
+            .await;
         assert_eq!((refused, accepted), (401, 200), "after {name}");
     }
 }
@@ -606,10 +649,14 @@ async fn a_panic_while_keys_change_leaves_the_ring_whole_and_usable() {
     let permits = Arc::new(Semaphore::new(1));
     let server = Server::start(app(auth, &permits, &Trapped::new(Trap::Nowhere))).await;
     let changing = || ring.rotate(key("signkey-test-aa"));
-    let panicked = tracing::subscriber::with_default(Panics, || catch_unwind(AssertUnwindSafe(changing)));
+    let panicked =
+        tracing::subscriber::with_default(Panics, || catch_unwind(AssertUnwindSafe(changing)));
     assert!(panicked.is_err());
     // Changed wholly before it was logged, and not for the last time.
-    assert_eq!(*ring.snapshot(), (key("signkey-test-aa"), Some(current())).into());
+    assert_eq!(
+        *ring.snapshot(),
+        (key("signkey-test-aa"), Some(current())).into()
+    );
     ring.rotate(key("signkey-test-bb"));
     for key in [key("signkey-test-aa"), key("signkey-test-bb")] {
         assert_eq!(server.status_of_a_call_of(10, &key).await, 200);

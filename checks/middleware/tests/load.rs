@@ -60,7 +60,9 @@ impl Memory {
 
 /// A fresh signature, of something else.
 fn forged() -> String {
-    key("signkey-test-00").sign(b"something else", NOW).to_string()
+    key("signkey-test-00")
+        .sign(b"something else", NOW)
+        .to_string()
 }
 
 /// What runs for Inngest only.
@@ -75,7 +77,9 @@ fn app(auth: InngestAuth) -> Router {
 /// A call signed by the current key is verified, and its answer signed by the same.
 async fn genuine_call(server: &Server, body: Bytes) {
     let it = inngest();
-    let request = it.call(CALL, body.clone()).map(|_| Full::from(body.clone()));
+    let request = it
+        .call(CALL, body.clone())
+        .map(|_| Full::from(body.clone()));
     let answer = in_time("a genuine call", server.send(request)).await;
     assert_eq!(answer.status(), StatusCode::OK);
     let expected = key("signkey-test-12345678").sign(&body, NOW).to_string();
@@ -133,7 +137,9 @@ async fn strangers(server: &Server, many: usize, announced: usize) -> Vec<TcpStr
         });
         sockets = connecting.await.unwrap();
         let connected = before + sockets.len();
-        server.until("connections", |count| count.accepted >= connected).await;
+        server
+            .until("connections", |count| count.accepted >= connected)
+            .await;
     }
     sockets
 }
@@ -147,7 +153,11 @@ fn swap_keys(server: &Server, ring: KeyRing) -> (JoinHandle<()>, Arc<AtomicUsize
     let stays = key("signkey-test-12345678");
     let swapping = async move {
         let mut next = 0;
-        while let Ok(received) = now.wait_for(|now| now.received >= next).await.map(|now| now.received) {
+        while let Ok(received) = now
+            .wait_for(|now| now.received >= next)
+            .await
+            .map(|now| now.received)
+        {
             next = received + PACE;
             let at = count.fetch_add(1, Ordering::SeqCst);
             let other = key(&format!("signkey-test-{at:08x}"));
@@ -186,7 +196,10 @@ async fn five_thousand_who_dribble_while_keys_are_swapped() {
     server.until("heads", |count| count.waiting == many).await;
     let connected = memory.held();
     let allowed = many * CONNECTION + FIXED;
-    assert!(connected <= allowed, "{connected} bytes for {many} connections");
+    assert!(
+        connected <= allowed,
+        "{connected} bytes for {many} connections"
+    );
     let mut sent = 0;
     for len in DRIBBLES {
         let writing = tokio::spawn(to_each(sockets, &DATA[..len]));
@@ -200,7 +213,10 @@ async fn five_thousand_who_dribble_while_keys_are_swapped() {
         genuine_call(&server, "{\"while\":\"they wait\"}".into()).await;
         let added = memory.peak() - connected;
         let allowed = many * (NOTE + PIECE + 2 * sent) + FIXED;
-        assert!(added <= allowed, "{added} bytes were added for {many} times {sent}");
+        assert!(
+            added <= allowed,
+            "{added} bytes were added for {many} times {sent}"
+        );
     }
     let swaps = swaps.load(Ordering::SeqCst);
     assert!(swaps > many / 10, "{swaps} swaps");
@@ -214,7 +230,10 @@ async fn five_thousand_who_dribble_while_keys_are_swapped() {
 
 async fn sixty_four_mebibytes() {
     const LIMIT: usize = MIB;
-    let auth = inngest().auth().body_limit(LIMIT).body_budget(LIMIT + 64 * KIB);
+    let auth = inngest()
+        .auth()
+        .body_limit(LIMIT)
+        .body_budget(LIMIT + 64 * KIB);
     let server = Server::start(app(auth)).await;
     let forged = forged();
     let announced = (64 * MIB).to_string();
@@ -238,15 +257,22 @@ async fn sixty_four_mebibytes() {
         let sending = spawn_blocking(move || {
             let mut socket = TcpStream::connect(address).unwrap();
             socket.write_all(&head).unwrap();
-            let mut pieces = (0..64 * MIB / DATA.len()).flat_map(|_| [framing[0], &DATA, framing[1]]);
+            let mut pieces =
+                (0..64 * MIB / DATA.len()).flat_map(|_| [framing[0], &DATA, framing[1]]);
             let closed = pieces.any(|bytes| socket.write_all(bytes).is_err());
             let mut answer = [0; 12];
-            let said = socket.read_exact(&mut answer).ok().and_then(|()| status_in(&answer));
+            let said = socket
+                .read_exact(&mut answer)
+                .ok()
+                .and_then(|()| status_in(&answer));
             (closed, said)
         });
         let (closed, said) = in_time(what, sending).await.unwrap();
         // A sender that does not listen while it writes may see no more than that the connection is closed.
-        assert!(said.map_or(closed, |said| said == status), "{what}: {said:?}");
+        assert!(
+            said.map_or(closed, |said| said == status),
+            "{what}: {said:?}"
+        );
         let now = server.until(what, |count| count.open == 0).await;
         let read = now.received - before;
         assert!(read <= may_read + MIB, "{what}: {read} bytes were read");
@@ -273,8 +299,14 @@ async fn two_hundred_streams_of_one_connection() {
 
     let memory = Memory::of_idle(&server).await;
     let before = server.now().dropped;
-    let socket = TokioIo::new(tokio::net::TcpStream::connect(server.address).await.unwrap());
-    let (mut client, connection) = http2::handshake(TokioExecutor::new(), socket).await.unwrap();
+    let socket = TokioIo::new(
+        tokio::net::TcpStream::connect(server.address)
+            .await
+            .unwrap(),
+    );
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), socket)
+        .await
+        .unwrap();
     tokio::spawn(connection);
     let mut answers: JoinSet<Response<hyper::body::Incoming>> = JoinSet::new();
     let mut unfinished = Vec::with_capacity(STREAMS);
@@ -295,7 +327,9 @@ async fn two_hundred_streams_of_one_connection() {
     // Each is held as a whole, or was rejected, and its sender has been given up.
     let settled = |now: &Count| {
         let rejected = now.dropped - before;
-        now.waiting + rejected == STREAMS && now.in_hand == now.waiting * EACH && now.in_hand <= BUDGET
+        now.waiting + rejected == STREAMS
+            && now.in_hand == now.waiting * EACH
+            && now.in_hand <= BUDGET
     };
     let held = server.until("streams", settled).await.waiting;
     assert!(held > 0, "no body is held");
@@ -309,7 +343,10 @@ async fn two_hundred_streams_of_one_connection() {
         genuine_call(&server, "{\"on\":\"another connection\"}".into()).await;
     }
     let genuine = inngest().call(&uri, "{\"on\":\"the same connection\"}");
-    assert_eq!(client.send_request(genuine).await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        client.send_request(genuine).await.unwrap().status(),
+        StatusCode::OK
+    );
 
     drop(unfinished);
     let mut refused = [0, 0];
@@ -317,13 +354,18 @@ async fn two_hundred_streams_of_one_connection() {
         let answer = answer.unwrap();
         match answer.status() {
             StatusCode::UNAUTHORIZED => refused[0] += 1,
-            StatusCode::SERVICE_UNAVAILABLE if !answer.headers().contains_key("retry-after") => refused[1] += 1,
+            StatusCode::SERVICE_UNAVAILABLE if !answer.headers().contains_key("retry-after") => {
+                refused[1] += 1
+            }
             status => panic!("{status}"),
         }
         drop(answer.into_body().collect().await);
     }
     // One of those held may have been rejected already, and waited to be given up.
-    assert!((1..=held).contains(&refused[0]), "{refused:?}, and {held} were held");
+    assert!(
+        (1..=held).contains(&refused[0]),
+        "{refused:?}, and {held} were held"
+    );
     assert_eq!(refused[0] + refused[1], STREAMS);
     // A body that needs nearly all of the budget.
     genuine_call(&server, Bytes::from(vec![b'g'; BUDGET - 64 * KIB])).await;

@@ -18,7 +18,8 @@ const NOW: u64 = 1_700_000_000;
 fn accepted(body: &[u8], header: &str, key: &SigningKey) -> bool {
     let keys = Keys::from(key.clone());
     let signature = header.parse::<Signature>();
-    signature.is_ok_and(|signature| verify(body, &signature, &keys, NOW, Tolerance::default()).is_ok())
+    signature
+        .is_ok_and(|signature| verify(body, &signature, &keys, NOW, Tolerance::default()).is_ok())
 }
 
 /// The grammar, written the obvious way.
@@ -35,7 +36,11 @@ fn grammatical(header: &str) -> bool {
             return false;
         };
         match name {
-            "t" => value.len() == 10 && !value.starts_with('0') && value.chars().all(|it| it.is_ascii_digit()),
+            "t" => {
+                value.len() == 10
+                    && !value.starts_with('0')
+                    && value.chars().all(|it| it.is_ascii_digit())
+            }
             "s" => value.len() == 64 && value.chars().all(|it| it.is_ascii_hexdigit()),
             _ => !name.is_empty() && param.chars().all(|it| ('!'..='~').contains(&it)),
         }
@@ -62,7 +67,10 @@ impl http_body::Body for Cut {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.0.is_empty() {
             return Poll::Ready(None);
         }

@@ -40,13 +40,20 @@ async fn guards(app: Router, path: &str) {
     let inngest = inngest();
     let response = app.clone().oneshot(inngest.call(path, "{}")).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK, "{path}");
-    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "{}");
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "{}"
+    );
     for request in [
         inngest.tampered(path, "{}"),
         inngest.unsigned(path, "{}"),
         inngest.stale(path, "{}"),
     ] {
-        assert_eq!(status(&app, request).await, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(
+            status(&app, request).await,
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
     }
 }
 
@@ -68,7 +75,9 @@ async fn on_a_method_router() {
 
 #[tokio::test]
 async fn on_a_router_and_its_unknown_paths() {
-    let app = Router::new().route("/api/inngest", any(echo)).layer(inngest().auth());
+    let app = Router::new()
+        .route("/api/inngest", any(echo))
+        .layer(inngest().auth());
     guards(app.clone(), "/api/inngest").await;
     assert_eq!(
         status(&app, Request::get("/nowhere").body(Body::empty()).unwrap()).await,
@@ -90,15 +99,22 @@ async fn as_a_route_layer_that_leaves_unknown_paths_alone() {
 
 #[tokio::test]
 async fn in_nested_routers() {
-    let inner = Router::new().route("/inngest", any(echo)).layer(inngest().auth());
+    let inner = Router::new()
+        .route("/inngest", any(echo))
+        .layer(inngest().auth());
     guards(Router::new().nest("/api", inner.clone()), "/api/inngest").await;
-    guards(Router::new().nest_service("/api", inner.clone()), "/api/inngest").await;
+    guards(
+        Router::new().nest_service("/api", inner.clone()),
+        "/api/inngest",
+    )
+    .await;
     guards(Router::new().merge(inner), "/inngest").await;
 }
 
 #[tokio::test]
 async fn in_one_service_builder_with_all_of_tower_http() {
-    let pass = from_fn(|request: axum::extract::Request, next: Next| async { next.run(request).await });
+    let pass =
+        from_fn(|request: axum::extract::Request, next: Next| async { next.run(request).await });
     let stack = ServiceBuilder::new()
         .layer(TraceLayer::new_for_http())
         .layer(CatchPanicLayer::new())
@@ -113,7 +129,9 @@ async fn in_one_service_builder_with_all_of_tower_http() {
         .layer(inngest().auth())
         .layer(pass);
     guards(
-        Router::new().route("/api/inngest", any(echo)).layer(stack.clone()),
+        Router::new()
+            .route("/api/inngest", any(echo))
+            .layer(stack.clone()),
         "/api/inngest",
     )
     .await;
@@ -135,19 +153,29 @@ async fn a_limit_outside_is_a_413_and_a_panic_inside_is_caught_outside() {
     // Announced, the outer layer refuses; unannounced, its error comes from the body.
     request.headers_mut().remove(header::CONTENT_LENGTH);
     assert_eq!(status(&app, request).await, StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(status(&app, it.call("/", "x".repeat(10))).await, StatusCode::OK);
+    assert_eq!(
+        status(&app, it.call("/", "x".repeat(10))).await,
+        StatusCode::OK
+    );
 
     let panics = || async { panic!("in the handler") as () };
     let app = Router::new()
         .fallback(panics)
         .layer(it.auth())
         .layer(CatchPanicLayer::new());
-    assert_eq!(status(&app, it.call("/", "")).await, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(status(&app, it.unsigned("/", "")).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        status(&app, it.call("/", "")).await,
+        StatusCode::INTERNAL_SERVER_ERROR
+    );
+    assert_eq!(
+        status(&app, it.unsigned("/", "")).await,
+        StatusCode::UNAUTHORIZED
+    );
 }
 
 #[tokio::test]
-async fn answers_are_signed_before_they_are_compressed_and_requests_verified_after_they_are_decompressed() {
+async fn answers_are_signed_before_they_are_compressed_and_requests_verified_after_they_are_decompressed()
+ {
     let it = inngest();
     let app = Router::new()
         .fallback(echo)
@@ -171,8 +199,14 @@ async fn answers_are_signed_before_they_are_compressed_and_requests_verified_aft
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()[header::CONTENT_ENCODING], "gzip");
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
-    let signature = response.headers()[SIGNATURE_HEADER].to_str().unwrap().to_owned();
-    assert_eq!(signature, key.sign(body.as_bytes(), 1_700_000_000).to_string());
+    let signature = response.headers()[SIGNATURE_HEADER]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        signature,
+        key.sign(body.as_bytes(), 1_700_000_000).to_string()
+    );
     let coded = response.into_body().collect().await.unwrap().to_bytes();
     let mut decoded = String::new();
     flate2::read::GzDecoder::new(&*coded)
@@ -196,11 +230,13 @@ async fn on_a_plain_hyper_server() {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             let service = TowerToHyperService::new(service.clone());
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), service);
             tokio::spawn(connection);
         }
     });
-    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<Body>();
+    let client =
+        hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build_http::<Body>();
     let uri = format!("http://{address}/");
     for (request, status) in [(it.call(&uri, "{}"), 200), (it.tampered(&uri, "{}"), 401)] {
         assert_eq!(client.request(request).await.unwrap().status(), status);

@@ -10,7 +10,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let keys = config
         .keys()
         .ok_or("INNGEST_DEV is set: the dev server takes no token")?;
-    let request = Request::new(Method::GET, format!("{}/v1/events", config.api_base()?).parse()?);
+    let request = Request::new(
+        Method::GET,
+        format!("{}/v1/events", config.api_base()?).parse()?,
+    );
     match call(&client()?, keys, &request).await {
         Ok(answer) => println!("{} answered {}", config.api_base()?, answer.status()),
         Err(error) => println!("no answer: {error:?}"),

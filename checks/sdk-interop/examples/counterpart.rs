@@ -21,7 +21,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["sign", key] => sign(&key.parse()?),
         ["serve", current, fallback] => serve(auth(current, fallback)?).await,
-        ["serve", current, fallback, now] => serve(auth(current, fallback)?.clock(TestClock::at(now.parse()?))).await,
+        ["serve", current, fallback, now] => {
+            serve(auth(current, fallback)?.clock(TestClock::at(now.parse()?))).await
+        }
         _ => Err("usage: counterpart sign KEY | serve CURRENT FALLBACK [NOW]".into()),
     }
 }
@@ -43,14 +45,21 @@ fn auth(current: &str, fallback: &str) -> Result<InngestAuth, Box<dyn Error>> {
 async fn serve(auth: InngestAuth) -> Result<(), Box<dyn Error>> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}/api/inngest", listener.local_addr()?);
-    axum::serve(listener, Router::new().route("/api/inngest", any(echo).layer(auth))).await?;
+    axum::serve(
+        listener,
+        Router::new().route("/api/inngest", any(echo).layer(auth)),
+    )
+    .await?;
     Ok(())
 }
 
 /// Exactly the bytes that were authenticated, and how.
 async fn echo(verified: Verified, body: Bytes) -> impl IntoResponse {
     (
-        [("x-verified", format!("{:?} {:?}", verified.key(), verified.form()))],
+        [(
+            "x-verified",
+            format!("{:?} {:?}", verified.key(), verified.form()),
+        )],
         body,
     )
 }

@@ -19,13 +19,20 @@ pub fn client() -> reqwest::Result<Client> {
 /// # Errors
 ///
 /// [`CallError`] if the body is a stream, or reqwest fails.
-pub async fn call(client: &Client, keys: &KeyRing, request: &Request) -> Result<Response, CallError> {
+pub async fn call(
+    client: &Client,
+    keys: &KeyRing,
+    request: &Request,
+) -> Result<Response, CallError> {
     let mut answer = Err(CallError::Stream);
     for token in keys.bearers() {
         let mut attempt = request.try_clone().ok_or(CallError::Stream)?;
         attempt.headers_mut().insert(AUTHORIZATION, token);
         let response = client.execute(attempt).await.map_err(CallError::Client)?;
-        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let refused = matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        );
         answer = Ok(response);
         if !refused {
             break;

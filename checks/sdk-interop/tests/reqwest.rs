@@ -22,14 +22,20 @@ async fn serve(app: Router) -> SocketAddr {
 }
 
 fn to(address: SocketAddr) -> Request {
-    let mut request = Request::new(Method::POST, format!("http://{address}/fn/register").parse().unwrap());
+    let mut request = Request::new(
+        Method::POST,
+        format!("http://{address}/fn/register").parse().unwrap(),
+    );
     *request.body_mut() = Some("{}".into());
     request
 }
 
 #[tokio::test]
 async fn one_request_where_the_current_key_is_known_two_where_only_the_fallback_is() {
-    let keys = KeyRing::from(Keys::new(key("signkey-prod-11"), Some(key("signkey-prod-22"))));
+    let keys = KeyRing::from(Keys::new(
+        key("signkey-prod-11"),
+        Some(key("signkey-prod-22")),
+    ));
     for (known, status, requests) in [
         ("signkey-prod-11", 200, 1),
         ("signkey-prod-22", 200, 2),
@@ -47,7 +53,9 @@ async fn one_request_where_the_current_key_is_known_two_where_only_the_fallback_
                 StatusCode::UNAUTHORIZED
             }
         });
-        let answer = call(&client().unwrap(), &keys, &to(serve(app).await)).await.unwrap();
+        let answer = call(&client().unwrap(), &keys, &to(serve(app).await))
+            .await
+            .unwrap();
         assert_eq!(
             (answer.status().as_u16(), count.load(Ordering::SeqCst)),
             (status, requests),
@@ -65,9 +73,18 @@ async fn a_redirect_takes_no_token_to_a_second_host() {
     }))
     .await;
     let location = format!("http://{elsewhere}/");
-    let api =
-        Router::new().fallback(move || async move { (StatusCode::TEMPORARY_REDIRECT, [(header::LOCATION, location)]) });
+    let api = Router::new().fallback(move || async move {
+        (
+            StatusCode::TEMPORARY_REDIRECT,
+            [(header::LOCATION, location)],
+        )
+    });
     let keys = KeyRing::from(key("signkey-prod-11"));
-    let answer = call(&client().unwrap(), &keys, &to(serve(api).await)).await.unwrap();
-    assert_eq!((answer.status().as_u16(), seen.load(Ordering::SeqCst)), (307, 0));
+    let answer = call(&client().unwrap(), &keys, &to(serve(api).await))
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), seen.load(Ordering::SeqCst)),
+        (307, 0)
+    );
 }

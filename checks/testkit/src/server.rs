@@ -60,7 +60,10 @@ impl Server {
     /// HTTP/1 and HTTP/2.
     pub async fn start<S, R>(app: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send,
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
@@ -81,7 +84,10 @@ impl Server {
 
     async fn connection<S, R>(self, socket: TcpStream, app: S)
     where
-        S: Service<Request<Body>, Response = Response<R>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
         S::Future: Send,
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
@@ -93,7 +99,9 @@ impl Server {
             request.map(|body| Body::new(CountedBody::new(body, self.count.clone())))
         });
         let builder = auto::Builder::new(TokioExecutor::new());
-        let _ = builder.serve_connection(io, TowerToHyperService::new(app)).await;
+        let _ = builder
+            .serve_connection(io, TowerToHyperService::new(app))
+            .await;
     }
 
     pub fn now(&self) -> Count {
@@ -108,7 +116,8 @@ impl Server {
     pub async fn until(&self, what: &str, mut reached: impl FnMut(&Count) -> bool) -> Count {
         let mut count = self.count.subscribe();
         let waited = tokio::time::timeout(TOO_LONG, count.wait_for(|count| reached(count))).await;
-        let count = waited.unwrap_or_else(|_| panic!("{what}: not within {TOO_LONG:?}, but {:?}", self.now()));
+        let count = waited
+            .unwrap_or_else(|_| panic!("{what}: not within {TOO_LONG:?}, but {:?}", self.now()));
         *count.unwrap()
     }
 
@@ -130,7 +139,9 @@ impl Server {
         in_time("a genuine call", async {
             let mut socket = self.connect().await;
             socket.write_all(&call).await.unwrap();
-            hear_status(&mut socket).await.expect("an answer to a genuine call")
+            hear_status(&mut socket)
+                .await
+                .expect("an answer to a genuine call")
         })
         .await
     }
@@ -195,7 +206,11 @@ impl Drop for Open {
 struct CountedSocket(TcpStream, watch::Sender<Count>);
 
 impl AsyncRead for CountedSocket {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
         let read = buf.filled().len() - before;
@@ -205,7 +220,11 @@ impl AsyncRead for CountedSocket {
 }
 
 impl AsyncWrite for CountedSocket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
@@ -241,7 +260,10 @@ impl http_body::Body for CountedBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let this = &mut *self;
         let polled = Pin::new(&mut this.body).poll_frame(cx);
         let waits = polled.is_pending();

@@ -25,13 +25,19 @@ impl Backlog {
     }
 
     /// Counts a body of `len` bytes until its place is dropped.
-    pub(in crate::layer) fn place(self: &Arc<Self>, len: usize) -> Result<Option<Place>, RejectionKind> {
+    pub(in crate::layer) fn place(
+        self: &Arc<Self>,
+        len: usize,
+    ) -> Result<Option<Place>, RejectionKind> {
         if len <= SMALL {
             return Ok(None);
         }
         let fits = |waiting: usize| waiting.checked_add(len).filter(|&sum| sum <= self.limit);
         // Relaxed: nothing else is ordered by this counter.
-        match self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+        match self
+            .waiting
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+        {
             Ok(_) => Ok(Some(Place {
                 backlog: Arc::clone(self),
                 len,

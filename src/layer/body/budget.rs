@@ -58,7 +58,9 @@ impl Budget {
     }
 
     fn lock(&self) -> MutexGuard<'_, Bodies> {
-        self.bodies.lock().expect("nothing panics while it is locked")
+        self.bodies
+            .lock()
+            .expect("nothing panics while it is locked")
     }
 }
 
@@ -91,7 +93,10 @@ impl Share<'_> {
 
     fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
         let budget = self.budget;
-        let fits = |held: usize| held.checked_add(more).is_some_and(|sum| sum <= budget.limit);
+        let fits = |held: usize| {
+            held.checked_add(more)
+                .is_some_and(|sum| sum <= budget.limit)
+        };
         // Not even alone.
         if !fits(self.held) {
             return Err(OverBudget);
@@ -198,7 +203,11 @@ mod tests {
         let budget = Budget::new(5 * KIB);
         let (mut first, mut second) = (budget.share(), budget.share());
         assert_eq!(first.copy(&[1; KIB]), Ok(()));
-        assert_eq!(second.copy(&[2; 5 * KIB]), Err(OverBudget), "the first is being read");
+        assert_eq!(
+            second.copy(&[2; 5 * KIB]),
+            Err(OverBudget),
+            "the first is being read"
+        );
         assert_eq!(second.copy(&[2; 4 * KIB]), Ok(()));
         assert_eq!(held(&budget), 5 * KIB);
         drop(first);
@@ -224,7 +233,10 @@ mod tests {
         bodies[1].wait(&waker);
         let mut new = budget.share();
         assert_eq!(new.copy(&[0; 2 * KIB]), Ok(()));
-        assert_eq!((held(&budget), woken.0.load(Ordering::SeqCst)), (6 * KIB, 1));
+        assert_eq!(
+            (held(&budget), woken.0.load(Ordering::SeqCst)),
+            (6 * KIB, 1)
+        );
         assert_eq!(bodies[1].resume(), Err(OverBudget));
         // The other is there, with its bytes, and goes on.
         assert_eq!(bodies[2].resume(), Ok(()));
@@ -249,7 +261,11 @@ mod tests {
             }
             drop(body);
             let bodies = budget.lock();
-            assert_eq!((bodies.held, bodies.waiting.len()), (0, 0), "evicted: {evict}");
+            assert_eq!(
+                (bodies.held, bodies.waiting.len()),
+                (0, 0),
+                "evicted: {evict}"
+            );
         }
     }
 }

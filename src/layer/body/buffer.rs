@@ -85,11 +85,16 @@ impl Buffer {
     }
 
     pub(in crate::layer) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
-        if self.full.is_empty() && self.filling.is_empty() && trailers.is_none() && self.place.is_none() {
+        if self.full.is_empty()
+            && self.filling.is_empty()
+            && trailers.is_none()
+            && self.place.is_none()
+        {
             return Body::new(Full::new(self.last));
         }
         self.grow(0);
-        self.full.extend(Some(self.last).filter(|last| !last.is_empty()));
+        self.full
+            .extend(Some(self.last).filter(|last| !last.is_empty()));
         Body::new(PiecesBody {
             left: self.len as u64,
             pieces: self.full.into_iter(),
@@ -111,12 +116,19 @@ impl http_body::Body for PiecesBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if let Some(piece) = self.pieces.next() {
             self.left -= piece.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
-        Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))
+        Poll::Ready(
+            self.trailers
+                .take()
+                .map(|trailers| Ok(Frame::trailers(trailers))),
+        )
     }
 
     fn is_end_stream(&self) -> bool {
@@ -169,7 +181,11 @@ mod tests {
                 sent.extend(&frame);
                 allocated.extend(copy(&mut buffer, &frame));
             }
-            assert_eq!(buffer.iter().collect::<Vec<_>>().concat(), sent, "{frames:?}");
+            assert_eq!(
+                buffer.iter().collect::<Vec<_>>().concat(),
+                sent,
+                "{frames:?}"
+            );
             assert_eq!(buffer.len(), sent.len(), "{frames:?}");
             assert_eq!(allocated, pieces, "{frames:?}");
         }
@@ -194,7 +210,8 @@ mod tests {
 
     #[test]
     fn pieces_are_a_body_that_knows_its_size_to_the_end() {
-        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
+        let trailers =
+            HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         for trailers in [None, Some(trailers)] {
             let mut buffer = Buffer::default();
             copy(&mut buffer, &[b'x'; 16_384]);
@@ -204,7 +221,9 @@ mod tests {
                 assert_eq!(body.size_hint().exact(), Some(left));
                 let ended = body.is_end_stream();
                 let frame = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
-                let Poll::Ready(frame) = frame else { panic!("it waits") };
+                let Poll::Ready(frame) = frame else {
+                    panic!("it waits")
+                };
                 let frame = frame.map(Result::unwrap);
                 assert_eq!(ended, frame.is_none(), "{left} bytes left");
                 frame

@@ -127,12 +127,15 @@ impl<'body> Frames<'body> {
     fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let now = Instant::now();
         let time = self.time;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
         if self.this_turn > 0 || self.progress.is_none() {
             self.progress = Some(now);
         }
         self.this_turn = 0;
-        let floods = !coop::has_budget_remaining() && self.progress.is_some_and(|at| now - at >= FLOOD);
+        let floods =
+            !coop::has_budget_remaining() && self.progress.is_some_and(|at| now - at >= FLOOD);
         if floods || now >= deadline.deadline() || deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(RejectionKind::BodyTooSlow)));
         }
@@ -171,7 +174,11 @@ mod tests {
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-            Poll::Ready(self.0.next().map(|len| Ok(Frame::data(vec![b'x'; len].into()))))
+            Poll::Ready(
+                self.0
+                    .next()
+                    .map(|len| Ok(Frame::data(vec![b'x'; len].into()))),
+            )
         }
     }
 
@@ -187,7 +194,10 @@ mod tests {
             assert!(frames.poll_next(&mut cx).is_pending());
         }
         for _ in 0..8 {
-            assert!(matches!(frames.poll_next(&mut cx), Poll::Ready(Some(Ok(_)))));
+            assert!(matches!(
+                frames.poll_next(&mut cx),
+                Poll::Ready(Some(Ok(_)))
+            ));
         }
         assert!(matches!(frames.poll_next(&mut cx), Poll::Ready(None)));
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, RedisConnectionInfo, RedisError,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
+    RedisConnectionInfo, RedisError,
 };
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -109,8 +110,12 @@ impl Connector {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let mut connection = connecting.await.map_err(|error| explain("CONNECT", &error))?;
+        let connecting = self
+            .client
+            .get_multiplexed_async_connection_with_config(&config);
+        let mut connection = connecting
+            .await
+            .map_err(|error| explain("CONNECT", &error))?;
         if let Some(password) = self.login.password() {
             let mut auth = redis::cmd("AUTH");
             if let Some(user) = self.login.username() {
@@ -121,7 +126,10 @@ impl Connector {
         }
         if self.login.db() != 0 {
             let mut select = redis::cmd("SELECT");
-            let done = select.arg(self.login.db()).exec_async(&mut connection).await;
+            let done = select
+                .arg(self.login.db())
+                .exec_async(&mut connection)
+                .await;
             done.map_err(|error| explain("SELECT", &error))?;
         }
         self.check_policy(&mut connection).await?;
@@ -129,7 +137,10 @@ impl Connector {
     }
 
     /// Says, when it is new, that the server may remove our keys or would not tell.
-    async fn check_policy(&self, connection: &mut MultiplexedConnection) -> Result<(), ReplayStoreError> {
+    async fn check_policy(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> Result<(), ReplayStoreError> {
         const NAME: &str = "maxmemory-policy";
         let mut command = redis::cmd("CONFIG");
         command.arg("GET").arg(NAME);
@@ -139,7 +150,9 @@ impl Connector {
             Ok(Some(policy)) => Policy::Evicts(policy),
             Ok(None) => Policy::Unreadable("nothing".into()),
             Err(error) => match explain("CONFIG", &error) {
-                ReplayStoreError::Server { code, .. } if code != "NOAUTH" => Policy::Unreadable(code),
+                ReplayStoreError::Server { code, .. } if code != "NOAUTH" => {
+                    Policy::Unreadable(code)
+                }
                 error => return Err(error),
             },
         };
@@ -201,7 +214,9 @@ impl Link {
         let Ok(response) = timeout(patience, command.query_async(&mut connection)).await else {
             // It may be dead: the network tells nobody that a server has gone.
             let error = format!("no response within {patience:?}");
-            return Err(Failed::Here(self.leave(ReplayStoreError::Unavailable(error))));
+            return Err(Failed::Here(
+                self.leave(ReplayStoreError::Unavailable(error)),
+            ));
         };
         let error = match response {
             Ok(response) => {
@@ -225,7 +240,10 @@ impl Link {
         })
     }
 
-    async fn connection(&self, patience: Duration) -> Result<MultiplexedConnection, ReplayStoreError> {
+    async fn connection(
+        &self,
+        patience: Duration,
+    ) -> Result<MultiplexedConnection, ReplayStoreError> {
         if let Some(error) = self.left.get() {
             return Err(error.clone());
         }
@@ -312,12 +330,17 @@ mod tests {
             let (sender, outcome) = watch::channel(outcome);
             let sender = Some(sender).filter(|_| !ended);
             let link = Link {
-                began: Instant::now().checked_sub(Duration::from_secs(seconds_ago)).unwrap(),
+                began: Instant::now()
+                    .checked_sub(Duration::from_secs(seconds_ago))
+                    .unwrap(),
                 outcome,
                 worked: AtomicBool::new(false),
                 left: OnceLock::new(),
             };
-            let what = format!("{seconds_ago} s ago, connected: {:?}", link.outcome.borrow().is_some());
+            let what = format!(
+                "{seconds_ago} s ago, connected: {:?}",
+                link.outcome.borrow().is_some()
+            );
             assert_eq!(link.is_to_be_replaced(), replaced, "{what}, ended: {ended}");
             drop(sender);
         }

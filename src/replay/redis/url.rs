@@ -13,8 +13,9 @@ pub(super) fn parse(url: &str) -> Result<ConnectionInfo, RedisUrlError> {
     let url = url.trim();
     // First, because much of what is wrong parses: `redis://user:12#34@host` is the host `user`.
     check(url).map_err(RedisUrlError)?;
-    url.into_connection_info()
-        .map_err(|_| RedisUrlError("expected redis://[user:password@]host[:port][/database], all in UTF-8"))
+    url.into_connection_info().map_err(|_| {
+        RedisUrlError("expected redis://[user:password@]host[:port][/database], all in UTF-8")
+    })
 }
 
 fn check(url: &str) -> Result<(), &'static str> {
@@ -29,7 +30,9 @@ fn check(url: &str) -> Result<(), &'static str> {
     if url.chars().any(is_blank) {
         return Err("white space or an invisible character in it: remove it, or write %20");
     }
-    let (scheme, rest) = url.split_once("://").ok_or("no scheme: begin with redis://")?;
+    let (scheme, rest) = url
+        .split_once("://")
+        .ok_or("no scheme: begin with redis://")?;
     match &*scheme.to_ascii_lowercase() {
         "redis" | "valkey" => {}
         "rediss" | "valkeys" if cfg!(feature = "redis-tls") => {}
@@ -53,7 +56,9 @@ fn check(url: &str) -> Result<(), &'static str> {
 }
 
 fn is_blank(char: char) -> bool {
-    char.is_whitespace() || char.is_control() || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
+    char.is_whitespace()
+        || char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}')
 }
 
 fn check_login(login: &str) -> Result<(), &'static str> {
@@ -74,7 +79,9 @@ fn check_login(login: &str) -> Result<(), &'static str> {
 fn check_host(host: &str) -> Result<(), &'static str> {
     let (name, port) = match host.strip_prefix('[') {
         Some(bracketed) => {
-            let (name, port) = bracketed.split_once(']').ok_or("no `]` behind the IPv6 address")?;
+            let (name, port) = bracketed
+                .split_once(']')
+                .ok_or("no `]` behind the IPv6 address")?;
             let port = (!port.is_empty()).then(|| port.strip_prefix(':').unwrap_or_default());
             (name, port)
         }
@@ -92,8 +99,10 @@ fn check_host(host: &str) -> Result<(), &'static str> {
     if name.contains(':') && !host.starts_with('[') {
         return Err("a `:` in the host: write an IPv6 address in brackets");
     }
-    let is_port =
-        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0);
+    let is_port = |port: &str| {
+        port.bytes().all(|byte| byte.is_ascii_digit())
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
     if port.is_none_or(is_port) {
         Ok(())
     } else {
@@ -208,9 +217,19 @@ mod tests {
             // The last `@` ends the password.
             ("redis://user:p@ss@host", Some("user"), Some("p@ss"), 0),
             ("redis://:p:a:ss@host", None, Some("p:a:ss"), 0),
-            ("redis://u%40:%23%2F%3F%25%20@host", Some("u@"), Some("#/?% "), 0),
+            (
+                "redis://u%40:%23%2F%3F%25%20@host",
+                Some("u@"),
+                Some("#/?% "),
+                0,
+            ),
             ("valkey://:pass@host", None, Some("pass"), 0),
-            ("unix:///run/redis.sock?db=4&pass=pass", None, Some("pass"), 4),
+            (
+                "unix:///run/redis.sock?db=4&pass=pass",
+                None,
+                Some("pass"),
+                4,
+            ),
         ] {
             let server = parse(url).unwrap();
             let settings = server.redis_settings();
