@@ -51,9 +51,7 @@
 //! - **Several instances, one Redis primary**: `RedisReplayStore` (feature `redis`). With a store
 //!   for each instance, a call that one has accepted is new to the others.
 //! - **Redis Cluster, Sentinel, or another database**: a [`ReplayStore`] over your own client. The
-//!   example [`replay_cluster`] is one for Redis Cluster.
-//!
-//! [`replay_cluster`]: https://docs.rs/crate/inngest-auth/latest/source/examples/replay_cluster.rs
+//!   example in `checks/redis-cluster` of the repository is one for Redis Cluster.
 //!
 //! # Clocks
 //!

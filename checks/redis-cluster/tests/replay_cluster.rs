@@ -1,12 +1,11 @@
 //! The store of `examples/replay_cluster.rs`, against a real Redis Cluster of three nodes.
 //!
 //! Without `REDIS_URL` these tests say that they are skipped.
-#![cfg(feature = "layer")]
 
 #[path = "../examples/replay_cluster.rs"]
 #[allow(dead_code, reason = "its `main`")]
 mod example;
-#[path = "common/redis.rs"]
+#[path = "../../../tests/common/redis.rs"]
 mod redis_server;
 
 use std::collections::HashSet;
