@@ -91,6 +91,12 @@ impl Rejection {
         }
     }
 
+    /// Returns `true` if there were several signatures in one header.
+    #[cfg(feature = "layer")]
+    pub(crate) fn is_joined(&self) -> bool {
+        matches!(self.detail, Some(Detail::Signature(SignatureError::Joined)))
+    }
+
     pub(crate) fn new(kind: RejectionKind) -> Self {
         Self {
             kind,

@@ -259,6 +259,9 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
             "Inngest signs its calls: if calls are rejected so, let proxies pass the header (a dev \
              server does not sign: only on a development machine, set INNGEST_DEV=1)"
         }
+        Kind::Doubled if rejection.is_joined() => {
+            "look for the proxy that joins headers, and let it pass one"
+        }
         Kind::Doubled => "let proxies pass the header once and unchanged",
         Kind::Malformed => {
             "Inngest sends no such header: look for the script or the proxy that makes it"

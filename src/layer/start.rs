@@ -66,7 +66,7 @@ fn settings(policy: &Policy, verifier: &Verifier) {
     if policy.insecure_unsigned_sync {
         tracing::warn!(
             "inngest-auth lets anyone who reaches this service ask for a sync: unset \
-             INNGEST_ENABLE_UNAUTHED_SYNC unless a self-hosted server's UI syncs this app"
+             INNGEST_ENABLE_UNAUTHED_SYNC if syncs arrive signed too, as a self-hosted server repeats them"
         );
     }
     if replay_guard && policy.replay_fails_open {
