@@ -31,10 +31,11 @@ fn json(output: &Output) -> Value {
 
 /// A captured call.
 fn captured(signatures: &[String], body: &[u8]) -> Vec<u8> {
-    let signatures: String = signatures
+    let signatures = signatures
         .iter()
         .map(|it| format!("X-Inngest-Signature: {it}\r\n"))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let head = format!(
         "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{signatures}\r\n",
         body.len()

@@ -197,7 +197,7 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
         "stale" => (at, expected) = (NOW - 301, 401),
         "missing" => (signatures, expected) = (Some(Vec::new()), 401),
         "doubled" => {
-            (signatures, expected) = (Some(vec![current.sign(&body, NOW).to_string(); 2]), 401)
+            (signatures, expected) = (Some(vec![current.sign(&body, NOW).to_string(); 2]), 401);
         }
         "3 MB" => body = format!("[\"{}\"]", "x".repeat(3_000_000)).into_bytes(),
         "too long" => (setup.body_limit, expected) = (body.len() - 1, 413),

@@ -355,7 +355,7 @@ async fn two_hundred_streams_of_one_connection() {
         match answer.status() {
             StatusCode::UNAUTHORIZED => refused[0] += 1,
             StatusCode::SERVICE_UNAVAILABLE if !answer.headers().contains_key("retry-after") => {
-                refused[1] += 1
+                refused[1] += 1;
             }
             status => panic!("{status}"),
         }

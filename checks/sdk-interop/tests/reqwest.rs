@@ -8,7 +8,7 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use inngest_auth::{KeyRing, Keys, SigningKey};
 use reqwest::{Method, Request};
-use sdk_interop::{CallError, call, client};
+use sdk_interop::{call, client};
 
 fn key(text: &str) -> SigningKey {
     text.parse().unwrap()
