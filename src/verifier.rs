@@ -119,6 +119,10 @@ impl Verifier {
 
     /// Signs the response to a verified request, as [`ResponseSigner`] describes.
     ///
+    /// It signs whatever it is given, and a signed response is a valid signature of its bytes. Sign
+    /// only what Inngest requires: the constant `{}` that answers a trust probe, and a 200 response
+    /// to an in-band sync that is made of configuration alone.
+    ///
     /// Returns `None` if the response is empty or comes later than the tolerance: it must be sent unsigned.
     #[must_use]
     pub fn sign_response(&self, signer: &ResponseSigner, body: &[u8]) -> Option<Signature> {
