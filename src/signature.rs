@@ -139,7 +139,7 @@ const MAX_TIME: u64 = 9_999_999_999;
 fn is_joined(header: &[u8]) -> bool {
     let values = || header.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     let is_value = |value: &[u8]| value.is_empty() || Signature::parse_one(value).is_ok();
-    values().all(is_value) && values().any(|value| !value.is_empty())
+    header.contains(&b',') && values().all(is_value) && values().any(|value| !value.is_empty())
 }
 
 /// A value of exactly `N` bytes, and the parameters behind it: `None` where it is the last.

@@ -56,6 +56,9 @@ fn each_rule_has_its_error() {
         (format!("{both},"), Error::Joined),
         (format!("{both},{TIME}"), Error::BadMac),
         (",".to_owned(), Error::BadParameter),
+        // One value with a blank around it is not several.
+        (format!("{both} "), Error::BadMac),
+        (format!(" {both}"), Error::BadParameter),
         (format!("{both}&x=1,{both}"), Error::Joined),
     ] {
         assert_eq!(header.parse::<Signature>().unwrap_err(), error, "{header}");
