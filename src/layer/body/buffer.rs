@@ -35,7 +35,7 @@ pub(in crate::layer) struct Buffer {
     /// The frame that completed the body, after `filling`.
     last: Bytes,
     len: usize,
-    /// Kept until the body is dropped, as it is once it has been read.
+    /// Held until the body is dropped, as it is once it has been read.
     place: Option<Place>,
 }
 
