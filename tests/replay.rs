@@ -211,10 +211,17 @@ async fn a_signature_is_remembered_for_tolerance_and_skew() {
     let auth = auth
         .tolerance(Duration::from_secs(10))
         .replay_skew(Duration::from_secs(5));
-    ask(&Seen::default().app(auth), call).await;
+    ask(&Seen::default().app(auth.clone()), call).await;
+    // At most a day: Redis rejects a lifetime that overflows its clock.
+    let auth = auth.replay_skew(Duration::MAX);
+    ask(&Seen::default().app(auth), it.call(CALL, "{}")).await;
     assert_eq!(
         *untils.lock().unwrap(),
-        [(NOW, NOW + 360, NOW), (NOW, NOW + 15, NOW + 7)]
+        [
+            (NOW, NOW + 360, NOW),
+            (NOW, NOW + 15, NOW + 7),
+            (NOW + 7, NOW + 7 + 10 + 86_400, NOW + 7)
+        ]
     );
 }
 

@@ -240,9 +240,10 @@ impl InngestAuth {
     }
 
     /// Sets for how much longer than the tolerance the replay guard remembers a signature, in whole seconds (default:
-    /// 60 s): as far as the clocks of instances that share a store may differ.
+    /// 60 s, at most a day): as far as the clocks of instances that share a store may differ.
     pub fn replay_skew(self, skew: Duration) -> Self {
-        self.set(|policy| policy.replay_skew = skew.as_secs())
+        // A store refuses a lifetime that is no time.
+        self.set(|policy| policy.replay_skew = skew.as_secs().min(24 * 60 * 60))
     }
 
     /// Admits requests that the replay guard cannot check, because its store is down or full: **replays too** (default:
