@@ -722,34 +722,6 @@ async fn layers_of_different_tolerance_with_one_expiring_store_run_a_call_once()
     }
 }
 
-/// The same with Redis, in seconds that pass.
-#[cfg(feature = "redis")]
-#[path = "common/redis.rs"]
-mod redis;
-
-#[cfg(feature = "redis")]
-#[tokio::test]
-async fn layers_of_different_tolerance_with_one_redis_run_a_call_once() {
-    let server = redis::Redis::start(&[]);
-    let store = inngest_auth::replay::RedisReplayStore::new(&format!("redis://{}", server.address))
-        .unwrap();
-    let it = inngest();
-    let seen = Seen::default();
-    let short = it
-        .auth()
-        .tolerance(Tolerance::from_secs(1))
-        .replay_skew(Duration::ZERO);
-    let (short, long) = (
-        short.replay_guard(store.clone()),
-        it.auth().replay_guard(store),
-    );
-    for app in [seen.app(short), seen.app(long)] {
-        ask(&app, captured()[0].again("POST", "/", &[])).await;
-        tokio::time::sleep(Duration::from_millis(2200)).await;
-    }
-    assert_eq!(seen.count(), 1);
-}
-
 /// A store that answers in turns: `None` is what the real one says, `BeforeStart` that it is down.
 #[derive(Clone)]
 struct Turns {
