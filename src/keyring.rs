@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::key::SigningKey;
 
@@ -35,7 +37,15 @@ use crate::key::SigningKey;
 /// # Ok::<(), inngest_auth::KeyError>(())
 /// ```
 #[derive(Clone)]
-pub struct KeyRing(Arc<RwLock<Arc<Generation>>>);
+pub struct KeyRing(Arc<Ring>);
+
+struct Ring {
+    /// Read by every request: a lock, or a reference count, would be a line of memory that all
+    /// threads write to.
+    now: ArcSwap<Generation>,
+    /// Held while the keys change, so that no change is lost.
+    changing: Mutex<()>,
+}
 
 impl KeyRing {
     /// Returns the keys as they are now. A request takes one snapshot and is verified by it from
@@ -46,9 +56,8 @@ impl KeyRing {
     }
 
     /// Returns the keys as they are now, with the counters of their usage.
-    pub(crate) fn generation(&self) -> Arc<Generation> {
-        // A panic cannot leave half a change behind: what the lock guards is one pointer.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn generation(&self) -> Guard<Arc<Generation>> {
+        self.0.now.load()
     }
 
     /// Makes `new` the current key, and the current key the fallback.
@@ -108,13 +117,20 @@ impl KeyRing {
     /// Changes the keys without a word: a subscriber may use the ring, so whoever holds a lock must
     /// release it before the change is logged.
     pub(crate) fn swap(&self, change: impl FnOnce(&Keys) -> Keys) -> Option<Change> {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let new = Arc::new(change(&held.keys));
-        if *new == *held.keys {
+        // A panic in `change` leaves the keys as they were.
+        let _changing = self
+            .0
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.now.load_full();
+        let new = Arc::new(change(&old.keys));
+        if *new == *old.keys {
             return None;
         }
-        let next = Arc::new(Generation::from(Arc::clone(&new)));
-        let old = std::mem::replace(&mut *held, next);
+        self.0
+            .now
+            .store(Arc::new(Generation::from(Arc::clone(&new))));
         Some(Change { old, new })
     }
 }
@@ -147,8 +163,10 @@ impl fmt::Debug for KeyRing {
 
 impl From<Keys> for KeyRing {
     fn from(keys: Keys) -> Self {
-        let generation = Generation::from(Arc::new(keys));
-        Self(Arc::new(RwLock::new(Arc::new(generation))))
+        Self(Arc::new(Ring {
+            now: ArcSwap::from_pointee(Arc::new(keys).into()),
+            changing: Mutex::default(),
+        }))
     }
 }
 

@@ -38,16 +38,20 @@ pub(super) enum Purpose {
 
 impl Purpose {
     pub(super) fn of<B>(request: &Request<B>, body_len: usize) -> Self {
-        match *request.method() {
-            Method::POST if asks_for_trust(request.uri()) => Self::TrustProbe,
-            // A durable endpoint runs steps by any method, with an empty body too.
-            _ if request.headers().contains_key(RUN_ID) => Self::Call,
-            Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
-            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(request.uri()) => {
+        let uri = request.uri();
+        let purpose = match *request.method() {
+            Method::POST if asks_for_trust(uri) => return Self::TrustProbe,
+            Method::PUT if asks_only_for_a_sync(uri) => Self::Sync,
+            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(uri) => {
                 Self::Introspection
             }
-            _ => Self::Call,
+            _ => return Self::Call,
+        };
+        // A durable endpoint runs steps by any method, with an empty body too.
+        if request.headers().contains_key(RUN_ID) {
+            return Self::Call;
         }
+        purpose
     }
 
     /// Returns `true` if a request for this runs no function, so that a repeated one does no harm.

@@ -182,25 +182,25 @@ impl Policy {
         &self,
         request: &mut Request<Body>,
         body: Buffer,
-        proof: Proof,
+        mut proof: Proof,
         purpose: Purpose,
         first_use: bool,
     ) -> Admitted {
         let caller = Caller::Verified(proof.verified);
-        let (len, body) = match proof.canonical {
+        let (len, body) = match proof.canonical.take() {
             Some(canonical) => (canonical.len(), Body::from(canonical)),
             None => (body.len(), body.into_body(None)),
         };
         *request.body_mut() = body;
         forward(request, len, caller);
         // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
-        let may_sign =
-            (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
+        let may_sign = (first_use || purpose == Purpose::TrustProbe)
+            && request.method() != Method::HEAD
+            && self.sign_responses.apply_to(purpose);
         Admitted {
             caller,
             purpose,
-            signer: Some(proof.signer)
-                .filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
+            signer: may_sign.then(|| proof.signer()),
         }
     }
 
@@ -382,8 +382,9 @@ fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Reje
 /// Makes a request agree with its new body of `len` bytes, and marks it.
 fn forward(request: &mut Request<Body>, len: usize, caller: Caller) {
     headers::describe_body(request.headers_mut(), len);
-    // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. These bytes are bounded already.
-    DefaultBodyLimit::max(len).apply(request);
+    // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. These bytes are
+    // bounded already.
+    DefaultBodyLimit::disable().apply(request);
     mark(request.extensions_mut(), caller);
 }
 
