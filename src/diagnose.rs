@@ -70,38 +70,42 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::PrefixLeftOn => {
-                "the sender signs with the key's prefix left on, as a self-hosted server does that was \
-                 started with a prefixed key; start it with the bare hex digits"
+                "the sender signs with the key's prefix included, as a self-hosted server does if \
+                 it was started with a prefixed key; start that server with the bare hex digits"
             }
-            Self::HexDecoded => "the sender hex-decodes the key; it must sign with the digits themselves, as text",
+            Self::HexDecoded => {
+                "the sender hex-decodes the key; it must use the hex digits \
+                themselves, as text"
+            }
             Self::OtherCase => {
-                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY exactly as \
-                 the sender has it"
+                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY to \
+                 exactly the key that the sender uses"
             }
             Self::WhiteSpace => {
-                "the sender's key ends in white space, perhaps a newline; remove it from the sender's \
-                 secret"
+                "the sender's key ends in white space, such as a newline; remove it from the \
+                 sender's secret"
             }
             Self::BodyNewline => {
-                "something on the way adds or removes a newline at the end of the body; let proxies \
-                 pass bodies unchanged"
+                "a proxy adds or removes a newline at the end of the body; configure proxies to \
+                 forward bodies unchanged"
             }
             Self::LineEnds => {
-                "something on the way changes the body's line ends between LF and CRLF; let proxies \
-                 pass bodies unchanged"
+                "a proxy changes the body's line endings between LF and CRLF; configure proxies to \
+                 forward bodies unchanged"
             }
             Self::OtherTime => {
-                "the signature is over another time than its own `t`, or over none; the sender must \
-                 sign the `t` that it sends, unless someone changed that of a captured request"
+                "the signature covers a different time than its own `t`, or no time; the sender \
+                 must sign the `t` that it sends (or someone changed the `t` of a captured \
+                 request)"
             }
             Self::Compressed => "the body is compressed; put decompression outside the layer",
             Self::EmptyBody => {
-                "the body is empty; look for a redirect, or for something outside the layer that reads \
-                 the body"
+                "the body is empty; look for a redirect, or for an outer layer that consumes the \
+                 body"
             }
             Self::Reencoded => {
-                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not \
-                 compared; let proxies pass bodies unchanged"
+                "a proxy re-encodes JSON, and the canonical form of bodies over 64 KiB is not \
+                 compared; configure proxies to forward bodies unchanged"
             }
         })
     }

@@ -297,20 +297,19 @@ impl RejectionKind {
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
             Self::Future => {
-                "the signature is further in the future than the tolerance: compare the clocks"
+                "the signature is further in the future than the tolerance allows: compare the \
+                 clocks"
             }
             Self::WrongSignature => "no key matches the signature",
-            Self::Replayed => "this signature was accepted before",
+            Self::Replayed => "this signature was already accepted",
             Self::BeforeStart => {
                 "signed before this process started: another process may have accepted it"
             }
-            Self::BodyTooLarge => "the body is over the limit",
-            Self::BodyTooSlow => "the body did not end before its deadline",
-            Self::BodyBroken => "the body ended in an error",
-            Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => {
-                "the verified bodies that wait for their handlers have used up their backlog"
-            }
+            Self::BodyTooLarge => "the body exceeds the limit",
+            Self::BodyTooSlow => "the body did not arrive before its deadline",
+            Self::BodyBroken => "failed to read the body",
+            Self::OverBudget => "unverified bodies have used up the memory budget",
+            Self::BacklogFull => "verified bodies waiting for the handler have used up the backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

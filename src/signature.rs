@@ -261,10 +261,10 @@ pub enum SignatureError {
     #[error("the signature has no `s`")]
     NoMac,
     /// `t` or `s` more than once.
-    #[error("the signature has `t` or `s` more than once")]
+    #[error("the signature repeats `t` or `s`")]
     Repeated,
     /// `t` is not ten digits, the first not 0.
-    #[error("the signature's `t` is not ten digits, the first not 0")]
+    #[error("the signature's `t` is not a ten-digit number without a leading 0")]
     BadTime,
     /// `s` is not 64 hex digits.
     #[error("the signature's `s` is not 64 hex digits")]

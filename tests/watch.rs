@@ -113,8 +113,8 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     let said = log.take();
     let words = [
         "WARN",
-        "cannot reload the signing keys, the last good ones stay in use",
-        "cannot use the file that INNGEST_SIGNING_KEY_FILE names: no such file",
+        "cannot reload the signing keys; the last good ones stay in use",
+        "cannot read the key file named by INNGEST_SIGNING_KEY_FILE: no such file",
     ];
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
     // After 20 s, 40 s, 80 s and so on, to an hour.

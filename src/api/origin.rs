@@ -93,7 +93,7 @@ pub enum ApiBaseError {
     #[error("invalid API base URL: missing or malformed host; expected https://api.inngest.com")]
     Host,
     /// The port is not a number from 0 to 65535.
-    #[error("invalid API base URL: invalid port; expected a number up to 65535, or none")]
+    #[error("invalid API base URL: invalid port; expected a number up to 65535, or no port")]
     Port,
     /// The URL contains a user name or a password.
     #[error("invalid API base URL: remove the user name and password; the signing key is used")]

@@ -269,7 +269,10 @@ fn is_rejected<R>(response: &Response<R>) -> bool {
 #[non_exhaustive]
 pub enum ApiAuthError<E> {
     /// The URI is not absolute, or does not have the API's scheme, host and port.
-    #[error("request URI is not on the API's origin; nothing sent (check INNGEST_API_BASE_URL)")]
+    #[error(
+        "request URI does not match the API's origin; request not sent (check \
+        INNGEST_API_BASE_URL)"
+    )]
     WrongOrigin,
     /// All branch environments share this key, and none is named.
     #[error("a branch key (signkey-branch-…) needs a branch environment: set INNGEST_ENV")]

@@ -49,7 +49,7 @@ pub enum KeyDefect {
     #[error("it contains a comment; remove everything after the key")]
     Comment,
     /// More than one line.
-    #[error("it has more than one line; set the key alone, in one line")]
+    #[error("it has more than one line; set the key alone, on one line")]
     Lines,
     /// White space inside.
     #[error("it contains white space; remove it")]
@@ -58,7 +58,7 @@ pub enum KeyDefect {
     #[error("it contains an escape that was not decoded, such as \\n or %0A; remove it")]
     Escape,
     /// A path of a file, or a URL.
-    #[error("it is a path or a URL; a path belongs in the variable with _FILE at its end")]
+    #[error("it is a path or a URL; a path belongs in the variable whose name ends in _FILE")]
     Path,
     /// A character outside ASCII.
     #[error("it contains a character outside ASCII, such as a long dash; type it or copy it again")]

@@ -13,14 +13,12 @@ use super::names::{DEV, SIGNING_KEY, SIGNING_KEY_FILE};
 pub enum ConfigError {
     /// Cloud mode, and no key.
     #[error(
-        "INNGEST_SIGNING_KEY is not set, or blank: set it to your environment's signing key, \
-         or set INNGEST_DEV=1 to develop without one"
+        "INNGEST_SIGNING_KEY is not set or blank: set it to your environment's signing key, or set \
+         INNGEST_DEV=1 to develop without one"
     )]
     NoKey,
     /// A fallback key, and no current key.
-    #[error(
-        "a fallback key is set but INNGEST_SIGNING_KEY is not: put the key into INNGEST_SIGNING_KEY"
-    )]
+    #[error("a fallback key is set but INNGEST_SIGNING_KEY is not: set INNGEST_SIGNING_KEY to it")]
     FallbackAlone,
     /// A text that is not a signing key.
     #[error("invalid signing key in {variable}: {reason}")]
@@ -39,7 +37,7 @@ pub enum ConfigError {
         file: &'static str,
     },
     /// A key file that cannot be used.
-    #[error("cannot use the file that {variable} names: {reason}")]
+    #[error("cannot read the key file named by {variable}: {reason}")]
     KeyFile {
         /// The variable's name.
         variable: &'static str,
@@ -47,7 +45,10 @@ pub enum ConfigError {
         reason: FileDefect,
     },
     /// Nothing to reload: no key is in a file.
-    #[error("no signing key is read from a file: set INNGEST_SIGNING_KEY_FILE to reload keys")]
+    #[error(
+        "no signing key is read from a file: set INNGEST_SIGNING_KEY_FILE to be able to reload \
+        keys"
+    )]
     NoKeyFile,
     /// A value that the variable does not take.
     #[error("invalid value for {variable}: expected {expected}")]
@@ -59,8 +60,8 @@ pub enum ConfigError {
     },
     /// Dev mode with a host of Inngest's own as the dev server.
     #[error(
-        "invalid value for INNGEST_DEV: the host is Inngest's own, and dev mode verifies nothing; \
-         unset INNGEST_DEV (the API's address belongs in INNGEST_API_BASE_URL)"
+        "invalid value for INNGEST_DEV: the host is Inngest's own, and dev mode would turn \
+         verification off; unset INNGEST_DEV (the API's address belongs in INNGEST_API_BASE_URL)"
     )]
     DevServerIsInngest,
     /// A byte-order mark before the variable's name.

@@ -29,7 +29,7 @@ pub enum FileDefect {
     #[error("no such file; check the path, and that the secret is mounted")]
     Missing,
     /// The process may not read it.
-    #[error("permission denied; check owner and mode of the file and its directories")]
+    #[error("permission denied; check the owner and mode of the file and its directories")]
     Denied,
     /// Another error of the operating system.
     #[error("cannot be read ({0})")]

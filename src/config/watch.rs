@@ -68,7 +68,7 @@ impl Warnings {
         } else if now < self.silent_until {
             return;
         }
-        tracing::warn!("cannot reload the signing keys, the last good ones stay in use: {error}");
+        tracing::warn!("cannot reload the signing keys; the last good ones stay in use: {error}");
         self.last = Some(error);
         self.silence = (self.silence * 2).min(LONGEST_SILENCE).max(self.shortest);
         self.silent_until = now + self.silence;

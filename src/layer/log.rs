@@ -141,12 +141,12 @@ impl Log {
 
     /// Logs what is odd about a verified request, though it is admitted.
     pub(super) fn verified(&self, proof: &Proof, tolerance: Tolerance, method: &Method) {
-        const DRIFT: &str = "the time of a verified request is off by more than half the tolerance: \
-            set this machine's clock by NTP, or look for a queue before the app; beyond the tolerance \
-            every request is rejected";
-        const REENCODED: &str = "something on the way re-encodes JSON: the signature of a call matches \
-            only the canonical form of its body, and calls over 64 KiB are rejected; let proxies pass \
-            bodies unchanged";
+        const DRIFT: &str = "a verified request's time is off by more than half the tolerance, and \
+            beyond the tolerance every request is rejected: synchronize this machine's clock by \
+            NTP, or look for a queue in front of the app";
+        const REENCODED: &str = "a proxy re-encodes JSON: the signature of a call matches only the \
+            canonical form of its body, and calls over 64 KiB are rejected; configure proxies to \
+            forward bodies unchanged";
         if proof.age.unsigned_abs() > tolerance.as_secs() / 2 && self.advise(DRIFT) {
             let tolerance = tolerance.as_secs();
             tracing::warn!(
@@ -165,9 +165,9 @@ impl Log {
 
     /// Logs a signed request in dev mode: only a server that expects verification signs.
     pub(super) fn forwarded_in_dev(&self, request: &Request<Body>) {
-        const SIGNED: &str = "a signed request arrived in dev mode and was NOT verified: in production, \
-            unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign; anyone else can \
-            send such a header)";
+        const SIGNED: &str = "a signed request arrived in dev mode and was NOT verified: in \
+            production, unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign, \
+            but anyone can send a signature header)";
         if headers::is_signed(request.headers()) && self.advise(SIGNED) {
             tracing::error!("{SIGNED}");
         }
@@ -177,7 +177,8 @@ impl Log {
     pub(super) fn store_failed(&self, error: &ReplayStoreError, admitted: bool) {
         if let Some(suppressed) = self.limiter.permit("store_failed", FEW) {
             let error = Cut(error);
-            tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
+            tracing::warn!(%error, admitted, suppressed, "failed to check the replay store: cannot \
+                tell whether a request is a replay");
         }
     }
 
@@ -197,11 +198,11 @@ impl Log {
         if required {
             tracing::warn!(
                 reason,
-                "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will not \
-                 accept it: {what_to_do}"
+                "the response to an in-band sync or a trust probe is sent unsigned, so Inngest \
+                 will not accept it: {what_to_do}"
             );
         } else {
-            tracing::warn!(reason, "a response is sent unsigned: {what_to_do}");
+            tracing::warn!(reason, "the response is sent unsigned: {what_to_do}");
         }
     }
 
@@ -247,46 +248,51 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
     use RejectionKind as Kind;
     Some(match rejection.kind() {
         Kind::Missing if headers::is_like_a_dev_servers(request.headers()) => {
-            "the sender seems to have no signing key, as a dev server has none, but anyone can send \
-             this: only on a development machine, set INNGEST_DEV=1"
+            "the sender seems to be a dev server, which has no signing key, but anyone can send \
+             such a request: only on a development machine, set INNGEST_DEV=1"
         }
         Kind::Missing if headers::is_unsigned_sync(request) => {
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; the server repeats the \
-             sync, signed, within seconds, so wait for that; INNGEST_ENABLE_UNAUTHED_SYNC=1 lets anyone \
-             ask for a sync"
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; wait until the \
+             server repeats the sync, signed, within seconds; INNGEST_ENABLE_UNAUTHED_SYNC=1 would \
+             let anyone request a sync"
         }
         Kind::Missing => {
-            "Inngest signs its calls: if calls are rejected so, let proxies pass the header (a dev \
-             server does not sign: only on a development machine, set INNGEST_DEV=1)"
+            "Inngest signs its calls: if genuine calls are rejected, configure proxies to forward \
+             the header (a dev server does not sign: only on a development machine, set \
+             INNGEST_DEV=1)"
         }
         Kind::Doubled if rejection.is_joined() => {
-            "look for the proxy that joins headers, and let it pass one"
+            "look for a proxy that joins headers, and configure it to forward a single one"
         }
-        Kind::Doubled => "let proxies pass the header once and unchanged",
+        Kind::Doubled => "configure proxies to forward the header once and unchanged",
         Kind::Malformed => {
-            "Inngest sends no such header: look for the script or the proxy that makes it"
+            "Inngest does not send such a header: look for the script or proxy that does"
         }
         Kind::Stale => {
-            "set this machine's clock by NTP, and look for a queue before the app; a captured request \
-             that is sent again looks the same"
+            "synchronize this machine's clock by NTP, and look for a queue in front of the app; a \
+             replayed captured request looks the same"
         }
-        Kind::Future => "set this machine's clock by NTP",
+        Kind::Future => "synchronize this machine's clock by NTP",
         Kind::WrongSignature if headers::is_foreign_probe(request) => return None,
         Kind::WrongSignature => {
-            "set INNGEST_SIGNING_KEY to the key of the environment that calls, and let proxies pass \
-             bodies unchanged; for a key that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | \
-             cut -c1-12` prints what keys_tried shows"
+            "set INNGEST_SIGNING_KEY to the signing key of the environment that calls, and \
+             configure proxies to forward bodies unchanged; for a key that ends in -HEX, `printf \
+             %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the fingerprint that keys_tried \
+             shows"
         }
-        Kind::Replayed => "turn off retries in proxies: Inngest signs each of its own anew",
-        Kind::BeforeStart => "Inngest's next attempt passes",
+        Kind::Replayed => "turn off retries in proxies: Inngest signs each of its own retries anew",
+        Kind::BeforeStart => "no action needed: Inngest's next attempt is accepted",
         Kind::BodyTooLarge => {
-            "Inngest sends up to 4 MiB: leave body_limit, and every limit outside the layer, at that or \
-             more"
+            "Inngest sends up to 4 MiB: set body_limit, and every limit outside the layer, to at \
+             least that"
         }
         Kind::BodyTooSlow => "raise body_deadline only if genuine calls are rejected",
-        Kind::BodyBroken => "the sender hung up, or a layer outside broke the body off",
+        Kind::BodyBroken => "the client closed the connection, or an outer layer aborted the body",
         Kind::OverBudget => "raise body_budget only if genuine calls are rejected",
-        Kind::BacklogFull => "let the handler take more requests at once, or Inngest send fewer",
+        Kind::BacklogFull => {
+            "let the handler accept more concurrent requests, or limit the \
+            concurrency of the functions in Inngest"
+        }
         // Their errors say it.
         Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime => return None,
     })
@@ -296,13 +302,16 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
 fn what_to_do(why: Unsigned) -> &'static str {
     match why {
         Unsigned::NotRequired | Unsigned::HasSignature => "nothing",
-        Unsigned::Empty => "it is empty; respond with what the SDK specification asks for",
+        Unsigned::Empty => "the body is empty; return the body that the SDK specification requires",
         Unsigned::Coded => "it has a Content-Encoding; put compression outside the layer",
-        Unsigned::Stream => "its length is not known; respond with a body in one piece",
-        Unsigned::TooLong => "it is longer than 8 MiB",
-        Unsigned::Trailers => "it has trailers, which no signature covers",
-        Unsigned::TooLate => "it came later than the tolerance; respond sooner",
-        Unsigned::NotRecorded => "the replay store could not record it; bring the store up",
+        Unsigned::Stream => {
+            "the body has no known length; return a buffered body instead of a \
+            stream"
+        }
+        Unsigned::TooLong => "the body is longer than 8 MiB; return a shorter one",
+        Unsigned::Trailers => "it has trailers, which a signature does not cover; remove them",
+        Unsigned::TooLate => "the handler took longer than the tolerance; respond sooner",
+        Unsigned::NotRecorded => "the replay store could not record it; restore the store",
     }
 }
 

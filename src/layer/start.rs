@@ -24,15 +24,15 @@ pub(super) fn built(mode: &Mode<Verifier>) {
         }
         Mode::Dev { key_set: false } => tracing::warn!(
             mode = "dev",
-            "inngest-auth verifies NOTHING in dev mode: anyone who reaches this service can run its \
-             functions; unset INNGEST_DEV in production"
+            "dev mode: inngest-auth does NOT verify requests, so anyone who can reach this service \
+             can run its functions; unset INNGEST_DEV in production"
         ),
         // Visible even to `fmt::init()` with `env-filter`, which by default shows errors only.
         Mode::Dev { key_set: true } => tracing::error!(
             mode = "dev",
-            "inngest-auth verifies NOTHING in dev mode, although a signing key is set: anyone who \
-             reaches this service can run its functions; unset INNGEST_DEV, or the key if this is a \
-             development machine"
+            "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
+             anyone who can reach this service can run its functions; unset INNGEST_DEV, or the \
+             key on a development machine"
         ),
         Mode::Unusable(error) => {
             tracing::error!(
@@ -61,18 +61,19 @@ fn settings(policy: &Policy, verifier: &Verifier) {
         sign_responses = policy.sign_responses.as_str(),
         replay_guard,
         unsigned_sync = policy.insecure_unsigned_sync,
-        "inngest-auth is in use"
+        "inngest-auth layer added to a service"
     );
     if policy.insecure_unsigned_sync {
         tracing::warn!(
-            "inngest-auth lets anyone who reaches this service ask for a sync: unset \
-             INNGEST_ENABLE_UNAUTHED_SYNC if syncs arrive signed too, as a self-hosted server repeats them"
+            "inngest-auth admits unsigned syncs, so anyone who can reach this service can request \
+             a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive signed, as they do \
+             from a self-hosted server, which repeats them"
         );
     }
     if replay_guard && policy.replay_fails_open {
         tracing::warn!(
             "inngest-auth admits replays while the replay store is down or full: remove \
-             insecure_replay_fail_open unless losing calls is worse"
+             insecure_replay_fail_open unless losing calls is worse than running them twice"
         );
     }
 }
