@@ -1,5 +1,5 @@
-//! What the layer logs about requests: each kind a few times a minute, and what to do about it once
-//! an hour, whatever strangers send.
+//! What the layer logs about requests: each kind of line a few times a minute, and what to do about
+//! it once an hour, whatever clients send.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use crate::signature::Signature;
 use crate::verifier::Proof;
 use crate::verify::{Form, Tolerance};
 
-/// Longest text of somebody else's in a line, in bytes.
+/// The longest text from outside the crate in a line, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// The log of one layer.
@@ -33,19 +33,20 @@ pub(super) struct Log {
     diagnoses: Turns,
 }
 
-/// Who may read a line by default.
+/// The level of a line, and so who sees it by default.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
-    /// Any scanner causes it.
+    /// Any scanner can cause it.
     Debug,
     /// An operator should look at it.
     Warn,
-    /// Nothing works until an operator has looked at it.
+    /// No request can be verified until an operator has looked at it.
     Error,
 }
 
 impl Log {
-    /// Logs a rejected request. The first of its kind in an hour is visible, with what to do.
+    /// Logs a rejected request. The first of its kind in an hour is logged at WARN and says what to
+    /// do.
     pub(super) fn rejected(&self, rejection: &Rejection, request: &Request<Body>) {
         let level = level(rejection, request);
         let advice = advice(rejection, request)
@@ -82,8 +83,8 @@ impl Log {
         }
     }
 
-    /// Finds out, away from the request, why its signature is wrong, and logs the cause. Nothing
-    /// waits for it, so that no sender can tell that it was done.
+    /// Finds out in a separate task why a signature is wrong, and logs the cause. Nothing waits for
+    /// that task, so the response time does not reveal it.
     pub(super) fn diagnose(
         self: &Arc<Self>,
         request: &Request<Body>,
@@ -139,7 +140,7 @@ impl Log {
         }
     }
 
-    /// Logs what is odd about a verified request, though it is admitted.
+    /// Logs what is unusual about a verified request that is nevertheless admitted.
     pub(super) fn verified(&self, proof: &Proof, tolerance: Tolerance, method: &Method) {
         const DRIFT: &str = "a verified request's time is off by more than half the tolerance, and \
             beyond the tolerance every request is rejected: synchronize this machine's clock by \
@@ -163,7 +164,7 @@ impl Log {
         }
     }
 
-    /// Logs a signed request in dev mode: only a server that expects verification signs.
+    /// Logs a signed request in dev mode, because only a server that expects verification signs.
     pub(super) fn forwarded_in_dev(&self, request: &Request<Body>) {
         const SIGNED: &str = "a signed request arrived in dev mode and was NOT verified: in \
             production, unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign, \
@@ -182,12 +183,12 @@ impl Log {
         }
     }
 
-    /// Logs a response that is sent unsigned, if someone will miss the signature.
+    /// Logs that a response is sent unsigned, if Inngest or the setting requires a signature.
     pub(super) fn unsigned(&self, why: Unsigned, purpose: Purpose, rule: SignResponses) {
         let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
         let missed = match why {
             Unsigned::NotRequired | Unsigned::HasSignature => false,
-            // Many handlers respond so, and rightly.
+            // Many handlers legitimately send empty or late responses.
             Unsigned::Empty | Unsigned::TooLate => required,
             _ => required || rule == SignResponses::All,
         };
@@ -206,7 +207,7 @@ impl Log {
         }
     }
 
-    /// Logs a response that broke while it was read to be signed.
+    /// Logs that a response failed while it was buffered for signing.
     pub(super) fn response_broken(&self, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.limiter.permit("response_broken", FEW) {
             let error = Cut(error);
@@ -217,7 +218,7 @@ impl Log {
         }
     }
 
-    /// Returns `true` if this advice may be given now.
+    /// Returns `true` if this advice may be logged now.
     fn advise(&self, advice: &'static str) -> bool {
         self.limiter.permit(advice, ONCE).is_some()
     }
@@ -235,7 +236,8 @@ fn level(rejection: &Rejection, request: &Request<Body>) -> Level {
     }
 }
 
-/// Returns what is limited together: a flood of probes must not hide a call.
+/// Returns the key for the rate limit. Foreign probes have their own, so that a flood of them does
+/// not hide rejected calls.
 fn line(level: Level, rejection: &Rejection) -> &'static str {
     match (level, rejection.kind()) {
         (Level::Debug, RejectionKind::WrongSignature) => "foreign_probe",
@@ -243,7 +245,8 @@ fn line(level: Level, rejection: &Rejection) -> &'static str {
     }
 }
 
-/// Returns what to do about a rejection. None of it turns verification off without saying for whom.
+/// Returns what to do about a rejection. Advice that turns verification off always says on which
+/// machine.
 fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str> {
     use RejectionKind as Kind;
     Some(match rejection.kind() {
@@ -293,7 +296,7 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
             "let the handler accept more concurrent requests, or limit the \
             concurrency of the functions in Inngest"
         }
-        // Their errors say it.
+        // The error itself says what to do.
         Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime => return None,
     })
 }
@@ -315,7 +318,7 @@ fn what_to_do(why: Unsigned) -> &'static str {
     }
 }
 
-/// Returns a method from a closed set: senders choose it.
+/// Returns the method from a closed set, because clients choose it and it is a field of the log.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -329,13 +332,13 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// Returns the fingerprints, separated by blanks, or `None` if no key was tried.
+/// Returns the fingerprints separated by spaces, or `None` if no key was tried.
 fn keys_tried(rejection: &Rejection) -> Option<String> {
     let keys: Vec<_> = rejection.keys_tried().map(|key| key.to_string()).collect();
     (!keys.is_empty()).then(|| keys.join(" "))
 }
 
-/// A rejection, and what to do about it.
+/// A rejection, followed by what to do about it.
 struct Said<'a> {
     rejection: &'a Rejection,
     advice: Option<&'static str>,
@@ -348,7 +351,7 @@ impl fmt::Display for Said<'_> {
     }
 }
 
-/// A text of somebody else's, cut to [`MAX_TEXT`] bytes.
+/// A text from outside the crate, cut to [`MAX_TEXT`] bytes.
 struct Cut<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Cut<T> {

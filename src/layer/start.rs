@@ -1,14 +1,16 @@
-//! What a layer logs of itself: its mode as soon as it is built, its settings when it is first used.
+//! What a layer logs about itself: its mode when it is built, and its settings when it is first
+//! added to a service.
 //!
-//! Setters come between the two. And Axum may put a layer around a handler no earlier than the first
-//! connection: too late to learn that nothing is verified.
+//! Settings may change between the two. The mode is logged early because Axum may add a layer to a
+//! handler as late as the first connection. By then it is too late to learn that requests are not
+//! verified.
 
 use super::policy::Policy;
 use crate::config::Mode;
 use crate::key::SigningKey;
 use crate::verifier::Verifier;
 
-/// Logs what no setter changes.
+/// Logs the mode, which no setter changes.
 pub(super) fn built(mode: &Mode<Verifier>) {
     match mode {
         Mode::Cloud(verifier) => {
@@ -27,7 +29,8 @@ pub(super) fn built(mode: &Mode<Verifier>) {
             "dev mode: inngest-auth does NOT verify requests, so anyone who can reach this service \
              can run its functions; unset INNGEST_DEV in production"
         ),
-        // Visible even to `fmt::init()` with `env-filter`, which by default shows errors only.
+        // Logged at ERROR, because `fmt::init()` with the feature `env-filter` shows only errors by
+        // default.
         Mode::Dev { key_set: true } => tracing::error!(
             mode = "dev",
             "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
@@ -43,7 +46,7 @@ pub(super) fn built(mode: &Mode<Verifier>) {
     }
 }
 
-/// Logs the settings of a layer that verifies, once.
+/// Logs the settings of a verifying layer, once.
 pub(super) fn used(policy: &Policy) {
     if let Mode::Cloud(verifier) = &policy.mode {
         policy
