@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_what_other_implementations_computed() {
+    fn the_form_equals_the_results_of_other_implementations() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../tests/vectors/known_answers.json")).unwrap();
         let mut seen = 0;
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_goes_and_what_is_empty_stays() {
+    fn white_space_is_removed_and_empty_values_stay() {
         for (input, expected) in [
             (" [ ] ", "[]"),
             (" { } ", "{}"),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_canonical_form_gets_none() {
+    fn a_text_without_a_canonical_form_gets_none() {
         let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
         assert!(canonical(&deep(127)).is_some());
         let long = |n: usize| format!("\"{}\"", "x".repeat(n - 2));
@@ -281,7 +281,7 @@ mod tests {
 
     /// The bits and texts are those of the table in RFC 8785, appendix B.
     #[test]
-    fn numbers_are_as_rfc_8785_tabulates_them() {
+    fn numbers_match_the_table_of_rfc_8785() {
         for (bits, expected) in [
             (0x0000_0000_0000_0000, "0"),
             (0x8000_0000_0000_0000, "0"),
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn the_samples_of_rfc_8785_come_out_as_it_prints_them() {
+    fn the_samples_of_rfc_8785_give_its_results() {
         // From §3.2.2; the outcome is in §3.2.4.
         let sample = r#"{
             "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_clock_counts_seconds_since_1970() {
+    fn the_system_clock_counts_seconds_since_1970() {
         let since_1970 = || {
             SystemTime::now()
                 .duration_since(UNIX_EPOCH)

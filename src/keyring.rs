@@ -23,7 +23,8 @@ use crate::key::SigningKey;
 /// let ring = KeyRing::from(old.clone());
 /// let check = |key: &SigningKey| {
 ///     let now = 1_700_000_000;
-///     verify(b"{}", &key.sign(b"{}", now), &ring.snapshot(), now, Tolerance::default()).map(|_| ())
+///     let signature = key.sign(b"{}", now);
+///     verify(b"{}", &signature, &ring.snapshot(), now, Tolerance::default()).map(|_| ())
 /// };
 ///
 /// // Inngest still signs with the old key: both are accepted.
@@ -200,7 +201,8 @@ impl Generation {
             tracing::info!(
                 current = ?self.keys.current(),
                 fallback = ?self.keys.fallback(),
-                "Inngest signs with the fallback key: a rotation has begun, or its last step is still to do"
+                "Inngest signs with the fallback key: a rotation is in progress or was not \
+                 finished"
             );
         }
     }
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_as_a_rotation_needs_them() {
+    fn each_change_leaves_the_keys_that_a_rotation_needs() {
         let keys = |current, fallback: Option<&str>| Keys::new(key(current), fallback.map(key));
         let (old, new, other) = ("aa", "bb", "cc");
         for (before, change, expected) in [
@@ -356,7 +358,7 @@ mod tests {
     /// Stands for a loop that follows a secrets manager: the key that Inngest signs with must
     /// survive a typo.
     #[test]
-    fn a_typo_costs_the_old_key_if_the_ring_is_rotated_and_not_if_both_keys_are_replaced() {
+    fn after_a_typo_replacing_both_keys_keeps_the_old_key_and_rotating_loses_it() {
         let (a, typo, c) = (key("aa"), key("cd"), key("cc"));
         let rotated = KeyRing::from(a.clone());
         for key in [&typo, &c] {
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_equal_to_the_current_key_is_none() {
+    fn a_fallback_equal_to_the_current_key_is_dropped() {
         assert_eq!(Keys::new(key("aa"), Some(key("aa"))).fallback(), None);
         // The same HMAC key for another environment has another bearer token, so it is another key.
         let elsewhere: SigningKey = "signkey-prod-aa".parse().unwrap();
@@ -419,7 +421,7 @@ mod tests {
 
     /// Runs on its own thread, so that a deadlock fails the test instead of hanging it.
     #[test]
-    fn a_subscriber_may_use_the_ring_while_it_is_told_of_a_change() {
+    fn a_subscriber_may_use_the_ring_while_a_change_is_logged() {
         let ring = KeyRing::from(key("aa"));
         let (done, outcome) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

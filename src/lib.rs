@@ -1,16 +1,17 @@
-//! A Tower layer that admits requests from [Inngest] only. It verifies Inngest's request signatures in
-//! front of an Axum handler, or any other service that uses `http` 1.
+//! A Tower layer that admits requests from [Inngest] only. It verifies Inngest's request signatures
+//! in front of an Axum handler, or any other service that uses `http` 1.
 //!
-//! The handler runs only for verified requests, and reads exactly the bytes that were authenticated.
-//! Keys rotate without downtime. In dev mode the layer verifies nothing, and logs that.
+//! The handler runs only for verified requests, and reads exactly the bytes that were
+//! authenticated. Keys rotate without downtime. In dev mode the layer verifies nothing, and logs
+//! that.
 //!
 //! [Inngest]: https://www.inngest.com
 //!
 //! # Quick start
 //!
 //! Set `INNGEST_SIGNING_KEY` and add the layer to the route. Install a
-//! [`tracing`](https://docs.rs/tracing) subscriber that shows warnings, because only the log says why
-//! a request was rejected.
+//! [`tracing`](https://docs.rs/tracing) subscriber that shows warnings, because only the log says
+//! why a request was rejected.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
@@ -87,13 +88,13 @@
 //!
 //! # Recommended stack
 //!
-//! Put what every request needs, such as tracing, outside the layer. Put what is expensive or limited,
-//! such as concurrency limits and extractors, inside it: then unverified requests cannot use up the
-//! capacity meant for Inngest. Add the layer to the route and not to the router, so that unknown paths
-//! stay 404.
+//! Put what every request needs, such as tracing, outside the layer. Put what is expensive or
+//! limited, such as concurrency limits and extractors, inside it: then unverified requests cannot
+//! use up the capacity meant for Inngest. Add the layer to the route and not to the router, so that
+//! unknown paths stay 404.
 //!
-//! Do not put a timeout around the handler. A step may run for two hours, and Inngest waits that long.
-//! A timeout cuts off longer steps with 408, and they run again. The body has its own
+//! Do not put a timeout around the handler. A step may run for two hours, and Inngest waits that
+//! long. A timeout cuts off longer steps with 408, and they run again. The body has its own
 //! [deadline](InngestAuth::body_deadline).
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
@@ -101,7 +102,8 @@
 //! # use axum::{BoxError, Router, body::Body, error_handling::HandleErrorLayer};
 //! # use axum::{http::{Request, StatusCode}, routing::{any, get}};
 //! # use inngest_auth::{Clock, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock};
-//! # use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
+//! # use tower::{ServiceBuilder, ServiceExt};
+//! # use tower::{limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
 //! # use tower_http::trace::TraceLayer;
 //! # async fn inngest_handler(body: String) -> String { body }
 //! fn app(auth: InngestAuth) -> Router {
@@ -128,7 +130,9 @@
 //! #     ("/healthz", None, 200), ("/", None, 404),
 //! # ] {
 //! #     let mut request = Request::get(path);
-//! #     if let Some(signature) = signature { request = request.header(SIGNATURE_HEADER, signature) }
+//! #     if let Some(signature) = signature {
+//! #         request = request.header(SIGNATURE_HEADER, signature)
+//! #     }
 //! #     let response = app.clone().oneshot(request.body(Body::from("{}"))?).await?;
 //! #     assert_eq!(response.status(), status, "{path}");
 //! # }
@@ -138,9 +142,9 @@
 //!
 //! # Without HTTP
 //!
-//! With `default-features = false` the crate uses no HTTP types, no Tower and no async. [`Verifier`]
-//! takes the values of the signature header and the body, and returns the bytes that were
-//! authenticated, or a [`Rejection`]. [`verify`] is the pure check that it is built on.
+//! With `default-features = false` the crate uses no HTTP types, no Tower and no async.
+//! [`Verifier`] takes the values of the signature header and the body, and returns the bytes that
+//! were authenticated, or a [`Rejection`]. [`verify`] is the pure check that it is built on.
 //!
 //! # Features
 //!

@@ -19,11 +19,12 @@
 //! let inngest = TestInngest::new("signkey-test-12345678".parse()?);
 //! let app = app(inngest.auth());
 //!
-//! let answer = app.clone().oneshot(inngest.call("/api/inngest?fnId=hello&stepId=step", "{}")).await?;
-//! assert_eq!(answer.status(), StatusCode::OK);
+//! let url = "/api/inngest?fnId=hello&stepId=step";
+//! let response = app.clone().oneshot(inngest.call(url, "{}")).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
 //!
-//! let answer = app.oneshot(inngest.tampered("/api/inngest?fnId=hello&stepId=step", "{}")).await?;
-//! assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+//! let response = app.oneshot(inngest.tampered(url, "{}")).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 //! # Ok(())
 //! # }
 //! ```
@@ -414,7 +415,7 @@ mod requests {
         }
 
         #[tokio::test]
-        async fn each_request_is_what_its_name_says() {
+        async fn each_method_makes_the_request_that_its_name_says() {
             let inngest = TestInngest::default().fallback("signkey-test-87654321".parse().unwrap());
             let app_url = "https://app.example/?a=1&b=<2>";
             let canonical = r#"{"url":"https://app.example/?a=1&b=<2>"}"#;

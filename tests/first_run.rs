@@ -87,7 +87,7 @@ fn what_serves_says_what_to_try_next() {
             &["cargo run --example sign"],
             &[
                 "WARN",
-                "there is no fallback key; unset it, or set it to the rotation's other key",
+                "there is no fallback key; unset it, or set it to the other key of the rotation",
             ],
         ),
         (

@@ -430,7 +430,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_text_that_is_no_key_is_explained_and_never_shown() {
+    fn every_text_that_is_not_a_key_is_explained_and_never_shown() {
         let mut wrong = Vec::new();
         for (defect, texts) in NO_KEYS {
             for text in texts {

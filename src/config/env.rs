@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn dev_mode_is_stated_never_guessed() {
+    fn dev_mode_is_set_explicitly_and_never_inferred() {
         for (value, dev) in [
             ("1", true),
             ("true", true),
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn dev_mode_wins_before_keys_are_looked_at() {
+    fn dev_mode_is_decided_before_keys_are_parsed() {
         let config = config([
             (DEV, "1"),
             (SIGNING_KEY, "signkey-test-"),
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_are_one() {
+    fn a_fallback_key_equal_to_the_current_key_is_dropped() {
         let config = config([KEY, (SIGNING_KEY_FALLBACK, KEY.1)]).unwrap();
         assert_eq!(config.keys().unwrap().snapshot().fallback(), None);
     }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_where_the_first_variable_says() {
+    fn the_first_variable_that_is_set_names_the_api() {
         let base = |vars: &[(&'static str, &'static str)]| {
             let config = Config::from_vars(vars.iter().copied().chain([KEY])).unwrap();
             config.api_base().map(str::to_owned)
@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_of_inngest_is_no_dev_server() {
+    fn a_host_of_inngest_is_rejected_as_a_dev_server() {
         for value in [
             "https://api.inngest.com",
             "http://api.inngest.com:80/x",
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_names_the_branch_by_a_variable_of_its_own() {
+    fn each_platforms_branch_variable_is_read() {
         for (platform, vars, branch) in [
             (
                 "Vercel",
@@ -542,7 +542,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_not_unicode_is_an_error() {
+    fn a_value_that_is_not_unicode_is_an_error() {
         use std::os::unix::ffi::OsStringExt;
         let value = OsString::from_vec(vec![0xff]);
         for variable in [SIGNING_KEY, SIGNING_KEY_FALLBACK, DEV, UNAUTHED_SYNC] {

@@ -56,9 +56,9 @@ use source::KeySource;
 /// let rejected = Config::from_vars([("INNGEST_DEV", "yes")]).unwrap_err();
 /// assert_eq!(rejected.variable(), "INNGEST_DEV");
 ///
-/// let rejected = Config::from_vars([("INNGEST_SIGNING_KEY", "'signkey-prod-12345678'")]).unwrap_err();
+/// let quoted = [("INNGEST_SIGNING_KEY", "'signkey-prod-12345678'")];
 /// assert_eq!(
-///     rejected.to_string(),
+///     Config::from_vars(quoted).unwrap_err().to_string(),
 ///     "invalid signing key in INNGEST_SIGNING_KEY: it contains quotation marks; remove them"
 /// );
 /// # Ok::<(), ConfigError>(())

@@ -161,7 +161,8 @@ impl Pair {
             .filter(|found| found.key == self.current.key)
         {
             tracing::warn!(
-                "{} equals {}: there is no fallback key; unset it, or set it to the rotation's other key",
+                "{} equals {}: there is no fallback key; unset it, or set it to the other key of \
+                     the rotation",
                 fallback.variable,
                 self.current.variable
             );

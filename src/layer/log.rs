@@ -135,7 +135,8 @@ impl Log {
             tracing::warn!(
                 cause = name,
                 proved,
-                "suspected cause of a wrong signature, though anyone can send such a request: {cause}"
+                "suspected cause of a wrong signature, though anyone can send such a request: \
+                 {cause}"
             );
         }
     }
@@ -250,7 +251,7 @@ fn line(level: Level, rejection: &Rejection) -> &'static str {
 fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str> {
     use RejectionKind as Kind;
     Some(match rejection.kind() {
-        Kind::Missing if headers::is_like_a_dev_servers(request.headers()) => {
+        Kind::Missing if headers::looks_like_a_dev_server(request.headers()) => {
             "the sender seems to be a dev server, which has no signing key, but anyone can send \
              such a request: only on a development machine, set INNGEST_DEV=1"
         }
@@ -370,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_others_are_cut_and_methods_are_from_a_closed_set() {
+    fn foreign_texts_are_cut_and_methods_are_from_a_closed_set() {
         assert_eq!(Cut("ä".repeat(500)).to_string(), "ä".repeat(128));
         assert_eq!(Cut(format!("a{}", "ä".repeat(500))).to_string().len(), 255);
         for (sent, logged) in [

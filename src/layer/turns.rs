@@ -89,7 +89,7 @@ mod tests {
 
     /// Constant requests for expensive turns leave room for cheap ones.
     #[tokio::test(start_paused = true)]
-    async fn what_is_dear_does_not_starve_what_is_cheap() {
+    async fn expensive_turns_do_not_starve_cheap_ones() {
         let turns = Turns::default();
         let (mut dear, mut cheap) = (0, 0);
         for _ in 0..10_000 {

@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_waits_makes_room() {
+    fn the_oldest_waiting_body_makes_room() {
         let budget = Budget::new(6 * KIB);
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));

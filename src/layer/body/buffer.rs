@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_a_body_that_knows_its_size_to_the_end() {
+    fn a_body_of_pieces_knows_its_remaining_size() {
         let trailers =
             HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         for trailers in [None, Some(trailers)] {

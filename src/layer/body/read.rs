@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn others_have_their_turn_after_64_frames() {
+    async fn the_read_yields_after_64_frames() {
         let mut body = Body::new(Given(vec![1; 200].into_iter()));
         let mut frames = Frames::new(&mut body, Duration::from_secs(1));
         let mut cx = Context::from_waker(Waker::noop());

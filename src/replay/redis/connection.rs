@@ -321,7 +321,7 @@ mod tests {
     /// Servers and runtimes that fail are tested in `tests/replay_redis.rs`. This test covers what
     /// takes long.
     #[test]
-    fn an_attempt_is_replaced_when_its_task_stands_and_a_failure_after_a_pause() {
+    fn an_attempt_is_replaced_if_its_task_is_stuck_and_a_failure_after_a_pause() {
         let failed = || Some(Err(unavailable("test")));
         for (seconds_ago, outcome, ended, replaced) in [
             // Connecting.

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_is_wrong_and_quotes_nothing() {
+    fn an_error_says_what_is_wrong_without_quoting_the_url() {
         let tls = if cfg!(feature = "redis-tls") {
             ""
         } else {
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_arrives_as_it_was_meant() {
+    fn valid_urls_are_parsed_as_intended() {
         for (url, user, password, database) in [
             ("redis://127.0.0.1", None, None, 0),
             (" redis://localhost:6379/\n", None, None, 0),
