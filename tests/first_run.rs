@@ -68,7 +68,7 @@ fn run(vars: &BTreeMap<&str, &str>) -> Run {
 const KEY: &str = "signkey-test-12345678";
 
 #[test]
-fn what_serves_says_what_to_try_next() {
+fn a_serving_example_says_what_to_try_next() {
     for (vars, out, log) in [
         // A secret that ends in a newline is as good as one without.
         (
@@ -135,7 +135,7 @@ fn what_serves_says_what_to_try_next() {
 }
 
 #[test]
-fn what_does_not_serve_says_what_to_type_and_that_works() {
+fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
     for (vars, words) in [
         (
             &[("INNGEST_SIGNING_KEY", "")][..],

@@ -144,7 +144,7 @@ fn used(auth: InngestAuth, log: &Log) -> Router {
 /// One request, and the same again: what a subscriber at its default level shows of each.
 #[tokio::test(start_paused = true)]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
+async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind() {
     let it = inngest();
     let signed = |at| key("signkey-test-12345678").sign(b"{}", at).to_string();
     let (genuine, future) = (signed(NOW), signed(NOW + 301));
@@ -309,7 +309,7 @@ const DEV_SERVER: &str = "the sender seems to be a dev server, which has no sign
 
 /// The server's fault, and said as such however often it is asked.
 #[tokio::test(start_paused = true)]
-async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warning() {
+async fn what_rejects_everything_is_logged_as_an_error_and_a_replay_as_a_warning() {
     let it = inngest();
     let (log, _guard) = Log::begin(Level::INFO);
     let stopped = TestClock::at(0);
@@ -341,7 +341,7 @@ async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warni
 
 /// Cloud asks every app who it is, with other environments' keys too.
 #[tokio::test]
-async fn a_get_with_a_foreign_key_is_for_those_who_look_closer() {
+async fn a_get_with_a_foreign_key_is_logged_at_debug() {
     let foreign = TestInngest::new(key("signkey-test-00"));
     for (method, run_id, level) in [
         ("GET", false, "DEBUG"),
@@ -696,7 +696,7 @@ async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
 
 /// Syncs are signed in canonical form, calls are not.
 #[tokio::test]
-async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
+async fn a_re_encoded_call_is_a_warning_although_it_is_verified() {
     let it = inngest();
     let expected = "a proxy re-encodes JSON: the signature of a call matches only the canonical \
         form of its body, and calls over 64 KiB are rejected; configure proxies to forward bodies \
@@ -718,7 +718,7 @@ async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
 }
 
 #[tokio::test]
-async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
+async fn the_first_use_of_the_fallback_after_a_change_is_logged_once() {
     let it = inngest();
     let (log, _guard) = Log::begin(Level::TRACE);
     let auth = it.auth();
@@ -768,7 +768,7 @@ fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() ->
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason() {
+async fn a_response_without_its_required_signature_is_a_warning_once_with_the_reason() {
     const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, so \
         Inngest will not accept it: ";
     const ANY: &str = "the response is sent unsigned: ";
@@ -896,7 +896,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
 
 /// Verified, and too late: Inngest will not wait for its response to an in-band sync so long.
 #[tokio::test]
-async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_is_required() {
+async fn a_response_too_late_to_be_signed_is_a_warning_only_if_a_signature_is_required() {
     let it = inngest();
     for (request, sign, warns) in [
         (in_band(&it), SignResponses::Required, true),
@@ -926,7 +926,7 @@ async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_i
 }
 
 #[test]
-fn a_layer_shows_what_it_does() {
+fn status_shows_what_a_layer_does() {
     let it = inngest();
     for (auth, words) in [
         (
@@ -1120,7 +1120,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
 
 /// Neither a key, nor a token, nor a MAC, nor a body.
 #[tokio::test]
-async fn no_secret_is_ever_said() {
+async fn no_secret_is_ever_logged() {
     let (log, _guard) = Log::begin(Level::TRACE);
     let secret = "5ec2e7005ec2e700";
     let key = key(&format!("signkey-prod-{secret}"));
@@ -1191,7 +1191,7 @@ async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
 }
 
 #[tokio::test]
-async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
+async fn rejected_keys_are_logged_once_until_the_keys_change() {
     let (log, _guard) = Log::begin(Level::TRACE);
     let (new, old, next) = (
         "signkey-prod-aaaa1111",

@@ -65,7 +65,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_tours_end_well() {
+fn the_tours_end_successfully() {
     for (example, last) in [
         ("rotate", " 0 rejected"),
         ("secrets_manager", "it holds C: a call is answered 200 OK"),
