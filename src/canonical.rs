@@ -1,10 +1,11 @@
 //! The RFC 8785 (JCS) form of a JSON text, strict.
 //!
-//! Numbers and strings are the libraries' work. The structure around them is ours, written as it is read: strangers
-//! can have this done, and a tree of values costs 50 to 100 bytes a byte. It also means that the same text is read the
-//! same way whatever features of `serde_json` a program has switched on (`arbitrary_precision` and `raw_value` give
-//! some object keys a second meaning in a `serde_json::Value`), except that `arbitrary_precision` disguises numbers as
-//! objects with such a key; those are refused.
+//! Libraries format numbers and strings. The structure around them is handled here, and written as
+//! it is read, for two reasons. First, unauthenticated clients can trigger this work, and a tree of
+//! values takes 50 to 100 bytes per byte of text. Second, the same text must be read the same way
+//! whatever features of `serde_json` a program enables: `arbitrary_precision` and `raw_value` give
+//! some object keys a second meaning in a `serde_json::Value`. With `arbitrary_precision`, numbers
+//! look like objects with such a key; those are rejected.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,14 +13,17 @@ use std::ops::Range;
 use serde::Serialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// Longest text, in bytes, whose canonical form is worked out. Strangers reach this step, so its cost is
-/// bounded; what needs it (a sync with `&` in its URL) is under 100 bytes.
+/// The longest text, in bytes, whose canonical form is computed.
+///
+/// Unauthenticated clients reach this step, so its cost is bounded. The requests that need it (a
+/// sync with `&` in its URL) are under 100 bytes.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
 
-/// The canonical form of `text`, or `None` where it has none: not JSON, longer than [`MAX_LEN`], nested
-/// deeper than 127, a number that no `f64` holds, a lone surrogate.
+/// Returns the canonical form of `text`, or `None` if it has none.
 ///
-/// Of an object's equal keys the last one counts, as in ECMAScript's `JSON.parse`, which RFC 8785 builds on.
+/// A text has no canonical form if it is not JSON, longer than [`MAX_LEN`], nested deeper than 127
+/// levels, or contains a number that no `f64` holds or a lone surrogate. If an object repeats a
+/// key, the last value counts, as in ECMAScript's `JSON.parse`, which RFC 8785 builds on.
 pub(crate) fn canonicalize(text: &[u8]) -> Option<Vec<u8>> {
     if text.len() > MAX_LEN {
         return None;
@@ -31,7 +35,7 @@ pub(crate) fn canonicalize(text: &[u8]) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// Reads one value, and appends its canonical form.
+/// Reads one value and appends its canonical form.
 struct Canonical<'a>(&'a mut Vec<u8>);
 
 impl Canonical<'_> {
@@ -107,8 +111,9 @@ impl<'de> Visitor<'de> for Canonical<'_> {
         let first = out.len();
         let mut members: Vec<Member> = Vec::new();
         while let Some(key) = map.next_key::<Box<str>>()? {
-            // How `arbitrary_precision` shows a number to a visitor. Telling it from an object that a
-            // sender spelled so is not possible; both are refused, with and without the feature.
+            // `arbitrary_precision` shows a number to a visitor under this key. It cannot be told
+            // from an object in which the client wrote this key, so both are rejected, with and
+            // without the feature.
             if &*key == "$serde_json::private::Number" {
                 return Err(A::Error::custom("reserved key"));
             }
@@ -131,22 +136,22 @@ impl<'de> Visitor<'de> for Canonical<'_> {
     }
 }
 
-/// A member of an object, and where it has been written.
+/// A member of an object, and where its text begins and ends.
 struct Member {
     key: Box<str>,
     at: Range<usize>,
 }
 
 impl Member {
-    /// RFC 8785 §3.2.3: by UTF-16 code units.
+    /// Returns the key's UTF-16 code units, by which RFC 8785 §3.2.3 sorts.
     fn order(&self) -> impl Iterator<Item = u16> {
         self.key.encode_utf16()
     }
 }
 
-/// Members sorted, of equal keys only the last.
+/// Sorts the members. Of members with equal keys, keeps only the last.
 fn rearrange(as_sent: &[u8], mut members: Vec<Member>, out: &mut Vec<u8>) {
-    // Stable: of equal keys the last one sent is the last one here.
+    // The sort is stable: of members with equal keys, the last one sent stays last.
     members.sort_by(|a, b| a.order().cmp(b.order()));
     for (index, member) in members.iter().enumerate() {
         if members
@@ -170,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_what_other_implementations_computed() {
+    fn the_form_equals_the_results_of_other_implementations() {
         let vectors: serde_json::Value =
             serde_json::from_str(include_str!("../tests/vectors/known_answers.json")).unwrap();
         let mut seen = 0;
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_goes_and_what_is_empty_stays() {
+    fn white_space_is_removed_and_empty_values_stay() {
         for (input, expected) in [
             (" [ ] ", "[]"),
             (" { } ", "{}"),
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_canonical_form_gets_none() {
+    fn a_text_without_a_canonical_form_gets_none() {
         let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
         assert!(canonical(&deep(127)).is_some());
         let long = |n: usize| format!("\"{}\"", "x".repeat(n - 2));
@@ -274,9 +279,9 @@ mod tests {
         assert_eq!(canonical(text).as_deref(), Some(text));
     }
 
-    /// Bits and text as the table of RFC 8785, appendix B, has them.
+    /// The bits and texts are those of the table in RFC 8785, appendix B.
     #[test]
-    fn numbers_are_as_rfc_8785_tabulates_them() {
+    fn numbers_match_the_table_of_rfc_8785() {
         for (bits, expected) in [
             (0x0000_0000_0000_0000, "0"),
             (0x8000_0000_0000_0000, "0"),
@@ -304,7 +309,7 @@ mod tests {
             (0x4314_3ff3_c1cb_0959, "1424953923781206.2"),
         ] {
             let number = f64::from_bits(bits);
-            // To the last digit, and as short as it can be.
+            // In full, and in the shortest notation.
             for input in [format!("{number:.1074}"), format!("{number:e}")] {
                 assert_eq!(
                     canonical(&input).as_deref(),
@@ -313,15 +318,15 @@ mod tests {
                 );
             }
         }
-        // 7fffffffffffffff and 7ff0000000000000: the table has no text for them.
+        // 7fffffffffffffff and 7ff0000000000000 have no text in the table.
         for input in ["NaN", "Infinity", "-Infinity"] {
             assert_eq!(canonical(input), None);
         }
     }
 
     #[test]
-    fn the_samples_of_rfc_8785_come_out_as_it_prints_them() {
-        // §3.2.2, and its outcome in §3.2.4.
+    fn the_samples_of_rfc_8785_give_its_results() {
+        // From §3.2.2; the outcome is in §3.2.4.
         let sample = r#"{
             "numbers": [333333333.33333329, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
             "string": "\u20ac$\u000F\u000aA'\u0042\u0022\u005c\\\"\/",
@@ -332,7 +337,8 @@ mod tests {
             r#""string":"€$\u000f\nA'B\"\\\\\"/"}"#
         );
         assert_eq!(canonical(sample).as_deref(), Some(expected));
-        // §3.2.3: by UTF-16 code units, so that the emoji (two surrogates) stands before U+FB33.
+        // From §3.2.3: sorted by UTF-16 code units, so the emoji (two surrogates) comes before
+        // U+FB33.
         let sample = r#"{
             "\u20ac": "Euro Sign",
             "\r": "Carriage Return",

@@ -1,25 +1,28 @@
-//! What time it is, as something that a test can set.
+//! The current time, from a clock that a test can set.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Tells the time in whole seconds since the Unix epoch.
+/// A source of the current time, in whole seconds since the Unix epoch.
 pub trait Clock: Send + Sync + 'static {
-    /// Seconds since 1970-01-01T00:00:00Z, rounded down, or `None` where the clock cannot tell.
-    /// Without the time nothing can be called fresh, so every request is then refused (500).
+    /// Returns the seconds since 1970-01-01T00:00:00Z, rounded down, or `None` if the clock cannot
+    /// tell the time.
+    ///
+    /// Without the time no signature is known to be fresh, so every request is then rejected with
+    /// 500.
     fn now(&self) -> Option<u64>;
 
-    /// Returns the time since a fixed moment, by a clock that is never set and never goes back.
-    /// It tells how long something has lasted, whatever happens to [`now`](Self::now).
+    /// Returns the time since a fixed moment, from a clock that is never set and never goes back.
     ///
-    /// Default: [`Instant`]. Override it in a clock for tests, so that they need not wait.
+    /// It measures how long something has lasted, whatever happens to [`now`](Self::now). The
+    /// default uses [`Instant`]. Override it in a clock for tests, so that they need not wait.
     fn monotonic(&self) -> Duration {
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         ORIGIN.elapsed()
     }
 }
 
-/// The system's clock. It cannot tell a time before 1970.
+/// The system clock. It cannot tell a time before 1970.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -45,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_systems_clock_counts_seconds_since_1970() {
+    fn the_system_clock_counts_seconds_since_1970() {
         let since_1970 = || {
             SystemTime::now()
                 .duration_since(UNIX_EPOCH)

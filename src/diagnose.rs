@@ -1,4 +1,4 @@
-//! Why a signature may not match: for the log and for tools, never for a verdict.
+//! Why a signature may not match, for logs and tools. It never affects the verdict.
 
 use std::fmt;
 
@@ -7,41 +7,42 @@ use crate::key::{Mac, Misreading, SigningKey};
 use crate::keyring::Keys;
 use crate::signature::{Signature, finish};
 
-/// The longest body, in bytes, for which causes are proved: each of them is an HMAC over the body.
+/// The longest body, in bytes, for which causes are proved. Each proof is an HMAC over the body, so
+/// the length bounds the CPU time that a client can cause.
 pub(crate) const MAX_LEN: usize = 64 * 1024;
-/// How far from its `t`, in seconds, another time is looked for that was signed.
+/// How far from the signature's `t`, in seconds, to look for another time that was signed.
 const TIMES: u8 = 60;
 
 /// Why a signature may not match a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Cause {
-    /// Proved: the HMAC key is the whole text of the key, with its prefix.
+    /// Proved: the HMAC key is the whole text of the key, including its prefix.
     PrefixLeftOn,
-    /// Proved: the HMAC key is what the key's digits spell.
+    /// Proved: the HMAC key is the bytes that the key's digits spell in hex.
     HexDecoded,
-    /// Proved: the HMAC key has digits of the other case.
+    /// Proved: the HMAC key has hex digits of the other case.
     OtherCase,
     /// Proved: the HMAC key ends in white space.
     WhiteSpace,
-    /// Proved: the body had more or fewer newlines at its end.
+    /// Proved: the signed body had more or fewer newlines at its end.
     BodyNewline,
-    /// Proved: the body had `LF` where it has `CRLF`, or the other way round.
+    /// Proved: the signed body had `LF` instead of `CRLF`, or the reverse.
     LineEnds,
-    /// Proved: another time was signed than the signature's own, or none.
+    /// Proved: the signature covers a time other than its own `t`, or no time.
     OtherTime,
     /// Suspected: the body is compressed.
     Compressed,
-    /// Suspected: the body was lost.
+    /// Suspected: the body was lost on its way.
     EmptyBody,
-    /// Suspected: the body is JSON that was encoded again, and too long for its canonical form to
-    /// be compared.
+    /// Suspected: the body is JSON that was encoded again, and is too long for its canonical form
+    /// to be compared.
     Reencoded,
 }
 
 impl Cause {
-    /// Returns `true` if an HMAC matched under this assumption, so that a holder of the key made the
-    /// signature. A suspected cause can be made by anyone.
+    /// Returns `true` if an HMAC matched under this assumption, so that a holder of the key made
+    /// the signature. Anyone can make a request with a suspected cause.
     #[must_use]
     pub const fn is_proved(self) -> bool {
         !matches!(self, Self::Compressed | Self::EmptyBody | Self::Reencoded)
@@ -65,43 +66,47 @@ impl Cause {
     }
 }
 
-/// Says what was found and what to do.
+/// Writes what was found and what to do.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::PrefixLeftOn => {
-                "the sender signs with the key's prefix left on, as a self-hosted server does that was \
-                 started with a prefixed key; start it with the bare hex digits"
+                "the sender signs with the key's prefix included, as a self-hosted server does if \
+                 it was started with a prefixed key; start that server with the bare hex digits"
             }
-            Self::HexDecoded => "the sender hex-decodes the key; it must sign with the digits themselves, as text",
+            Self::HexDecoded => {
+                "the sender hex-decodes the key; it must use the hex digits \
+                themselves, as text"
+            }
             Self::OtherCase => {
-                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY exactly as \
-                 the sender has it"
+                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY to \
+                 exactly the key that the sender uses"
             }
             Self::WhiteSpace => {
-                "the sender's key ends in white space, perhaps a newline; remove it from the sender's \
-                 secret"
+                "the sender's key ends in white space, such as a newline; remove it from the \
+                 sender's secret"
             }
             Self::BodyNewline => {
-                "something on the way adds or removes a newline at the end of the body; let proxies \
-                 pass bodies unchanged"
+                "a proxy adds or removes a newline at the end of the body; configure proxies to \
+                 forward bodies unchanged"
             }
             Self::LineEnds => {
-                "something on the way changes the body's line ends between LF and CRLF; let proxies \
-                 pass bodies unchanged"
+                "a proxy changes the body's line endings between LF and CRLF; configure proxies to \
+                 forward bodies unchanged"
             }
             Self::OtherTime => {
-                "the signature is over another time than its own `t`, or over none; the sender must \
-                 sign the `t` that it sends, unless someone changed that of a captured request"
+                "the signature covers a different time than its own `t`, or no time; the sender \
+                 must sign the `t` that it sends (or someone changed the `t` of a captured \
+                 request)"
             }
             Self::Compressed => "the body is compressed; put decompression outside the layer",
             Self::EmptyBody => {
-                "the body is empty; look for a redirect, or for something outside the layer that reads \
-                 the body"
+                "the body is empty; look for a redirect, or for an outer layer that consumes the \
+                 body"
             }
             Self::Reencoded => {
-                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not \
-                 compared; let proxies pass bodies unchanged"
+                "a proxy re-encodes JSON, and the canonical form of bodies over 64 KiB is not \
+                 compared; configure proxies to forward bodies unchanged"
             }
         })
     }
@@ -109,9 +114,9 @@ impl fmt::Display for Cause {
 
 /// Finds out why none of `keys` matches a signature over `body`.
 ///
-/// Returns a cause that is proved, or else one that is suspected, or `None`. Costs up to twenty times
-/// what [`verify`](crate::verify()) costs, so limit how often strangers can have it done. Bodies over
-/// 64 KiB are looked at and not hashed.
+/// Returns a proved cause, otherwise a suspected one, otherwise `None`. This costs up to twenty
+/// times as much as [`verify`](crate::verify()), so limit how often unauthenticated clients can
+/// cause it. Bodies over 64 KiB are inspected but not hashed.
 ///
 /// ```
 /// use inngest_auth::{Cause, Keys, SigningKey, diagnose, testing::odd_key};
@@ -130,10 +135,11 @@ pub fn diagnose(body: &[u8], signature: &Signature, keys: &Keys) -> Option<Cause
     prove(body, signature, keys).or_else(|| suspect(body, body.len()))
 }
 
-/// Returns how many bytes are hashed, at most and about, to prove a cause.
+/// Returns the approximate maximum number of bytes that are hashed to prove a cause.
 #[cfg(feature = "layer")]
 pub(crate) fn cost(len: usize, keys: &Keys) -> usize {
-    // Six misreadings, and three more passes; and the times, of three blocks each.
+    // Six misreadings and three more passes over the body; and the other times, of three blocks
+    // each.
     let a_key = 9 * len + 2 * usize::from(TIMES) * 3 * 64;
     a_key * (1 + usize::from(keys.fallback().is_some()))
 }
@@ -155,7 +161,7 @@ pub(crate) fn prove(body: &[u8], signature: &Signature, keys: &Keys) -> Option<C
     })
 }
 
-/// Gives `found` the MAC under each assumption.
+/// Calls `found` with the MAC under each assumption.
 fn try_all(key: &SigningKey, body: &[u8], signed_at: u64, mut found: impl FnMut(Cause, &[u8; 32])) {
     for (misreading, mut mac) in key.misread() {
         mac.update(body);
@@ -184,7 +190,7 @@ fn try_all(key: &SigningKey, body: &[u8], signed_at: u64, mut found: impl FnMut(
     found(Cause::OtherTime, &body_only.finish());
 }
 
-/// Continues a MAC with the body as it would be with `CRLF` for `LF`, or with `LF` for `CRLF`.
+/// Continues a MAC with the body, in which each `LF` is replaced by `CRLF`, or each `CRLF` by `LF`.
 fn with_other_line_ends(mut mac: Mac, body: &[u8]) -> Mac {
     let crlf = body.windows(2).any(|pair| pair == b"\r\n");
     let mut lines = body.split(|&byte| byte == b'\n').peekable();
@@ -201,7 +207,7 @@ fn with_other_line_ends(mut mac: Mac, body: &[u8]) -> Mac {
     mac
 }
 
-/// Returns what the beginning and the length of a body suggest.
+/// Returns the cause that the beginning and length of a body suggest.
 pub(crate) fn suspect(head: &[u8], len: usize) -> Option<Cause> {
     const GZIP: &[u8] = &[0x1f, 0x8b];
     const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -232,7 +238,7 @@ mod tests {
 
     use super::*;
 
-    /// Every MAC that would prove a cause.
+    /// Returns every MAC that would prove a cause.
     fn macs(body: &[u8], signed_at: u64) -> HashMap<[u8; 32], Cause> {
         let key: SigningKey = "signkey-prod-a1b2c3d4e5f60718".parse().unwrap();
         let mut macs = HashMap::new();
@@ -242,14 +248,14 @@ mod tests {
         macs
     }
 
-    /// Nothing is proved by chance.
+    /// A proof must not be possible by chance.
     #[test]
     fn a_million_random_mismatches_prove_nothing() {
         let proofs = macs(b"{}", 1_700_000_000);
         assert!(proofs.len() > 120);
         let mut mac = [7; 32];
         for step in 0..1_000_000_u64 {
-            // Splitmix64 in each of four words.
+            // Splitmix64, in each of four words.
             for word in mac.as_chunks_mut::<8>().0 {
                 let mut bits = u64::from_le_bytes(*word).wrapping_add(0x9e37_79b9_7f4a_7c15 ^ step);
                 bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -269,7 +275,7 @@ mod tests {
         assert_eq!(cost(1000, &one) - cost(0, &one), 9000);
     }
 
-    /// At the ends of what a signature may say.
+    /// Uses the smallest and largest `t` that the grammar allows.
     #[test]
     fn times_without_ten_digits_do_no_harm() {
         for time in [1_000_000_000, 9_999_999_999] {

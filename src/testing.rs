@@ -1,8 +1,9 @@
-//! For the tests of your own service: requests as Inngest signs them, and a clock that the test sets.
+//! Tools for testing your own service: requests signed as Inngest signs them, and a clock that the
+//! test sets.
 //!
-//! Give your application its layer (`fn app(auth: InngestAuth) -> Router`), and a test can be Inngest. `oneshot` is of
-//! `tower`, feature `util`. The guide's page on [tests](mod@crate::guide::tests) has more.
-//!
+//! Write your application as a function of its layer, `fn app(auth: InngestAuth) -> Router`. Then a
+//! test can play Inngest. `oneshot` is from `tower`, feature `util`. The guide's page on
+//! [tests](mod@crate::guide::tests) has more.
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
 //! use axum::{Router, http::StatusCode, routing::any};
@@ -18,11 +19,12 @@
 //! let inngest = TestInngest::new("signkey-test-12345678".parse()?);
 //! let app = app(inngest.auth());
 //!
-//! let answer = app.clone().oneshot(inngest.call("/api/inngest?fnId=hello&stepId=step", "{}")).await?;
-//! assert_eq!(answer.status(), StatusCode::OK);
+//! let url = "/api/inngest?fnId=hello&stepId=step";
+//! let response = app.clone().oneshot(inngest.call(url, "{}")).await?;
+//! assert_eq!(response.status(), StatusCode::OK);
 //!
-//! let answer = app.oneshot(inngest.tampered("/api/inngest?fnId=hello&stepId=step", "{}")).await?;
-//! assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
+//! let response = app.oneshot(inngest.tampered(url, "{}")).await?;
+//! assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 //! # Ok(())
 //! # }
 //! ```
@@ -36,11 +38,11 @@ use crate::keyring::Keys;
 use crate::signature::SIGNATURE_HEADER;
 use crate::verifier::Verifier;
 
-/// Makes a key of any text: for the tests of verifiers only.
+/// Creates a key from any text, only for tests of verifiers.
 ///
-/// [`SigningKey`] parses what Inngest issues and nothing else. Published test vectors have other
-/// keys, too. This one takes whatever follows the prefix as the HMAC key. Its bearer token and its
-/// fingerprint mean nothing.
+/// [`SigningKey`] accepts only what Inngest issues, but published test vectors also use other keys.
+/// This function uses whatever follows the prefix as the HMAC key. The key's bearer token and
+/// fingerprint are meaningless.
 ///
 /// ```
 /// use inngest_auth::{SigningKey, testing::odd_key};
@@ -60,8 +62,8 @@ pub fn odd_key(text: &str) -> SigningKey {
 
 /// A clock that stands still until it is set. Clones show the same time.
 ///
-/// Setting it forward lets time pass, for [`monotonic`](Clock::monotonic) too. Setting it back
-/// is what it is on a machine: a clock that was corrected.
+/// Setting it forward lets time pass, also for [`monotonic`](Clock::monotonic). Setting it back is
+/// like correcting the clock of a machine: the monotonic time stays.
 ///
 /// ```
 /// use inngest_auth::{Clock, testing::TestClock};
@@ -89,7 +91,7 @@ struct Shown {
 }
 
 impl TestClock {
-    /// Shows `unix_seconds` until it is set.
+    /// Creates a clock that shows `unix_seconds`.
     #[must_use]
     pub fn at(unix_seconds: u64) -> Self {
         Self(Arc::new(Mutex::new(Shown {
@@ -98,7 +100,7 @@ impl TestClock {
         })))
     }
 
-    /// Unix seconds, or `None` for a clock that cannot tell.
+    /// Sets the clock to Unix seconds, or to `None` for a clock that cannot tell the time.
     pub fn set(&self, unix_seconds: Option<u64>) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Some(before), Some(after)) = (shown.now, unix_seconds) {
@@ -123,9 +125,9 @@ impl Clock for TestClock {
     }
 }
 
-/// Stands for Inngest: signs requests at the time that its clock shows, which begins at 1700000000.
+/// Plays Inngest: signs requests with the time of its clock, which begins at 1700000000.
 ///
-/// With a framework whose requests are not `http::Request`, sign with [`sign`](Self::sign) and check
+/// For a framework whose requests are not `http::Request`, sign with [`sign`](Self::sign) and check
 /// with [`verifier`](Self::verifier):
 ///
 /// ```
@@ -147,7 +149,7 @@ pub struct TestInngest {
 }
 
 impl TestInngest {
-    /// Signs with `current`.
+    /// Creates an Inngest that signs with `current`.
     #[must_use]
     pub fn new(current: SigningKey) -> Self {
         Self {
@@ -157,14 +159,14 @@ impl TestInngest {
         }
     }
 
-    /// Sets a fallback key: verifiers and layers accept it, too.
+    /// Sets a fallback key, which verifiers and layers accept too.
     #[must_use]
     pub fn fallback(mut self, fallback: SigningKey) -> Self {
         self.fallback = Some(fallback);
         self
     }
 
-    /// Returns the clock that requests are signed by, and checked by.
+    /// Returns the clock that signs and checks requests.
     #[must_use]
     pub fn clock(&self) -> &TestClock {
         &self.clock
@@ -175,7 +177,7 @@ impl TestInngest {
         Verifier::new(self.keys()).clock(self.clock.clone())
     }
 
-    /// Returns the header that signs a body: its name and its value.
+    /// Returns the name and value of the header that signs a body.
     #[must_use]
     pub fn sign(&self, body: &[u8]) -> (&'static str, String) {
         (
@@ -184,8 +186,8 @@ impl TestInngest {
         )
     }
 
-    /// Returns the header that signs a body with the fallback key; with the current key if there is
-    /// none.
+    /// Returns the name and value of the header that signs a body with the fallback key, or with
+    /// the current key if there is no fallback key.
     #[must_use]
     pub fn sign_with_fallback(&self, body: &[u8]) -> (&'static str, String) {
         let key = self.fallback.as_ref().unwrap_or(&self.current);
@@ -196,13 +198,13 @@ impl TestInngest {
         Keys::new(self.current.clone(), self.fallback.clone())
     }
 
-    /// A stopped clock signs at the beginning of time: rejected, as it must be.
+    /// If the clock cannot tell the time, signs at time 0, which is rejected, as it must be.
     fn now(&self) -> u64 {
         self.clock.now().unwrap_or_default()
     }
 }
 
-/// With the key `signkey-test-12345678`, and no fallback key.
+/// Uses the key `signkey-test-12345678` and no fallback key.
 impl Default for TestInngest {
     fn default() -> Self {
         Self::new("signkey-test-12345678".parse().expect("it is a key"))
@@ -224,9 +226,9 @@ mod requests {
     use crate::signature::SIGNATURE_HEADER;
     use crate::verify::Tolerance;
 
-    /// Whole requests, for Tower services. Each method panics if `uri` is no URI.
+    /// Makes whole requests, for Tower services. Each method panics if `uri` is not a URI.
     impl TestInngest {
-        /// Returns a layer that holds the same keys and the same clock.
+        /// Returns a layer with the same keys and the same clock.
         pub fn auth(&self) -> InngestAuth {
             InngestAuth::new(self.keys()).clock(self.clock.clone())
         }
@@ -248,7 +250,8 @@ mod requests {
             self.call(uri, canonical_json(body))
         }
 
-        /// Makes a genuine call signed with the fallback; with the current key if there is none.
+        /// Makes a genuine call signed with the fallback key, or with the current key if there is
+        /// no fallback key.
         #[must_use]
         pub fn call_with_fallback(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
@@ -256,8 +259,9 @@ mod requests {
             self.post(uri, key, &body.clone(), body)
         }
 
-        /// Makes a genuine call of which only the RFC 8785 form is signed: a space stands before the
-        /// body. One that is not JSON has no such form, and its signature is wrong.
+        /// Makes a genuine call that is signed only over its canonical form (RFC 8785): the body
+        /// sent has a space before it. A body that is not JSON has no canonical form, so its
+        /// signature is wrong.
         #[must_use]
         pub fn call_in_canonical_form(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = [b" ", &*body.into()].concat();
@@ -265,12 +269,12 @@ mod requests {
             self.post(uri, &self.current, &signed, body.into())
         }
 
-        /// Makes the `PUT` by which Inngest asks the app at `app_url` to register itself. As the
-        /// server does, it sends `&`, `<` and `>` escaped, and signs the canonical form.
+        /// Makes the `PUT` with which Inngest asks the app at `app_url` to register itself. Like
+        /// the server, it sends `&`, `<` and `>` escaped, and signs the canonical form.
         ///
         /// # Panics
         ///
-        /// If `uri` is not a URI, like every method here.
+        /// Panics if `uri` is not a URI, like every method here.
         #[must_use]
         pub fn sync(&self, uri: &str, app_url: &str) -> Request<Body> {
             let signed = canonical_json(&serde_json::json!({ "url": app_url }));
@@ -284,7 +288,7 @@ mod requests {
             )
         }
 
-        /// Makes a sync whose response must contain the functions, and be signed.
+        /// Makes a sync whose response must contain the functions and be signed.
         #[must_use]
         pub fn in_band_sync(&self, uri: &str, app_url: &str) -> Request<Body> {
             let mut request = self.sync(uri, app_url);
@@ -295,20 +299,20 @@ mod requests {
             request
         }
 
-        /// Makes the `GET` by which Inngest asks what the app is.
+        /// Makes the `GET` with which Inngest asks for a description of the app.
         #[must_use]
         pub fn introspect(&self, uri: &str) -> Request<Body> {
             with_method(Method::GET, self.call(uri, Bytes::new()))
         }
 
-        /// Makes a trust probe. The layer itself responds to it.
+        /// Makes a trust probe, to which the layer itself responds.
         #[must_use]
         pub fn probe(&self, uri: &str) -> Request<Body> {
             let mark = if uri.contains('?') { '&' } else { '?' };
             self.call(&format!("{uri}{mark}probe=trust"), Bytes::new())
         }
 
-        /// Makes a genuine call, one second older than the longest tolerance that can be set.
+        /// Makes a genuine call that is one second older than the longest possible tolerance.
         #[must_use]
         pub fn stale(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
@@ -317,7 +321,7 @@ mod requests {
             request(uri, &self.current.sign(&body, at).to_string(), body)
         }
 
-        /// Makes a call whose body was changed after it was signed: an `!` stands after it.
+        /// Makes a call whose body was changed after it was signed: `!` was appended.
         #[must_use]
         pub fn tampered(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let body = body.into();
@@ -325,7 +329,7 @@ mod requests {
             self.post(uri, &self.current, &body, sent.into())
         }
 
-        /// Makes a call that nobody signed.
+        /// Makes a call without a signature.
         #[must_use]
         pub fn unsigned(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let mut request = self.call(uri, body);
@@ -333,7 +337,7 @@ mod requests {
             request
         }
 
-        /// Makes a genuine call whose signature header is there twice.
+        /// Makes a genuine call whose signature header is present twice.
         #[must_use]
         pub fn doubled(&self, uri: &str, body: impl Into<Bytes>) -> Request<Body> {
             let mut request = self.call(uri, body);
@@ -342,7 +346,7 @@ mod requests {
             request
         }
 
-        /// Makes a genuine call, and the same once again, as somebody sends it who captured it.
+        /// Makes the same genuine call twice, as if someone captured and replayed it.
         #[must_use]
         pub fn replayed(&self, uri: &str, body: impl Into<Bytes>) -> [Request<Body>; 2] {
             let body = body.into();
@@ -386,7 +390,7 @@ mod requests {
 
         const URI: &str = "/api/inngest";
 
-        /// The method, what the handler got, and the response's status.
+        /// Returns the response's status, and the method and body that the handler received.
         async fn outcome(auth: InngestAuth, request: Request<Body>) -> (u16, String) {
             let echo = |method: Method, body: String| async move {
                 let kind = [("x-inngest-sync-kind", "in_band")];
@@ -411,7 +415,7 @@ mod requests {
         }
 
         #[tokio::test]
-        async fn each_request_is_what_its_name_says() {
+        async fn each_method_makes_the_request_that_its_name_says() {
             let inngest = TestInngest::default().fallback("signkey-test-87654321".parse().unwrap());
             let app_url = "https://app.example/?a=1&b=<2>";
             let canonical = r#"{"url":"https://app.example/?a=1&b=<2>"}"#;

@@ -1,4 +1,5 @@
-//! A request, checked from its signature header to the last byte of its body. No HTTP types, no async.
+//! The check of a request, from its signature header to the last byte of its body, without HTTP
+//! types or async.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +13,11 @@ use crate::rejection::{Rejection, RejectionKind};
 use crate::signature::Signature;
 use crate::verify::{self, Authentic, Tolerance, Verified, check_fresh};
 
-/// The largest body, in bytes, that is verified by default.
+/// The default body limit, in bytes.
 const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
-/// Verifies requests in any HTTP stack: the keys, the clock, the tolerance and the body limit that requests are checked
-/// against.
+/// Verifies requests in any HTTP stack. It holds the keys, the clock, the tolerance and the body
+/// limit.
 ///
 /// [`InngestAuth`](crate::InngestAuth) is built on it. Clones share the keys.
 ///
@@ -45,7 +46,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier with these keys, the system's clock, a tolerance of 300 s and a body limit of 8 MiB.
+    /// Creates a verifier with these keys, the system clock, a tolerance of 300 s and a body limit
+    /// of 8 MiB.
     pub fn new(keys: impl Into<KeyRing>) -> Self {
         Self {
             keys: keys.into(),
@@ -55,7 +57,8 @@ impl Verifier {
         }
     }
 
-    /// Sets how far a signature's time may lie from the clock, in the past and in the future (default: 300 s).
+    /// Sets how far a signature's time may differ from the clock, in the past and in the future
+    /// (default: 300 s).
     pub fn tolerance(mut self, tolerance: impl Into<Tolerance>) -> Self {
         self.tolerance = tolerance.into();
         self
@@ -73,19 +76,21 @@ impl Verifier {
         self
     }
 
-    /// Returns the ring that requests are verified with. Rotate it, and the next request follows.
+    /// Returns the ring that requests are verified with. A change of the ring applies from the next
+    /// request on.
     #[must_use]
     pub fn keys(&self) -> &KeyRing {
         &self.keys
     }
 
-    /// Verifies a request whose body is in memory. `signatures` are all values of its `X-Inngest-Signature` header.
+    /// Verifies a request whose body is in memory. `signatures` are all values of its
+    /// `X-Inngest-Signature` header.
     ///
-    /// Returns the bytes that were authenticated, and what can sign the response.
+    /// Returns the bytes that were authenticated, and a signer for the response.
     ///
     /// # Errors
     ///
-    /// Returns a [`Rejection`], whose kind has the status to respond with.
+    /// Returns a [`Rejection`]. Its kind has the status to respond with.
     pub fn verify<'header, 'body>(
         &self,
         signatures: impl IntoIterator<Item = &'header [u8]>,
@@ -100,12 +105,13 @@ impl Verifier {
         Ok((authentic, signer))
     }
 
-    /// Checks the header of a request whose body is still to come: a stranger's body need not be read.
+    /// Checks the header of a request before its body is read. If it is rejected, the body need not
+    /// be read.
     ///
     /// # Errors
     ///
-    /// Returns a [`Rejection`] if there is not exactly one signature, if it breaks the grammar or lies outside the
-    /// tolerance.
+    /// Returns a [`Rejection`] if there is not exactly one signature, if it does not match the
+    /// grammar, or if it lies outside the tolerance.
     pub fn start<'header>(
         &self,
         signatures: impl IntoIterator<Item = &'header [u8]>,
@@ -119,11 +125,12 @@ impl Verifier {
 
     /// Signs the response to a verified request, as [`ResponseSigner`] describes.
     ///
-    /// It signs whatever it is given, and a signed response is a valid signature of its bytes. Sign
-    /// only what Inngest requires: the constant `{}` that answers a trust probe, and a 200 response
-    /// to an in-band sync that is made of configuration alone.
+    /// It signs any body, and a signed response is a valid signature of its bytes. Sign only what
+    /// Inngest requires: the constant `{}` in response to a trust probe, and a 200 response to an
+    /// in-band sync that contains only configuration.
     ///
-    /// Returns `None` if the response is empty or comes later than the tolerance: it must be sent unsigned.
+    /// Returns `None` if the response is empty or later than the tolerance. Such a response must be
+    /// sent unsigned.
     #[must_use]
     pub fn sign_response(&self, signer: &ResponseSigner, body: &[u8]) -> Option<Signature> {
         let signature = signer.sign([body])?;
@@ -153,7 +160,7 @@ impl Verifier {
         })
     }
 
-    /// Returns the time, if the signature lies inside the window.
+    /// Returns the current time if the signature lies within the window.
     pub(crate) fn check_fresh(&self, signature: &Signature) -> Result<u64, Rejection> {
         let now = self.clock.now().ok_or(RejectionKind::NoTime)?;
         check_fresh(signature, now, self.tolerance)?;
@@ -199,31 +206,33 @@ pub struct BodyVerifier<'verifier> {
 }
 
 impl BodyVerifier<'_> {
-    /// Checks the length that `Content-Length` announces, in bytes. A smaller one is not believed.
+    /// Checks the length that `Content-Length` announces, in bytes. A smaller length is not
+    /// trusted.
     ///
     /// # Errors
     ///
-    /// Returns a [`Rejection`] if the length is over the limit.
+    /// Returns a [`Rejection`] if the length exceeds the limit.
     pub fn expect(&self, announced: u64) -> Result<(), Rejection> {
         self.check.expect(announced)
     }
 
-    /// Adds the next piece of the body. It is copied.
+    /// Adds the next piece of the body. The piece is copied.
     ///
     /// # Errors
     ///
-    /// Returns a [`Rejection`] if the body is over the limit.
+    /// Returns a [`Rejection`] if the body exceeds the limit.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), Rejection> {
         self.check.update(piece)?;
         self.body.extend_from_slice(piece);
         Ok(())
     }
 
-    /// Verifies the body, once it has been read to its end.
+    /// Verifies the body after its last piece.
     ///
     /// # Errors
     ///
-    /// Returns a [`Rejection`] if no key signed these bytes, or if the signature has left the window meanwhile.
+    /// Returns a [`Rejection`] if no key signed these bytes, or if the signature has left the
+    /// window in the meantime.
     pub fn finish(self) -> Result<(Authentic<'static>, ResponseSigner), Rejection> {
         let proof = self.check.finish([&*self.body])?;
         self.verifier.check_fresh(&proof.signature)?;
@@ -234,14 +243,14 @@ impl BodyVerifier<'_> {
     }
 }
 
-/// A request whose header was accepted. The MAC of the current key runs along with its body.
+/// A request whose header was accepted. The current key's MAC is computed as the body arrives.
 pub(crate) struct Check {
     keys: Guard<Arc<Generation>>,
     signature: Signature,
     /// In Unix seconds.
     checked_at: u64,
     running: Mac,
-    /// Bytes that the body may still have.
+    /// How many bytes the body may still have.
     left: usize,
     body_limit: usize,
 }
@@ -268,7 +277,8 @@ impl Check {
         self.left
     }
 
-    /// Compares over the whole body, given again in pieces: its raw bytes, then its canonical form.
+    /// Compares the MAC over the whole body, given again in pieces: over its raw bytes, then over
+    /// its canonical form.
     #[expect(
         clippy::result_large_err,
         reason = "a box would be one more allocation that strangers cause"
@@ -309,7 +319,7 @@ impl fmt::Debug for Check {
     }
 }
 
-/// What is known of a request that no key has signed.
+/// What is known about a request that no key signed.
 #[cfg_attr(
     not(feature = "layer"),
     allow(dead_code, reason = "the layer diagnoses it")
@@ -326,10 +336,10 @@ impl From<Mismatch> for Rejection {
     }
 }
 
-/// What is known of a verified request.
+/// What is known about a verified request.
 pub(crate) struct Proof {
     pub(crate) signature: Signature,
-    /// In seconds, when the header was checked; negative if it lies in the future.
+    /// In seconds, when the header was checked; negative if the signature lies in the future.
     #[cfg_attr(
         not(feature = "layer"),
         allow(dead_code, reason = "the layer warns of it")
@@ -350,10 +360,12 @@ impl Proof {
     }
 }
 
-/// Signs the response to one verified request: with the key that verified it and the request's own `t`.
+/// Signs the response to one verified request, with the key that verified the request and the
+/// request's own `t`.
 ///
-/// A signed response is a valid signature of its bytes. With a later time, anyone who sees responses could keep the
-/// window of a captured request open forever, by sending them back as requests.
+/// A signed response is a valid signature of its bytes. With a later time, anyone who sees
+/// responses could send them back as requests, and so keep the window of a captured request open
+/// forever.
 #[derive(Clone, Debug)]
 pub struct ResponseSigner {
     keys: Arc<Keys>,
@@ -361,8 +373,8 @@ pub struct ResponseSigner {
 }
 
 impl ResponseSigner {
-    /// Signs the pieces of a body less one trailing newline, which Inngest's own check trims. An empty response is not
-    /// signed: its signature would be one of every empty request.
+    /// Signs the pieces of a body without one trailing newline, which Inngest's own check trims. An
+    /// empty response is not signed: its signature would be valid for every empty request.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "an iterator is given by value"

@@ -1,4 +1,5 @@
-//! The check of bytes against a signature, the keys and the time. Pure: no clock, no state, no secret of its own.
+//! The check of bytes against a signature, the keys and the time. It is pure: it has no clock, no
+//! state and no secret of its own.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,11 +12,11 @@ use crate::key::{Mac, SigningKey};
 use crate::keyring::{KeyRole, Keys};
 use crate::signature::Signature;
 
-/// How far, in whole seconds, a signature's time may be from ours, in either direction: 1 second to
-/// 1 hour (default: 5 minutes).
+/// How far a signature's time may differ from the clock, in whole seconds and in either direction:
+/// 1 second to 1 hour (default: 5 minutes).
 ///
-/// The upper bound limits for how long a captured request can be sent again. The lower bound is
-/// there because a window of zero would reject Inngest.
+/// The upper bound limits for how long a captured request can be sent again. The lower bound exists
+/// because a window of zero would reject Inngest.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,10 +32,10 @@ use crate::signature::Signature;
 pub struct Tolerance(u64);
 
 impl Tolerance {
-    /// The longest tolerance: an hour.
+    /// The longest tolerance: one hour.
     pub const MAX: Self = Self(3600);
 
-    /// Takes whole seconds, clamped to 1 to 3600.
+    /// Creates a tolerance from whole seconds, clamped to 1 to 3600.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         // `clamp` is not const.
@@ -45,11 +46,11 @@ impl Tolerance {
         }
     }
 
-    /// Takes whole seconds.
+    /// Creates a tolerance from whole seconds.
     ///
     /// # Errors
     ///
-    /// [`ToleranceError`] if `seconds` is not in 1 to 3600.
+    /// Returns a [`ToleranceError`] if `seconds` is not in 1 to 3600.
     pub const fn try_from_secs(seconds: u64) -> Result<Self, ToleranceError> {
         match seconds {
             1..=3600 => Ok(Self(seconds)),
@@ -57,7 +58,7 @@ impl Tolerance {
         }
     }
 
-    /// Returns the seconds.
+    /// Returns the tolerance in seconds.
     #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0
@@ -84,12 +85,12 @@ pub struct ToleranceError {
     seconds: u64,
 }
 
-/// Which bytes a signature was over.
+/// Which bytes a signature covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Form {
     /// The body as sent.
     Raw,
-    /// The body's RFC 8785 form, and only that: what is handed on is that form.
+    /// Only the body's canonical form (RFC 8785). The handler receives that form.
     Canonical,
 }
 
@@ -110,7 +111,8 @@ impl fmt::Display for Form {
     }
 }
 
-/// Proof that a body was signed by a holder of one of the keys, inside the window. Only this crate makes it.
+/// Proof that a holder of one of the keys signed a body within the window. Only this crate can
+/// create it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Verified {
     key: KeyRole,
@@ -119,26 +121,26 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// The key that matched.
+    /// Returns the key that matched.
     #[must_use]
     pub fn key(&self) -> KeyRole {
         self.key
     }
 
-    /// The request's `t`, in seconds since the Unix epoch.
+    /// Returns the request's `t`, in seconds since the Unix epoch.
     #[must_use]
     pub fn signed_at(&self) -> u64 {
         self.signed_at
     }
 
-    /// The form that matched.
+    /// Returns the form that matched.
     #[must_use]
     pub fn form(&self) -> Form {
         self.form
     }
 }
 
-/// A body that [`verify`] accepted, and the bytes of it that were authenticated.
+/// A body that [`verify`] accepted, with the bytes that were authenticated.
 #[derive(Clone, Debug)]
 pub struct Authentic<'body> {
     verified: Verified,
@@ -153,49 +155,52 @@ impl<'body> Authentic<'body> {
         }
     }
 
-    /// How it was verified.
+    /// Returns how the body was verified.
     #[must_use]
     pub fn verified(&self) -> Verified {
         self.verified
     }
 
-    /// The bytes to read: the body itself, or its canonical form where that is what was signed.
-    /// Reading anything else (the body as sent, with its equal keys twice, say) is reading what nobody signed.
+    /// Returns the bytes to use: the body itself, or its canonical form if only that was signed.
+    ///
+    /// Any other bytes were not signed. For example, a body as sent may contain a key twice, and
+    /// two parsers may choose different values.
     #[must_use]
     pub fn into_bytes(self) -> Cow<'body, [u8]> {
         self.bytes
     }
 }
 
-/// Why [`verify`] refused.
+/// An error returned when [`verify`] rejects a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// Signed longer ago than the tolerance.
     #[error("signed {age} s ago")]
     Stale {
-        /// In seconds.
+        /// The age, in seconds.
         age: u64,
     },
-    /// Signed further ahead than the tolerance.
+    /// Signed further in the future than the tolerance.
     #[error("signed {ahead} s in the future")]
     Future {
-        /// In seconds.
+        /// How far in the future, in seconds.
         ahead: u64,
     },
-    /// No key signed these bytes, neither as they are nor in their canonical form.
+    /// No key signed these bytes or their canonical form.
     #[error("no key matches the signature")]
     Mismatch,
 }
 
-/// Checks that `body` was signed with one of `keys`, and that within `tolerance` of `now` (Unix seconds).
+/// Checks that one of `keys` signed `body`, within `tolerance` of `now` (Unix seconds).
 ///
-/// The bytes as they are come first, with the current key and then the fallback. Only if neither matches,
-/// and the body is JSON of at most 64 KiB, the same over its RFC 8785 form. Pure: no clock, no state.
+/// Compares the bytes as sent first: with the current key, then with the fallback key. Only if
+/// neither matches and the body is JSON of at most 64 KiB, it compares the canonical form (RFC
+/// 8785). The function is pure: it uses no clock and keeps no state.
 ///
 /// # Errors
 ///
-/// [`VerifyError`]. A body without a canonical form is a mismatch like any other.
+/// Returns a [`VerifyError`]. A body without a canonical form is a mismatch like any other.
 ///
 /// ```
 /// use inngest_auth::{Keys, SigningKey, Tolerance, VerifyError, verify};
@@ -225,7 +230,7 @@ pub fn verify<'body>(
     Ok(Authentic::new(verified, body, canonical))
 }
 
-/// Whether the signature lies inside the window, both ends included.
+/// Checks that the signature lies within the window, both ends included.
 pub(crate) fn check_fresh(
     signature: &Signature,
     now: u64,
@@ -242,8 +247,10 @@ pub(crate) fn check_fresh(
     }
 }
 
-/// Compares the signature with what `keys` make of `body`, in pieces. `running` is the current key's MAC and has seen
-/// the body already. Returns the canonical form too, if that is what was signed.
+/// Compares the signature with the MACs of `body`, given in pieces, under `keys`.
+///
+/// `running` is the current key's MAC and has already seen the body. Returns the canonical form
+/// too, if that is what was signed.
 pub(crate) fn compare<'a, I>(
     running: Mac,
     signature: &Signature,
@@ -289,7 +296,8 @@ fn signed_by<'a>(
     })
 }
 
-/// `None` too where the body *is* its canonical form: that has been tried.
+/// Returns the canonical form, or `None` if there is none, or if it equals the body, which was
+/// already compared.
 fn canonical_form<'a>(body: impl IntoIterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     for piece in body {
@@ -307,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_canonical_form_is_of_all_pieces_together() {
-        // Two pieces, each far over one byte, together as long as is allowed.
+        // Two pieces, each far longer than one byte, with the maximum total length.
         let text = format!(" \"{}\"", "x".repeat(canonical::MAX_LEN - 3));
         let (first, second) = text.as_bytes().split_at(text.len() / 2);
         assert_eq!(

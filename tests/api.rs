@@ -407,7 +407,7 @@ async fn a_call_begins_with_the_key_that_the_api_accepted_last() {
 /// The bound: a call that is in progress when the first rejection comes back may cost one request
 /// more (or, with a single attempt, fail). A call that begins later does not.
 #[tokio::test]
-async fn many_calls_at_once_pay_for_a_key_at_most_once_each() {
+async fn of_many_concurrent_calls_each_needs_at_most_one_more_request() {
     let server = Server::knowing(&[FALLBACK]).await;
     *server.gate.lock().unwrap() = Some(Arc::new(Barrier::new(MANY)));
     let auth = server.auth(CURRENT, Some(FALLBACK));
@@ -463,7 +463,7 @@ async fn at_once(
 }
 
 #[tokio::test]
-async fn one_call_teaches_all_that_begin_after_it() {
+async fn what_one_call_learns_is_used_by_all_later_calls() {
     let server = Server::knowing(&[FALLBACK]).await;
     let auth = server.auth(CURRENT, Some(FALLBACK));
     // Another client, and another clone of the layer.
@@ -476,7 +476,7 @@ async fn one_call_teaches_all_that_begin_after_it() {
 
 /// A call that began with the old keys says nothing about the new ones.
 #[tokio::test]
-async fn a_late_response_from_before_a_rotation_teaches_nothing() {
+async fn a_late_response_from_before_a_rotation_is_ignored() {
     let server = Server::knowing(&[FALLBACK, NEXT]).await;
     let auth = server.auth(CURRENT, Some(FALLBACK));
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -509,7 +509,7 @@ async fn a_late_response_from_before_a_rotation_teaches_nothing() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_client_is_passed_on_and_teaches_nothing() {
+async fn an_error_of_the_client_is_returned_and_changes_no_key() {
     for (breaks_at, sent) in [(CURRENT, &[CURRENT][..]), (FALLBACK, &[CURRENT, FALLBACK])] {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&seen);
@@ -707,7 +707,7 @@ async fn the_environment_and_the_versions_are_added_where_absent() {
 }
 
 #[tokio::test]
-async fn a_branch_key_needs_an_environment_and_is_learnt_like_any_other() {
+async fn a_branch_key_needs_an_environment_and_is_otherwise_like_any_key() {
     const NEW: &str = "signkey-branch-11111111";
     const OLD: &str = "signkey-branch-22222222";
     let server = Server::knowing(&[OLD]).await;
@@ -789,7 +789,7 @@ async fn the_token_goes_to_the_api_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_redirect_takes_no_token_along() {
+async fn a_redirect_does_not_carry_the_token() {
     let elsewhere = Server::start().await;
     let location = format!("{}/fn/register", elsewhere.url());
     for status in [301, 302, 303, 307, 308] {
@@ -830,7 +830,7 @@ async fn the_client_is_called_only_when_it_is_ready() {
 
 /// A client may lend a connection, or a permit, to a response until that is read or dropped.
 #[tokio::test(start_paused = true)]
-async fn a_rejected_response_is_given_back_before_the_second_attempt() {
+async fn a_rejected_response_is_dropped_before_the_second_attempt() {
     let one_at_a_time = Arc::new(Semaphore::new(1));
     let client = service_fn(move |_: Request<()>| {
         let permit = Arc::clone(&one_at_a_time).acquire_owned();

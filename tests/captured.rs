@@ -343,7 +343,7 @@ impl ReplayStore for Distinct {
 
 /// A handler whose responses differ each time, with every one signed: the worst that a captured request can do.
 #[tokio::test]
-async fn captured_traffic_adds_at_most_one_request_and_one_response_to_the_store() {
+async fn captured_requests_add_at_most_one_request_and_one_response_to_the_store() {
     let signing_key = key("signkey-test-12345678");
     let counter = Arc::new(AtomicU64::new(0));
     for body in ["", "{}", r#"{"event":1}"#] {

@@ -40,7 +40,7 @@ fn bodies() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn a_sender_who_misreads_the_key_is_found_out() {
+fn a_sender_who_misreads_the_key_is_diagnosed() {
     let at = AT.to_string();
     let decoded = hex::decode(DIGITS).unwrap();
     for body in bodies() {
@@ -66,7 +66,7 @@ fn a_sender_who_misreads_the_key_is_found_out() {
 }
 
 #[test]
-fn a_key_in_any_case_and_without_a_prefix_is_read_in_the_other_ways_too() {
+fn a_key_in_any_case_and_without_a_prefix_is_diagnosed_too() {
     for (held, hmac_key, cause) in [
         ("ABCD12", "abcd12", Cause::OtherCase),
         ("aBcD12", "abcd12", Cause::OtherCase),
@@ -82,7 +82,7 @@ fn a_key_in_any_case_and_without_a_prefix_is_read_in_the_other_ways_too() {
 }
 
 #[test]
-fn a_body_that_was_changed_at_its_line_ends_and_a_time_that_is_another_are_found_out() {
+fn changed_line_endings_and_a_different_time_are_diagnosed() {
     let at = AT.to_string();
     // Not JSON, whose canonical form would do.
     for (sent, what_was_signed, cause) in [
@@ -145,7 +145,7 @@ fn a_body_that_was_changed_at_its_line_ends_and_a_time_that_is_another_are_found
 }
 
 #[test]
-fn what_is_not_proved_is_suspected_by_the_body_alone() {
+fn causes_that_are_not_proved_are_suspected_from_the_body_alone() {
     let json = |len: usize| [&b"{"[..], &vec![b' '; len - 1]].concat();
     let limit = 64 * 1024;
     let signature = signed(b"another key", b"");

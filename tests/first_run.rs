@@ -68,7 +68,7 @@ fn run(vars: &BTreeMap<&str, &str>) -> Run {
 const KEY: &str = "signkey-test-12345678";
 
 #[test]
-fn what_serves_says_what_to_try_next() {
+fn a_serving_example_says_what_to_try_next() {
     for (vars, out, log) in [
         // A secret that ends in a newline is as good as one without.
         (
@@ -87,13 +87,13 @@ fn what_serves_says_what_to_try_next() {
             &["cargo run --example sign"],
             &[
                 "WARN",
-                "there is no fallback key; unset it, or set it to the rotation's other key",
+                "there is no fallback key; unset it, or set it to the other key of the rotation",
             ],
         ),
         (
             &[("INNGEST_DEV", "1")],
             &["anybody gets in", "curl -i 'http://127.0.0.1:"],
-            &["WARN", "verifies NOTHING"],
+            &["WARN", "does NOT verify requests"],
         ),
         // Whoever sets a key may not mean to run without it.
         (
@@ -101,7 +101,7 @@ fn what_serves_says_what_to_try_next() {
             &["anybody gets in"],
             &[
                 "ERROR",
-                "verifies NOTHING in dev mode, although a signing key is set",
+                "does NOT verify requests although a signing key is set",
             ],
         ),
         (
@@ -135,15 +135,15 @@ fn what_serves_says_what_to_try_next() {
 }
 
 #[test]
-fn what_does_not_serve_says_what_to_type_and_that_works() {
+fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
     for (vars, words) in [
         (
             &[("INNGEST_SIGNING_KEY", "")][..],
-            "INNGEST_SIGNING_KEY is not set, or blank: set it to your environment's signing key",
+            "INNGEST_SIGNING_KEY is not set or blank: set it to your environment's signing key",
         ),
         (
             &[("INNGEST_SIGNING_KEY", " \n")],
-            "INNGEST_SIGNING_KEY is not set, or blank",
+            "INNGEST_SIGNING_KEY is not set or blank",
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
@@ -160,11 +160,12 @@ fn what_does_not_serve_says_what_to_type_and_that_works() {
         // A newline at its end is trimmed, one in the middle of it is not.
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
-            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone, in one line",
+            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key \
+             alone, on one line",
         ),
         (
             &[("INNGEST_SIGNING_KEY_FALLBACK", KEY)],
-            "put the key into INNGEST_SIGNING_KEY",
+            "set INNGEST_SIGNING_KEY to it",
         ),
         (
             &[

@@ -292,7 +292,7 @@ fn seeds() -> u64 {
 }
 
 #[test]
-fn the_documented_orders_lose_nothing() {
+fn the_documented_orders_lose_no_call() {
     let keys = TestKeys::new();
     for seed in 0..seeds() {
         assert_eq!(
@@ -306,7 +306,7 @@ fn the_documented_orders_lose_nothing() {
 
 /// The guide's table of what another order costs: this prints its figures and holds its bounds.
 #[test]
-fn each_forbidden_order_loses_calls_for_as_long_as_the_guide_says() {
+fn each_wrong_order_loses_calls_for_as_long_as_the_guide_says() {
     let keys = TestKeys::new();
     let sent = (seeds() * CALLS, seeds() * API_CALLS);
     for (order, bound) in [

@@ -1,9 +1,9 @@
-//! The guide's pages keep up with the code: what the crate says can be found on the page that explains it.
+//! Checks that the guide keeps up with the code: every message of the crate can be found on the page
+//! that explains it.
 
-/// One line, without code marks: the words as somebody searches for them.
+/// Returns the text on one line and without code marks, as a person would search for it.
 fn words(text: &str) -> String {
     text.replace('`', "")
-        .replace("\\|", "|")
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ")
@@ -13,7 +13,7 @@ fn troubleshooting() -> String {
     words(include_str!("../src/guide/troubleshooting.md"))
 }
 
-/// What stands in `source` from `begin` to the first `end` behind it.
+/// Returns the part of `source` from `begin` to the first `end` after it.
 fn between<'a>(source: &'a str, begin: &str, end: &str) -> &'a str {
     let (_, rest) = source
         .split_once(begin)
@@ -21,7 +21,7 @@ fn between<'a>(source: &'a str, begin: &str, end: &str) -> &'a str {
     rest.split_once(end).unwrap().0
 }
 
-/// The names of an enum's variants, without what they hold.
+/// Returns the names of an enum's variants, without their fields.
 fn variants(source: &str, name: &str) -> Vec<String> {
     let body = between(source, &format!("pub enum {name} {{\n"), "\n}\n");
     let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
@@ -36,7 +36,7 @@ fn variants(source: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// What a literal says, up to its closing quotation mark, and what is behind that.
+/// Returns the text of a literal, up to its closing quotation mark, and the rest of the source.
 fn literal(source: &str) -> (String, &str) {
     let (mut said, mut rest) = (String::new(), source.chars());
     while let Some(next) = rest.next().filter(|&next| next != '"') {
@@ -49,7 +49,7 @@ fn literal(source: &str) -> (String, &str) {
     (said, rest.as_str())
 }
 
-/// The literals behind `before`, cut where a value is put in.
+/// Returns the literals that follow `before`, split where a value is interpolated.
 fn literals(source: &str, before: &str) -> Vec<String> {
     let found = source.split(before).skip(1).filter_map(|rest| {
         let rest = rest.trim_start().strip_prefix('"')?;
@@ -69,7 +69,7 @@ fn cut_at_values(texts: impl Iterator<Item = String>) -> Vec<String> {
         .collect()
 }
 
-/// Every literal that a person may read: the code without comments, tests and `expect`.
+/// Returns every literal that a person may read: all but those in comments, tests and `expect`.
 fn all_literals(source: &str) -> Vec<String> {
     let code = source.split("#[cfg(test)]").next().unwrap();
     let code: Vec<_> = code
@@ -89,7 +89,7 @@ fn all_literals(source: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
+fn every_rejection_can_be_looked_up_by_its_kind_and_its_log_message() {
     let (page, source) = (troubleshooting(), include_str!("../src/rejection.rs"));
     let kinds = variants(source, "RejectionKind");
     let said = all_literals(between(source, "fn what(self)", "\n    }\n"));
@@ -98,7 +98,7 @@ fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
         "{kinds:?} {said:?}"
     );
     for kind in kinds {
-        assert!(page.contains(&format!("| {kind} ")), "{kind}");
+        assert!(page.contains(&format!("**{kind}** (")), "{kind}");
     }
     for text in said {
         assert!(page.contains(&text), "{text}");
@@ -106,7 +106,7 @@ fn every_refusal_can_be_looked_up_by_its_kind_and_by_the_words_of_the_log() {
 }
 
 #[test]
-fn every_error_can_be_looked_up_by_its_words() {
+fn every_error_can_be_looked_up_by_its_message() {
     let page = troubleshooting();
     for (source, name, least) in [
         (include_str!("../src/config/error.rs"), "ConfigError", 6),
@@ -132,14 +132,14 @@ fn every_error_can_be_looked_up_by_its_words() {
         (include_str!("../src/config/files.rs"), "FileDefect"),
     ] {
         for kind in variants(source, name) {
-            assert!(page.contains(&format!("| {kind} |")), "{kind}");
+            assert!(page.contains(&format!("**{kind}**: ")), "{kind}");
         }
     }
 }
 
-/// Whatever a person reads in the log, up to where a value is put in.
+/// Covers all text in the layer's log lines except interpolated values.
 #[test]
-fn every_line_of_the_layer_can_be_looked_up_by_its_words() {
+fn every_log_line_of_the_layer_can_be_looked_up_by_its_message() {
     let page = troubleshooting();
     for (source, least) in [
         (include_str!("../src/layer/log.rs"), 29),
@@ -147,7 +147,7 @@ fn every_line_of_the_layer_can_be_looked_up_by_its_words() {
         (include_str!("../src/diagnose.rs"), 10),
     ] {
         let said = all_literals(source);
-        // Names of fields and of values have no blank.
+        // Names of fields and values contain no space.
         let said: Vec<_> = said.iter().filter(|text| text.contains(' ')).collect();
         assert!(said.len() >= least, "{said:?}");
         for text in said {
@@ -158,7 +158,7 @@ fn every_line_of_the_layer_can_be_looked_up_by_its_words() {
 }
 
 #[test]
-fn what_inngest_says_can_be_looked_up_as_it_says_it() {
+fn every_message_of_inngest_can_be_looked_up_verbatim() {
     let page = troubleshooting();
     for message in [
         "Signature verification failed. Is your app using the correct signing key?",
@@ -179,7 +179,7 @@ fn what_inngest_says_can_be_looked_up_as_it_says_it() {
     }
 }
 
-/// They are tested as a file, and read as a page.
+/// The alerts are tested as a file and read on the page, so the two must be equal.
 #[test]
 fn the_metrics_page_has_the_alerts_that_are_tested() {
     let page = include_str!("../src/guide/metrics.md");
@@ -187,9 +187,9 @@ fn the_metrics_page_has_the_alerts_that_are_tested() {
     assert_eq!(alerts, include_str!("../examples/metrics/alerts.yml"));
 }
 
-/// A page whose example is not run, or shows one side only, would teach what nobody checked.
+/// An example that does not run, or shows only accepted requests, would teach unchecked claims.
 #[test]
-fn every_page_has_one_example_that_runs_and_shows_both_sides() {
+fn every_page_has_one_example_that_runs_and_shows_a_rejection() {
     let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
     let declared = include_str!("../src/guide/mod.rs");
     let mut count = 0;
@@ -212,13 +212,13 @@ fn every_page_has_one_example_that_runs_and_shows_both_sides() {
             .filter(|fence| **fence != "```yaml")
             .collect();
         assert_eq!(opened, [&"```"], "{name}");
-        let refuses = ["UNAUTHORIZED", "401", "rejected"]
+        let rejects = ["UNAUTHORIZED", "401", "rejected"]
             .iter()
             .any(|word| between(&text, "\n```\n", "\n```\n").contains(word));
-        assert!(refuses, "{name} shows no refusal");
+        assert!(rejects, "{name} shows no rejection");
         assert!(
             declared.contains(&format!("include_str!(\"{name}\")")),
-            "{name} is no page"
+            "{name} is not a page of the guide"
         );
         count += 1;
     }

@@ -77,7 +77,7 @@ async fn the_handler_reads_what_was_authenticated() {
 }
 
 #[tokio::test]
-async fn what_is_said_about_the_body_agrees_with_it() {
+async fn headers_about_the_body_agree_with_it() {
     let seen = Seen::default();
     let server = serve(seen.app(inngest().auth())).await;
     let signature = key("signkey-test-12345678").sign(b"{}", NOW).to_string();
@@ -112,7 +112,7 @@ async fn what_is_said_about_the_body_agrees_with_it() {
 }
 
 #[tokio::test]
-async fn a_handler_that_passes_the_request_on_passes_on_the_right_length() {
+async fn a_handler_that_forwards_the_request_forwards_the_right_length() {
     let behind = Seen::default();
     let target = serve(behind.unguarded()).await;
     let proxy = move |request: Request<Body>| async move {
@@ -168,7 +168,7 @@ async fn marks_from_outside_are_replaced() {
 }
 
 #[tokio::test]
-async fn the_extractors_tell_who_calls() {
+async fn the_extractors_tell_who_sent_the_request() {
     let it = inngest();
     let app = |auth: Option<InngestAuth>| {
         let router = Router::new()
@@ -272,7 +272,7 @@ async fn extractors_take_a_call_of_3_9_mb_unless_a_limit_inside_says_no() {
 }
 
 #[tokio::test]
-async fn dev_mode_passes_the_body_on_as_it_streams() {
+async fn dev_mode_forwards_the_body_as_it_streams() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let body = http_body_util::StreamBody::new(Frames(receiver));
     let app = Router::new()
@@ -373,7 +373,7 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
 }
 
 #[tokio::test]
-async fn a_trust_probe_is_answered_here_and_what_only_looks_like_one_is_not() {
+async fn the_layer_responds_to_a_trust_probe_and_forwards_what_only_looks_like_one() {
     let it = inngest();
     let seen = Seen::default();
     let app = seen.app(it.auth());

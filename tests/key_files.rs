@@ -48,7 +48,7 @@ const DEFECTS: [(&str, Defect, &str); 19] = [
 ];
 
 #[test]
-fn every_file_that_cannot_be_used_says_which_and_why() {
+fn every_unusable_file_is_named_with_the_reason() {
     let dir = Dir::new();
     let good = dir.write("good", A);
     fs::create_dir(dir.at("directory")).unwrap();

@@ -70,14 +70,14 @@ fn signed_requests_verify() {
 }
 
 #[test]
-fn wrongly_signed_requests_do_not() {
+fn wrongly_signed_requests_do_not_verify() {
     for case in cases("request_signature_reject", 3) {
         assert!(judged(&case, &keys(&case)).is_none(), "{case}");
     }
 }
 
 #[test]
-fn answers_are_signed_as_sdks_sign_them() {
+fn responses_are_signed_as_sdks_sign_them() {
     for case in cases("response_signature", 4) {
         let signature = odd_key(text(&case, "key"))
             .sign(text(&case, "body").as_bytes(), case["t"].as_u64().unwrap());
@@ -109,7 +109,7 @@ fn bearers_are_the_prefix_and_the_hash() {
 
 /// No genuine sender holds one: it has no bearer token.
 #[test]
-fn a_text_without_a_bearer_is_no_key() {
+fn a_text_without_a_bearer_is_not_a_key() {
     for case in cases("bearer_hash_error", 10) {
         let error = text(&case, "key").parse::<SigningKey>().unwrap_err();
         assert!(
@@ -218,7 +218,7 @@ fn a_key_signs_at_a_time_of_ten_digits() {
 }
 
 #[test]
-fn what_is_no_key_says_why() {
+fn a_text_that_is_not_a_key_says_why() {
     for (text, error) in [
         ("", KeyError::Blank),
         (" \n", KeyError::Blank),

@@ -48,7 +48,7 @@ impl http_body::Body for Flood {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_is_ended_though_no_timer_fires_while_it_goes_on() {
+async fn a_flood_is_ended_although_no_timer_fires_during_it() {
     let it = inngest();
     let app = Seen::default().app(it.auth().body_deadline(Duration::from_secs(10)));
     let forged = key("signkey-test-00").sign(b"", NOW).to_string();

@@ -144,7 +144,7 @@ fn used(auth: InngestAuth, log: &Log) -> Router {
 /// One request, and the same again: what a subscriber at its default level shows of each.
 #[tokio::test(start_paused = true)]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
+async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind() {
     let it = inngest();
     let signed = |at| key("signkey-test-12345678").sign(b"{}", at).to_string();
     let (genuine, future) = (signed(NOW), signed(NOW + 301));
@@ -158,8 +158,9 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| sent("POST", &[])),
             "no X-Inngest-Signature header",
-            "Inngest signs its calls: if calls are rejected so, let proxies pass the header (a dev \
-             server does not sign: only on a development machine, set INNGEST_DEV=1)",
+            "Inngest signs its calls: if genuine calls are rejected, configure proxies to forward \
+             the header (a dev server does not sign: only on a development machine, set \
+             INNGEST_DEV=1)",
             r#"kind="missing" method="POST""#,
             quiet,
         ),
@@ -167,9 +168,9 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| sent("PUT", &[("x-inngest-server-kind", "cloud")])),
             "no X-Inngest-Signature header",
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; the server repeats the \
-             sync, signed, within seconds, so wait for that; INNGEST_ENABLE_UNAUTHED_SYNC=1 lets anyone \
-             ask for a sync",
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; wait until the \
+             server repeats the sync, signed, within seconds; INNGEST_ENABLE_UNAUTHED_SYNC=1 would \
+             let anyone request a sync",
             r#"kind="missing" method="PUT""#,
             quiet,
         ),
@@ -194,7 +195,7 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| sent("POST", &[signature(&genuine), signature(&genuine)])),
             "more than one X-Inngest-Signature header",
-            "let proxies pass the header once and unchanged",
+            "configure proxies to forward the header once and unchanged",
             r#"kind="doubled" method="POST""#,
             quiet,
         ),
@@ -202,7 +203,7 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| sent("POST", &[signature(&joined)])),
             "more than one X-Inngest-Signature, joined by commas into one header",
-            "look for the proxy that joins headers, and let it pass one",
+            "look for a proxy that joins headers, and configure it to forward a single one",
             r#"kind="doubled" method="POST""#,
             quiet,
         ),
@@ -210,7 +211,7 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| sent("BREW", &[signature("lol")])),
             "the signature has a parameter that is not `name=value` in visible ASCII",
-            "Inngest sends no such header: look for the script or the proxy that makes it",
+            "Inngest does not send such a header: look for the script or proxy that does",
             r#"kind="malformed" method="other""#,
             quiet,
         ),
@@ -218,16 +219,16 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
             it.auth(),
             twice(|| it.stale(CALL, "{}")),
             "the signature is older than the tolerance: compare the clocks",
-            "set this machine's clock by NTP, and look for a queue before the app; a captured request \
-             that is sent again looks the same",
+            "synchronize this machine's clock by NTP, and look for a queue in front of the app; a \
+             replayed captured request looks the same",
             r#"kind="stale" method="POST" age_seconds=3601"#,
             loud,
         ),
         (
             it.auth(),
             twice(|| sent("POST", &[signature(&future)])),
-            "the signature is further in the future than the tolerance: compare the clocks",
-            "set this machine's clock by NTP",
+            "the signature is further in the future than the tolerance allows: compare the clocks",
+            "synchronize this machine's clock by NTP",
             r#"kind="future" method="POST" age_seconds=-301"#,
             loud,
         ),
@@ -242,9 +243,10 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
                 request
             }),
             "no key matches the signature",
-            "set INNGEST_SIGNING_KEY to the key of the environment that calls, and let proxies pass \
-             bodies unchanged; for a key that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | \
-             cut -c1-12` prints what keys_tried shows",
+            "set INNGEST_SIGNING_KEY to the signing key of the environment that calls, and \
+             configure proxies to forward bodies unchanged; for a key that ends in -HEX, `printf \
+             %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the fingerprint that keys_tried \
+             shows",
             &*format!(
                 r#"kind="wrong_signature" method="POST" age_seconds=0 keys_tried="b2ed992186a5 {}" body_bytes=3 content_encoding="gzip\u{{9b}}{}""#,
                 key("87654321").fingerprint(),
@@ -255,24 +257,24 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
         (
             it.auth().body_limit(1),
             twice(|| it.call(CALL, "{}")),
-            "the body is over the limit",
-            "Inngest sends up to 4 MiB: leave body_limit, and every limit outside the layer, at that or \
-             more",
+            "the body exceeds the limit",
+            "Inngest sends up to 4 MiB: set body_limit, and every limit outside the layer, to at \
+             least that",
             r#"kind="body_too_large" method="POST""#,
             loud,
         ),
         (
             it.auth(),
             twice(broken),
-            "the body ended in an error",
-            "the sender hung up, or a layer outside broke the body off",
+            "failed to read the body",
+            "the client closed the connection, or an outer layer aborted the body",
             r#"kind="body_broken" method="POST""#,
             quiet,
         ),
         (
             it.auth().body_budget(1),
             twice(broken),
-            "the unverified bodies have used up their memory budget",
+            "unverified bodies have used up the memory budget",
             "raise body_budget only if genuine calls are rejected",
             r#"kind="over_budget" method="POST""#,
             loud,
@@ -280,7 +282,7 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
         (
             it.auth().body_deadline(Duration::ZERO),
             twice(|| it.call(CALL, "{}").map(|_| Body::new(Hanging))),
-            "the body did not end before its deadline",
+            "the body did not arrive before its deadline",
             "raise body_deadline only if genuine calls are rejected",
             r#"kind="body_too_slow" method="POST""#,
             quiet,
@@ -302,12 +304,12 @@ async fn each_rejection_says_once_what_to_do_and_then_is_as_loud_as_its_kind() {
     }
 }
 
-const DEV_SERVER: &str = "the sender seems to have no signing key, as a dev server has none, but anyone \
-    can send this: only on a development machine, set INNGEST_DEV=1";
+const DEV_SERVER: &str = "the sender seems to be a dev server, which has no signing key, but \
+    anyone can send such a request: only on a development machine, set INNGEST_DEV=1";
 
 /// The server's fault, and said as such however often it is asked.
 #[tokio::test(start_paused = true)]
-async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warning() {
+async fn what_rejects_everything_is_logged_as_an_error_and_a_replay_as_a_warning() {
     let it = inngest();
     let (log, _guard) = Log::begin(Level::INFO);
     let stopped = TestClock::at(0);
@@ -321,16 +323,16 @@ async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warni
     ask(&app, it.call(CALL, "{}")).await;
     log.take();
     ask(&app, it.call(CALL, "{}")).await;
-    let expected = "rejected: this signature was accepted before; turn off retries in proxies: Inngest \
-        signs each of its own anew kind=\"replayed\" method=\"POST\"";
+    let expected = "rejected: this signature was already accepted; turn off retries in proxies: \
+        Inngest signs each of its own retries anew kind=\"replayed\" method=\"POST\"";
     assert_eq!(line(&log.take()), Some(("WARN", expected)));
 
     let app = used(it.auth().replay_guard(store(&it, 0)), &log);
     ask(&app, it.call(CALL, "{}")).await;
     let said = log.take();
     let (first, second) = said.split_once('\n').unwrap();
-    let expected = "cannot tell whether a request is a replay error=replay store is full: raise its \
-        capacity admitted=false";
+    let expected = "failed to check the replay store: cannot tell whether a request is a replay \
+        error=replay store is full: raise its capacity admitted=false";
     assert_eq!(line(first), Some(("WARN", expected)));
     let expected =
         r#"rejected: the replay store is down or full kind="store_unavailable" method="POST""#;
@@ -339,7 +341,7 @@ async fn what_rejects_everything_is_an_error_and_what_a_guard_rejects_is_a_warni
 
 /// Cloud asks every app who it is, with other environments' keys too.
 #[tokio::test]
-async fn a_get_with_a_foreign_key_is_for_those_who_look_closer() {
+async fn a_get_with_a_foreign_key_is_logged_at_debug() {
     let foreign = TestInngest::new(key("signkey-test-00"));
     for (method, run_id, level) in [
         ("GET", false, "DEBUG"),
@@ -487,8 +489,9 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
     };
     let settings = |tolerance, limit, sign, guard, sync| {
         format!(
-            "inngest-auth is in use tolerance_seconds={tolerance} body_limit_bytes={limit} \
-             sign_responses=\"{sign}\" replay_guard={guard} unsigned_sync={sync}"
+            "inngest-auth layer added to a service tolerance_seconds={tolerance} \
+             body_limit_bytes={limit} sign_responses=\"{sign}\" replay_guard={guard} \
+             unsigned_sync={sync}"
         )
     };
     let (one, two) = (
@@ -517,7 +520,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
                 (
                     "WARN",
                     "inngest-auth admits replays while the replay store is down or full: remove \
-                     insecure_replay_fail_open unless losing calls is worse",
+                     insecure_replay_fail_open unless losing calls is worse than running them \
+                     twice",
                 ),
             ],
         ),
@@ -528,8 +532,9 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
                 ("INFO", &sync),
                 (
                     "WARN",
-                    "inngest-auth lets anyone who reaches this service ask for a sync: unset \
-                     INNGEST_ENABLE_UNAUTHED_SYNC if syncs arrive signed too, as a self-hosted server repeats them",
+                    "inngest-auth admits unsigned syncs, so anyone who can reach this service can \
+                     request a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive \
+                     signed, as they do from a self-hosted server, which repeats them",
                 ),
             ],
         ),
@@ -546,8 +551,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             &|| from(&[("INNGEST_DEV", "1")]),
             (
                 "WARN",
-                "inngest-auth verifies NOTHING in dev mode: anyone who reaches this service can run its \
-                 functions; unset INNGEST_DEV in production mode=\"dev\"",
+                "dev mode: inngest-auth does NOT verify requests, so anyone who can reach this \
+                 service can run its functions; unset INNGEST_DEV in production mode=\"dev\"",
             ),
             &[],
         ),
@@ -555,9 +560,9 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             &|| from(&[("INNGEST_DEV", "1"), key_is]),
             (
                 "ERROR",
-                "inngest-auth verifies NOTHING in dev mode, although a signing key is set: anyone who \
-                 reaches this service can run its functions; unset INNGEST_DEV, or the key if this is a \
-                 development machine mode=\"dev\"",
+                "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
+                 anyone who can reach this service can run its functions; unset INNGEST_DEV, or \
+                 the key on a development machine mode=\"dev\"",
             ),
             &[],
         ),
@@ -633,9 +638,9 @@ fn in_dev_mode_with_a_key() {
 #[tokio::test]
 async fn a_signed_request_in_dev_mode_is_an_error_once() {
     let it = inngest();
-    let expected = "a signed request arrived in dev mode and was NOT verified: in production, unset \
-        INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign; anyone else can send such a \
-        header)";
+    let expected = "a signed request arrived in dev mode and was NOT verified: in production, \
+        unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign, but anyone can \
+        send a signature header)";
     for (request, logs) in [
         (it.call(CALL, "{}"), true),
         (it.unsigned(CALL, "{}"), false),
@@ -656,9 +661,9 @@ async fn a_signed_request_in_dev_mode_is_an_error_once() {
 #[tokio::test]
 async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
     let it = inngest();
-    let expected = "the time of a verified request is off by more than half the tolerance: set this \
-        machine's clock by NTP, or look for a queue before the app; beyond the tolerance every request is \
-        rejected";
+    let expected = "a verified request's time is off by more than half the tolerance, and beyond \
+        the tolerance every request is rejected: synchronize this machine's clock by NTP, or look \
+        for a queue in front of the app";
     for (tolerance, ahead, age) in [
         (300, 0, None),
         (300, 150, None),
@@ -691,10 +696,11 @@ async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
 
 /// Syncs are signed in canonical form, calls are not.
 #[tokio::test]
-async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
+async fn a_re_encoded_call_is_a_warning_although_it_is_verified() {
     let it = inngest();
-    let expected = "something on the way re-encodes JSON: the signature of a call matches only the \
-        canonical form of its body, and calls over 64 KiB are rejected; let proxies pass bodies unchanged";
+    let expected = "a proxy re-encodes JSON: the signature of a call matches only the canonical \
+        form of its body, and calls over 64 KiB are rejected; configure proxies to forward bodies \
+        unchanged";
     for (method, warns) in [("POST", true), ("PUT", false), ("GET", false)] {
         let (log, _guard) = Log::begin(Level::INFO);
         let app = used(it.auth(), &log);
@@ -712,7 +718,7 @@ async fn a_call_that_something_re_encoded_is_a_warning_though_it_is_verified() {
 }
 
 #[tokio::test]
-async fn the_first_use_of_the_fallback_after_a_change_is_said_once() {
+async fn the_first_use_of_the_fallback_after_a_change_is_logged_once() {
     let it = inngest();
     let (log, _guard) = Log::begin(Level::TRACE);
     let auth = it.auth();
@@ -762,10 +768,10 @@ fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() ->
 
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
-async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason() {
-    const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will \
-        not accept it: ";
-    const ANY: &str = "a response is sent unsigned: ";
+async fn a_response_without_its_required_signature_is_a_warning_once_with_the_reason() {
+    const SYNC: &str = "the response to an in-band sync or a trust probe is sent unsigned, so \
+        Inngest will not accept it: ";
+    const ANY: &str = "the response is sent unsigned: ";
     const IN_BAND: (&str, &str) = ("x-inngest-sync-kind", "in_band");
     let it = inngest();
     let plain = || Body::from("a response");
@@ -784,7 +790,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             stream as fn() -> Body,
             Some((
                 SYNC,
-                "its length is not known; respond with a body in one piece",
+                "the body has no known length; return a buffered body instead of a stream",
                 "stream",
             )),
         ),
@@ -806,7 +812,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             Body::empty,
             Some((
                 SYNC,
-                "it is empty; respond with what the SDK specification asks for",
+                "the body is empty; return the body that the SDK specification requires",
                 "empty",
             )),
         ),
@@ -817,7 +823,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             plain,
             Some((
                 SYNC,
-                "the replay store could not record it; bring the store up",
+                "the replay store could not record it; restore the store",
                 "not_recorded",
             )),
         ),
@@ -849,7 +855,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             trailers,
             Some((
                 ANY,
-                "it has trailers, which no signature covers",
+                "it has trailers, which a signature does not cover; remove them",
                 "trailers",
             )),
         ),
@@ -858,7 +864,11 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
             false,
             &[],
             || Body::from(vec![b' '; 8 * 1024 * 1024 + 1]),
-            Some((ANY, "it is longer than 8 MiB", "too_long")),
+            Some((
+                ANY,
+                "the body is longer than 8 MiB; return a shorter one",
+                "too_long",
+            )),
         ),
         (all(), false, &[], Body::empty, None),
         (all(), false, &[], plain, None),
@@ -886,7 +896,7 @@ async fn a_response_that_misses_its_signature_is_a_warning_once_with_the_reason(
 
 /// Verified, and too late: Inngest will not wait for its response to an in-band sync so long.
 #[tokio::test]
-async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_is_required() {
+async fn a_response_too_late_to_be_signed_is_a_warning_only_if_a_signature_is_required() {
     let it = inngest();
     for (request, sign, warns) in [
         (in_band(&it), SignResponses::Required, true),
@@ -907,7 +917,7 @@ async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_i
         ask(&app, request).await;
         let said = log.take();
         assert_eq!(
-            said.contains("it came later than the tolerance; respond sooner"),
+            said.contains("the handler took longer than the tolerance; respond sooner"),
             warns,
             "{said}"
         );
@@ -916,7 +926,7 @@ async fn a_response_that_comes_too_late_to_be_signed_is_a_warning_only_if_that_i
 }
 
 #[test]
-fn a_layer_shows_what_it_does() {
+fn status_shows_what_a_layer_does() {
     let it = inngest();
     for (auth, words) in [
         (
@@ -1003,8 +1013,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 PROVED,
-                "the sender signs with the key's prefix left on, as a self-hosted server does that was started \
-                 with a prefixed key; start it with the bare hex digits",
+                "the sender signs with the key's prefix included, as a self-hosted server does if \
+                 it was started with a prefixed key; start that server with the bare hex digits",
                 "prefix_left_on",
                 true,
             )),
@@ -1018,7 +1028,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 PROVED,
-                "the sender's key ends in white space, perhaps a newline; remove it from the sender's secret",
+                "the sender's key ends in white space, such as a newline; remove it from the \
+                 sender's secret",
                 "white_space",
                 true,
             )),
@@ -1031,8 +1042,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 PROVED,
-                "something on the way changes the body's line ends between LF and CRLF; let proxies pass \
-                 bodies unchanged",
+                "a proxy changes the body's line endings between LF and CRLF; configure proxies to \
+                 forward bodies unchanged",
                 "line_ends",
                 true,
             )),
@@ -1045,7 +1056,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 SUSPECTED,
-                "the body is empty; look for a redirect, or for something outside the layer that reads the body",
+                "the body is empty; look for a redirect, or for an outer layer that consumes the \
+                 body",
                 "empty_body",
                 false,
             )),
@@ -1071,8 +1083,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 SUSPECTED,
-                "something on the way re-encodes JSON, and over 64 KiB the canonical form is not compared; let \
-                 proxies pass bodies unchanged",
+                "a proxy re-encodes JSON, and the canonical form of bodies over 64 KiB is not \
+                 compared; configure proxies to forward bodies unchanged",
                 "reencoded",
                 false,
             )),
@@ -1108,7 +1120,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
 
 /// Neither a key, nor a token, nor a MAC, nor a body.
 #[tokio::test]
-async fn no_secret_is_ever_said() {
+async fn no_secret_is_ever_logged() {
     let (log, _guard) = Log::begin(Level::TRACE);
     let secret = "5ec2e7005ec2e700";
     let key = key(&format!("signkey-prod-{secret}"));
@@ -1179,7 +1191,7 @@ async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
 }
 
 #[tokio::test]
-async fn what_the_api_says_of_the_keys_is_logged_once_until_they_change() {
+async fn rejected_keys_are_logged_once_until_the_keys_change() {
     let (log, _guard) = Log::begin(Level::TRACE);
     let (new, old, next) = (
         "signkey-prod-aaaa1111",

@@ -154,7 +154,7 @@ async fn memory_follows_the_bytes_that_arrived() {
     only_the_frame_that_completes_a_body_is_kept().await;
     a_long_body_is_not_copied_for_its_canonical_form().await;
     hostile_json_costs_a_bounded_tree().await;
-    a_refusal_by_headers_costs_next_to_nothing().await;
+    a_rejection_by_headers_allocates_next_to_nothing().await;
     a_body_over_a_socket_pins_no_read_buffers().await;
 }
 
@@ -272,7 +272,7 @@ async fn hostile_json_costs_a_bounded_tree() {
     }
 }
 
-async fn a_refusal_by_headers_costs_next_to_nothing() {
+async fn a_rejection_by_headers_allocates_next_to_nothing() {
     let mut service = service();
     for header in [
         None,

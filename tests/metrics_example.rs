@@ -153,7 +153,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
 }
 
 #[tokio::test]
-async fn what_dev_mode_lets_pass_is_not_counted_as_verified() {
+async fn requests_in_dev_mode_are_not_counted_as_verified() {
     let server = started(InngestAuth::unverified_dev()).await;
     assert_eq!(call(server, "POST", None).await, StatusCode::OK);
     let text = scraped(server).await;
@@ -168,7 +168,7 @@ async fn what_dev_mode_lets_pass_is_not_counted_as_verified() {
 }
 
 #[tokio::test]
-async fn a_call_to_the_api_that_needed_the_fallback_is_counted_as_that() {
+async fn an_api_call_that_needed_the_fallback_is_counted_as_such() {
     let known = format!("Bearer {}", *key(OLD).bearer());
     let api = Router::new().fallback(move |headers: HeaderMap| async move {
         if headers[AUTHORIZATION] == *known {

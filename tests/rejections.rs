@@ -279,7 +279,7 @@ async fn both_keys_are_accepted_rotated_both_ways() {
 }
 
 #[tokio::test]
-async fn an_unusable_configuration_refuses_everything_and_names_the_variable() {
+async fn an_unusable_configuration_rejects_everything_and_names_the_variable() {
     let set: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
     let set: Vec<_> = set
         .into_iter()
@@ -291,7 +291,7 @@ async fn an_unusable_configuration_refuses_everything_and_names_the_variable() {
         for name in &set {
             again.env_remove(name);
         }
-        let name = "an_unusable_configuration_refuses_everything_and_names_the_variable";
+        let name = "an_unusable_configuration_rejects_everything_and_names_the_variable";
         assert!(again.args(["--exact", name]).status().unwrap().success());
         return;
     }
@@ -313,7 +313,7 @@ async fn an_unusable_configuration_refuses_everything_and_names_the_variable() {
 }
 
 #[tokio::test]
-async fn what_the_environment_says_the_layer_does() {
+async fn the_layer_follows_the_environment() {
     let key_is = ("INNGEST_SIGNING_KEY", "signkey-test-12345678\n");
     let auth = |vars: &[(&'static str, &'static str)]| {
         InngestAuth::from_config(&Config::from_vars(vars.iter().copied()).unwrap())
@@ -357,7 +357,7 @@ async fn what_the_environment_says_the_layer_does() {
 
 /// What a custom refusal may and may not do.
 #[tokio::test]
-async fn a_custom_refusal_is_fenced_in() {
+async fn a_custom_rejection_is_restricted() {
     let it = inngest();
     for (chosen, status) in [
         (200, 401),

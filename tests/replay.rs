@@ -66,7 +66,7 @@ async fn a_captured_call_is_accepted_once_whatever_its_url() {
 }
 
 #[tokio::test]
-async fn get_and_head_are_recorded_and_never_refused() {
+async fn get_and_head_are_recorded_and_never_rejected() {
     let it = inngest();
     let app = Seen::default().app(
         it.auth()
@@ -95,7 +95,7 @@ async fn get_and_head_are_recorded_and_never_refused() {
 }
 
 #[tokio::test]
-async fn an_answer_of_ours_cannot_come_back_as_a_call() {
+async fn a_signed_response_cannot_be_sent_back_as_a_call() {
     let it = inngest();
     let app = axum::Router::new()
         .fallback(|| async { r#"{"answer":1}"# })
@@ -136,7 +136,7 @@ async fn only_what_is_verified_reaches_the_store() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_tell_refuses_unless_failing_open_was_chosen() {
+async fn a_store_that_cannot_tell_rejects_unless_failing_open_was_chosen() {
     let it = inngest();
     for error in [(|| Err(ReplayStoreError::Full)) as fn() -> _, || {
         Err(ReplayStoreError::Unavailable("down".into()))
@@ -162,7 +162,7 @@ async fn a_store_that_cannot_tell_refuses_unless_failing_open_was_chosen() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_recorded_goes_out_unsigned() {
+async fn a_response_that_cannot_be_recorded_is_sent_unsigned() {
     let it = inngest();
     // Full after the call itself; and a response that is the call's own body, recorded already.
     let auth = it.auth().sign_responses(SignResponses::All);
@@ -296,7 +296,7 @@ async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() 
 /// A handler that never says the same, every response signed, every captured call sent by every
 /// method: the store has room for what is genuine all the same.
 #[tokio::test]
-async fn neither_strangers_nor_captured_traffic_can_fill_the_store() {
+async fn neither_unverified_nor_captured_requests_can_fill_the_store() {
     const CALLS: usize = 20;
     let it = inngest();
     // A place for each call and its response, and the probes' constant, which they share.

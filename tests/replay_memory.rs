@@ -68,7 +68,7 @@ async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
 }
 
 #[tokio::test]
-async fn a_million_macs_are_all_remembered_and_then_all_given_back() {
+async fn a_million_macs_are_all_remembered_and_then_all_forgotten() {
     const MANY: u64 = 1_000_000;
     let (store, _) = store(1_000_000);
     let at = |number: u64| sighting(number, NOW + number / 10_000);
@@ -279,7 +279,7 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
 
 /// Both clocks, Inngest's and ours, were a day ahead for a while: a machine that runs both.
 #[tokio::test]
-async fn a_day_ahead_is_no_day_of_rejections() {
+async fn a_clock_a_day_ahead_does_not_cause_a_day_of_rejections() {
     let (store, clock) = store(1000);
     let mut number = 0;
     let mut sign = |clock: &Hands| {
@@ -312,7 +312,7 @@ async fn a_day_ahead_is_no_day_of_rejections() {
 }
 
 #[tokio::test]
-async fn a_setting_says_how_far_clocks_differ_and_another_that_a_restart_does_not_matter() {
+async fn the_clock_error_and_accepting_signatures_from_before_the_start_can_be_set() {
     for error in [0, 5, 14] {
         let clock = Hands::at(NOW);
         let error = Duration::from_secs(error);
@@ -341,7 +341,7 @@ async fn a_setting_says_how_far_clocks_differ_and_another_that_a_restart_does_no
 }
 
 #[tokio::test]
-async fn the_test_clock_lets_a_store_grow_old() {
+async fn the_test_clock_lets_time_pass_for_a_store() {
     let clock = TestClock::at(NOW);
     let store = MemoryReplayStore::new(10, &clock);
     assert_eq!(
@@ -376,7 +376,7 @@ async fn a_busy_hour_loses_nothing_and_holds_no_more_than_a_window() {
 
 /// Everything that was ever captured, again and again, in any order, takes no room.
 #[tokio::test]
-async fn captured_traffic_cannot_fill_the_store() {
+async fn captured_requests_cannot_fill_the_store() {
     let (store, _) = store(1000);
     for number in 0..999 {
         assert!(fresh(&store, sighting(number, NOW)).await);
@@ -399,7 +399,7 @@ async fn captured_traffic_cannot_fill_the_store() {
 }
 
 #[tokio::test]
-async fn what_a_store_prints_tells_no_mac() {
+async fn debug_of_a_store_contains_no_mac() {
     let (store, _) = store(10);
     let sighting = sighting(1, NOW);
     assert!(fresh(&store, sighting).await);

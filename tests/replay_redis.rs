@@ -93,8 +93,8 @@ async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
 }
 
 #[tokio::test]
-async fn a_call_replayed_at_another_instance_is_refused() {
-    if !wanted("a_call_replayed_at_another_instance_is_refused") {
+async fn a_call_replayed_to_another_instance_is_rejected() {
+    if !wanted("a_call_replayed_to_another_instance_is_rejected") {
         return;
     }
     let server = Redis::start(&[]);
@@ -113,10 +113,8 @@ async fn a_call_replayed_at_another_instance_is_refused() {
 }
 
 #[tokio::test]
-async fn an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed() {
-    if !wanted(
-        "an_entry_lives_to_the_last_second_of_its_window_and_none_is_made_when_it_has_closed",
-    ) {
+async fn an_entry_lives_to_the_last_second_of_its_window_and_a_closed_window_makes_none() {
+    if !wanted("an_entry_lives_to_the_last_second_of_its_window_and_a_closed_window_makes_none") {
         return;
     }
     let server = Redis::start(&[]);
@@ -263,8 +261,8 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
 }
 
 #[tokio::test]
-async fn a_password_arrives_as_it_was_meant() {
-    if !wanted("a_password_arrives_as_it_was_meant") {
+async fn a_password_is_sent_as_intended() {
+    if !wanted("a_password_is_sent_as_intended") {
         return;
     }
     for (password, written) in [
@@ -358,8 +356,8 @@ async fn a_server_that_may_remove_our_keys_is_an_error_in_the_log_once() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_tell_its_policy_is_a_warning_and_works() {
-    if !wanted("a_server_that_does_not_tell_its_policy_is_a_warning_and_works") {
+async fn a_server_that_does_not_reveal_its_policy_is_a_warning_and_works() {
+    if !wanted("a_server_that_does_not_reveal_its_policy_is_a_warning_and_works") {
         return;
     }
     let (log, _guard) = Log::begin();
@@ -533,8 +531,8 @@ async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
 }
 
 #[tokio::test]
-async fn the_store_leaves_a_server_that_loads_or_has_lost_its_primary() {
-    if !wanted("the_store_leaves_a_server_that_loads_or_has_lost_its_primary") {
+async fn the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary() {
+    if !wanted("the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary") {
         return;
     }
     // A replica that takes writes, but not without its primary, which is not there.
@@ -640,8 +638,8 @@ async fn a_connection_that_the_server_closed_costs_no_call() {
 }
 
 #[test]
-fn a_handle_works_in_any_runtime_after_another_has_ended_or_stands() {
-    if !wanted("a_handle_works_in_any_runtime_after_another_has_ended_or_stands") {
+fn a_handle_works_in_any_runtime_after_another_has_ended_or_stopped() {
+    if !wanted("a_handle_works_in_any_runtime_after_another_has_ended_or_stopped") {
         return;
     }
     let server = Redis::start(&[]);
@@ -764,8 +762,8 @@ async fn tls_trusts_what_the_system_trusts() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twice() {
-    if !wanted("a_redis_that_is_killed_is_a_503_until_it_is_back_and_nothing_passes_twice") {
+async fn a_killed_redis_causes_503_until_it_is_back_and_nothing_is_accepted_twice() {
+    if !wanted("a_killed_redis_causes_503_until_it_is_back_and_nothing_is_accepted_twice") {
         return;
     }
     // It writes down each entry before it says that it has it, so that a kill loses none.

@@ -630,7 +630,7 @@ fn no_signature_runs_twice_on_twenty_instances_whatever_is_slow_or_fails() {
 
 /// As the module `replay` says: each lost key lets one signature pass once more.
 #[test]
-fn a_lost_key_lets_a_signature_run_once_more_and_no_other() {
+fn a_lost_key_lets_that_signature_run_again_and_no_other() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;
     let counts = live_through("keys lost", seeds, Promise::KeysLost, |lost| 1 + lost);
     assert!(
@@ -642,7 +642,7 @@ fn a_lost_key_lets_a_signature_run_once_more_and_no_other() {
 /// As the module `replay` says: where clocks differ by more than the skew, once more, where a clock
 /// is behind.
 #[test]
-fn a_clock_that_is_behind_by_more_than_the_skew_lets_a_signature_run_once_more() {
+fn a_clock_behind_by_more_than_the_skew_lets_a_signature_run_twice() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;
     let counts = live_through("clocks apart", seeds, Promise::ClocksApart, |_| 2);
     assert!(
@@ -652,7 +652,7 @@ fn a_clock_that_is_behind_by_more_than_the_skew_lets_a_signature_run_once_more()
 }
 
 #[test]
-fn a_seed_decides_everything() {
+fn a_seed_determines_everything() {
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
     let ring = KeyRing::from(key.clone());
     for seed in 1..20 {

@@ -80,7 +80,7 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
 }
 
 #[tokio::test]
-async fn the_bytes_as_the_handler_made_them_are_signed_less_one_newline() {
+async fn the_handlers_bytes_are_signed_without_one_trailing_newline() {
     let it = inngest();
     for (body, signed) in [
         ("{}", Some("{}")),
@@ -169,7 +169,7 @@ async fn several_frames_are_signed_as_one_body() {
 }
 
 #[tokio::test]
-async fn an_answer_that_says_it_is_empty_is_not_read() {
+async fn a_response_that_declares_itself_empty_is_not_read() {
     let make = || {
         let frames = vec![Err("broken")];
         Response::new(Body::new(Odd {
@@ -190,7 +190,7 @@ async fn an_answer_that_says_it_is_empty_is_not_read() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_signed_rightly_goes_out_as_it_is() {
+async fn what_cannot_be_signed_is_sent_unchanged() {
     let it = inngest();
     let with = |status: u16, name: &'static str, value: &'static str| {
         move || {
@@ -272,7 +272,7 @@ impl http_body::Body for Endless {
 }
 
 #[tokio::test]
-async fn a_stream_stays_a_stream_and_unsigned() {
+async fn a_stream_stays_a_stream_and_is_not_signed() {
     let it = inngest();
     let app = answering(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
@@ -294,7 +294,7 @@ async fn a_stream_stays_a_stream_and_unsigned() {
 }
 
 #[tokio::test]
-async fn trailers_arrive_and_nothing_is_signed() {
+async fn a_response_with_trailers_keeps_them_and_is_not_signed() {
     let it = inngest();
     let make = || {
         let trailers = HeaderMap::from_iter([("x-late".parse().unwrap(), "1".parse().unwrap())]);
@@ -318,7 +318,7 @@ async fn trailers_arrive_and_nothing_is_signed() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
+async fn a_response_that_fails_or_declares_a_wrong_size_becomes_a_500() {
     let it = inngest();
     for (make, what) in [
         (
@@ -348,7 +348,7 @@ async fn an_answer_that_breaks_or_lies_about_its_size_is_a_500() {
 }
 
 #[tokio::test]
-async fn an_answer_later_than_the_window_is_unsigned() {
+async fn a_response_later_than_the_window_is_unsigned() {
     let it = inngest();
     for (later, signed) in [(Some(300), true), (Some(301), false), (None, false)] {
         it.clock().set(Some(NOW));

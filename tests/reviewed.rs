@@ -217,7 +217,7 @@ const HEADERS: [&[(&str, &str)]; 11] = [
 /// Sends what was captured with each method, to each target, with each set of headers, and looks for a signature of
 /// anything but `{}` and what was captured.
 #[tokio::test]
-async fn what_is_sent_again_gets_nothing_signed_but_the_constant() {
+async fn a_replayed_request_gets_nothing_signed_but_the_constant() {
     let it = inngest();
     let (mut probes, mut syncs) = (0, 0);
     for guarded in [false, true] {
@@ -416,7 +416,7 @@ async fn a_signature_in_any_spelling_runs_once() {
 
 /// What runs nothing and was seen before is answered, and what it says is not signed again, nor is the store filled.
 #[tokio::test]
-async fn what_runs_nothing_is_answered_each_time_and_fills_nothing() {
+async fn what_runs_nothing_gets_a_response_each_time_and_fills_nothing() {
     let it = inngest();
     let store = Arc::new(started(&it, 2));
     let auth = it
@@ -459,7 +459,7 @@ async fn what_runs_nothing_is_answered_each_time_and_fills_nothing() {
 /// A call that was accepted, sent again as a probe, gets a signed `{}`, which is recorded: one entry for each second and
 /// key, however often it is sent.
 #[tokio::test]
-async fn calls_sent_again_as_probes_add_one_entry_a_second_at_most() {
+async fn calls_replayed_as_probes_add_at_most_one_entry_a_second() {
     let it = inngest();
     let store = Arc::new(started(&it, 1000));
     let auth = it.auth().replay_guard(store.clone());
@@ -943,7 +943,7 @@ async fn no_rejection_says_when_to_retry_or_where_to_go() {
 
 /// Headers by another way: the trailers of a custom rejection.
 #[tokio::test]
-async fn no_rejection_carries_them_as_trailers() {
+async fn no_rejection_has_them_as_trailers() {
     let it = inngest();
     let custom = |_: &Rejection, response: Response<Body>| {
         let trailers = HeaderMap::from_iter([(
@@ -985,7 +985,7 @@ impl<F: Unpin> futures_core::Stream for Frames<F> {
 /// What a handler is given beside the body: a `GET` that asks for an upgrade has no body, runs nothing by the rule, and
 /// what follows it on the connection is nobody's.
 #[tokio::test]
-async fn no_connection_is_handed_on() {
+async fn no_connection_upgrade_is_forwarded() {
     let it = inngest();
     let got = Arc::new(AtomicUsize::new(0));
     let handler = {
@@ -1016,7 +1016,7 @@ async fn no_connection_is_handed_on() {
 
 /// All refusals of a signature look the same over a socket, to the byte, but for the date.
 #[tokio::test]
-async fn a_refusal_of_a_replay_is_that_of_a_stranger() {
+async fn a_replay_is_rejected_exactly_like_a_wrong_signature() {
     let it = inngest();
     let store = started(&it, 100);
     let server = serve(Seen::default().app(it.auth().replay_guard(store))).await;
@@ -1048,7 +1048,7 @@ async fn a_refusal_of_a_replay_is_that_of_a_stranger() {
 /// The clock is set while the store is asked: forward over the window, back, or stopped. What was recorded and not run
 /// does not run later either.
 #[tokio::test]
-async fn a_clock_that_is_set_under_way_runs_nothing_twice() {
+async fn a_clock_that_is_set_meanwhile_runs_nothing_twice() {
     struct Sets(TestClock, Mutex<Vec<Option<u64>>>, MemoryReplayStore);
     impl ReplayStore for Sets {
         fn record(
@@ -1154,7 +1154,7 @@ async fn a_call_from_before_the_start_runs_nothing() {
 
 /// An unsigned sync whose body is longer than is drained, beside a coding and a second signature.
 #[tokio::test]
-async fn an_unsigned_sync_brings_nothing_of_a_long_body() {
+async fn an_unsigned_sync_forwards_nothing_of_a_long_body() {
     let it = inngest();
     let seen = Seen::default();
     let app = seen.app(it.auth().body_limit(4).insecure_unsigned_sync(true));

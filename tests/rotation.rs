@@ -27,7 +27,7 @@ fn nth(at: usize) -> SigningKey {
 /// Every call is signed with a key that was current or fallback when it was sent, and a swap waits for the calls
 /// that were sent before it only as long as a rotation does: one key stays valid over one swap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_swaps_under_load_refuse_nothing() {
+async fn a_thousand_swaps_under_load_reject_nothing() {
     let ring = KeyRing::from(nth(0));
     let auth = InngestAuth::new(ring.clone())
         .clock(TestClock::at(NOW))
@@ -104,7 +104,7 @@ async fn a_thousand_swaps_under_load_refuse_nothing() {
 }
 
 #[tokio::test]
-async fn an_answer_is_signed_with_the_key_that_verified_even_if_it_went_meanwhile() {
+async fn a_response_is_signed_with_the_key_that_verified_even_if_it_was_removed_meanwhile() {
     let it = inngest();
     let auth = it.auth().sign_responses(SignResponses::All);
     let ring = auth.keys().unwrap().clone();
@@ -124,7 +124,7 @@ async fn an_answer_is_signed_with_the_key_that_verified_even_if_it_went_meanwhil
 }
 
 #[tokio::test]
-async fn an_operator_can_ask_whether_the_old_key_may_go() {
+async fn an_operator_can_find_out_whether_the_old_key_can_be_removed() {
     let it = inngest();
     let auth = it.auth();
     let ring = auth.keys().unwrap().clone();

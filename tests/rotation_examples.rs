@@ -65,7 +65,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn the_tours_end_well() {
+fn the_tours_end_successfully() {
     for (example, last) in [
         ("rotate", " 0 rejected"),
         ("secrets_manager", "it holds C: a call is answered 200 OK"),
@@ -132,7 +132,7 @@ fn a_hangup_reloads_at_once_and_a_bad_file_changes_nothing() {
         (
             "",
             A,
-            "cannot use the file that INNGEST_SIGNING_KEY_FILE names: it is blank",
+            "cannot read the key file named by INNGEST_SIGNING_KEY_FILE: it is blank",
         ),
         (&B[..B.len() - 1], A, "it has an odd number of hex digits"),
         (

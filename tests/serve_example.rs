@@ -339,7 +339,7 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
 /// By what Inngest signed, by `INNGEST_SERVE_ORIGIN` and by the address that it listens on; never by
 /// what a header says.
 #[tokio::test]
-async fn the_app_is_registered_at_the_url_that_inngest_reaches_it_at() {
+async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
     let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
     let config = config("", &api);
     for (configured, signed_url, expected) in [
@@ -533,7 +533,7 @@ async fn a_registration_says_all_that_the_api_reads() {
 }
 
 #[tokio::test]
-async fn a_server_kind_that_means_nothing_is_not_passed_on() {
+async fn an_unknown_server_kind_is_not_forwarded() {
     let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true}"#).await;
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).clock(TestClock::at(NOW));
@@ -564,7 +564,7 @@ async fn a_server_kind_that_means_nothing_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_sync_that_failed_says_why_in_the_apis_words() {
+async fn a_failed_sync_passes_on_the_apis_message() {
     for (status, said, message) in [
         (
             403,
@@ -606,7 +606,7 @@ async fn a_sync_that_failed_says_why_in_the_apis_words() {
 }
 
 #[tokio::test]
-async fn a_sync_to_no_url_is_a_400_that_says_so() {
+async fn a_sync_without_a_url_is_a_400_that_says_so() {
     let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
     for url in [
         json!(1),
@@ -652,7 +652,7 @@ async fn an_https_api_is_called_over_tls() {
 }
 
 #[tokio::test]
-async fn a_trust_probe_is_answered_signed() {
+async fn a_trust_probe_gets_a_signed_response() {
     let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
     let answer = send(server, signed("POST", "/api/inngest?probe=trust", "")).await;
     assert_eq!(
@@ -726,7 +726,7 @@ async fn no_response_contains_a_key_or_a_token() {
 }
 
 #[tokio::test]
-async fn an_unsigned_sync_registers_where_that_was_chosen() {
+async fn an_unsigned_sync_registers_the_app_if_that_was_chosen() {
     let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":true}"#).await;
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);

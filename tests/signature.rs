@@ -66,7 +66,7 @@ fn each_rule_has_its_error() {
 }
 
 #[test]
-fn every_byte_that_is_no_hex_digit_is_refused_in_the_mac() {
+fn every_byte_but_hex_digits_is_rejected_in_the_mac() {
     let header = format!("{TIME}&{MAC}").into_bytes();
     let mac = header.len() - 64;
     for at in mac..header.len() {
@@ -134,7 +134,7 @@ fn the_window_is_closed_on_both_sides() {
 }
 
 #[test]
-fn a_tolerance_is_a_second_to_an_hour() {
+fn a_tolerance_is_between_a_second_and_an_hour() {
     for (asked, given) in [
         (0, 1),
         (1, 1),
@@ -156,7 +156,7 @@ fn a_tolerance_is_a_second_to_an_hour() {
 }
 
 #[test]
-fn every_key_and_form_is_tried_and_what_was_signed_is_given_back() {
+fn every_key_and_form_is_tried_and_the_signed_bytes_are_returned() {
     let key = |text: &str| text.parse::<SigningKey>().unwrap();
     let keys = Keys::new(key("aa"), Some(key("bb")));
     let (now, sent, canonical) = (1_700_000_000, &b"{ }"[..], &b"{}"[..]);
@@ -186,7 +186,7 @@ fn every_key_and_form_is_tried_and_what_was_signed_is_given_back() {
 }
 
 #[test]
-fn a_canonical_form_is_worked_out_for_64_kib_and_no_more() {
+fn a_canonical_form_is_computed_for_at_most_64_kib() {
     let key: SigningKey = "12345678".parse().unwrap();
     let now = 1_700_000_000;
     for (len, accepted) in [(64 * 1024, true), (64 * 1024 + 1, false)] {

@@ -21,7 +21,7 @@ fn app(route: MethodRouter<(), Infallible>) -> Router {
 
 /// The page on placement warns of the first three.
 #[tokio::test]
-async fn what_is_added_behind_the_layer_is_not_guarded_and_what_is_added_before_it_is() {
+async fn only_handlers_added_before_the_layer_are_guarded() {
     let it = inngest();
     for (route, status) in [
         (get(length).layer(it.auth()).post(length), 200),
@@ -39,7 +39,7 @@ async fn what_is_added_behind_the_layer_is_not_guarded_and_what_is_added_before_
 
 /// Axum's own limit is 2 MB, and calls are up to 4 MiB.
 #[tokio::test]
-async fn the_layer_lifts_axums_body_limit_and_one_inside_it_still_counts() {
+async fn the_layer_lifts_axums_body_limit_but_an_inner_limit_still_applies() {
     let it = inngest();
     let call = "x".repeat(3_000_000);
     let limit = || DefaultBodyLimit::max(1000);

@@ -70,7 +70,7 @@ fn forged(body: Body) -> Request<Body> {
 }
 
 #[test]
-fn digits_moved_between_body_and_time_are_refused() {
+fn digits_moved_between_body_and_time_are_rejected() {
     let key = key("signkey-test-12345678");
     let signature = key.sign(b"{\"n\":1", NOW);
     let mac = signature
@@ -100,7 +100,7 @@ fn digits_moved_between_body_and_time_are_refused() {
 }
 
 #[tokio::test]
-async fn a_dribbling_stranger_does_not_delay_a_genuine_call() {
+async fn a_dribbling_client_does_not_delay_a_genuine_call() {
     let it = inngest();
     let seen = Seen::default();
     let app = seen
@@ -172,7 +172,7 @@ async fn readiness_of_the_inner_service_is_honoured() {
 }
 
 #[tokio::test]
-async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
+async fn a_client_that_waits_for_100_continue_is_rejected_before_it_sends() {
     let it = inngest();
     let (count, body) = asked(|_, _| Poll::Pending);
     let mut request = it.unsigned(CALL, "").map(|_| body);
@@ -199,7 +199,7 @@ async fn a_sender_that_waits_for_100_continue_is_refused_before_it_sends() {
 }
 
 #[tokio::test]
-async fn a_sender_still_writing_3_9_mb_sees_its_refusal() {
+async fn a_client_still_writing_3_9_mb_sees_its_rejection() {
     let server = serve(Seen::default().app(inngest().auth())).await;
     for length in [
         ("Content-Length", "3901000"),
@@ -226,7 +226,7 @@ async fn a_sender_still_writing_3_9_mb_sees_its_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
+async fn a_rejected_client_with_a_slow_body_is_held_for_at_most_three_seconds() {
     let it = inngest();
     let app = Seen::default().app(it.auth());
     let slow = || asked(|_, _| Poll::Pending).1;
@@ -264,7 +264,7 @@ async fn a_stranger_with_a_slow_body_is_held_for_three_seconds_at_most() {
 
 /// So that its sender, who is still writing, sees the refusal.
 #[tokio::test(start_paused = true)]
-async fn a_body_that_is_refused_is_read_up_to_its_limit_and_for_three_seconds() {
+async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
     let it = inngest();
     let app = Seen::default().app(it.auth().body_limit(100).body_budget(500));
     let refused = |kind, body| match kind {
@@ -353,7 +353,7 @@ async fn frames_without_end_and_without_bytes_meet_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_length_over_the_limit_is_refused_unread() {
+async fn a_length_over_the_limit_is_rejected_unread() {
     let it = inngest();
     let (count, body) = asked(|_, _| Poll::Ready(Some("x".into())));
     let mut request = forged(body);
@@ -387,7 +387,7 @@ async fn a_length_over_the_limit_is_refused_unread() {
 }
 
 #[tokio::test]
-async fn more_bytes_than_the_limit_are_refused_whatever_was_announced() {
+async fn more_bytes_than_the_limit_are_rejected_whatever_was_announced() {
     let it = inngest();
     let app = Seen::default().app(it.auth().body_limit(100));
     for frame in [1, 7, 99, 100, 101, 1000] {
@@ -419,7 +419,7 @@ async fn more_bytes_than_the_limit_are_refused_whatever_was_announced() {
 }
 
 #[tokio::test]
-async fn a_sender_that_vanishes_leaves_nothing_behind() {
+async fn a_client_that_vanishes_leaves_nothing_behind() {
     let it = inngest();
     let seen = Seen::default();
     // A budget for one body: what is not given back is missed.
@@ -457,7 +457,7 @@ fn half(first: Bytes) -> (tokio::sync::oneshot::Sender<()>, Arc<AtomicUsize>, Bo
 }
 
 #[tokio::test]
-async fn many_bodies_share_one_budget_and_the_oldest_that_stalls_makes_room() {
+async fn many_bodies_share_one_budget_and_the_oldest_stalled_one_makes_room() {
     let it = inngest();
     // Room for two, in pieces of 64 KiB.
     let app = Seen::default().app(it.auth().body_budget(4 * 64 * 1024));
@@ -521,7 +521,7 @@ async fn verified_bodies_are_not_counted() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_not_ascii_or_far_too_long_is_refused() {
+async fn a_header_that_is_not_ascii_or_far_too_long_is_rejected() {
     let it = inngest();
     let app = Seen::default().app(it.auth());
     let genuine = it.call(CALL, "{}").headers()[SIGNATURE_HEADER]
@@ -630,7 +630,7 @@ async fn no_header_decides_whether_to_verify() {
 
 /// Answers that were signed, sent back as requests: they open no window that was not open.
 #[tokio::test]
-async fn an_answer_sent_back_extends_no_window() {
+async fn a_response_sent_back_does_not_extend_the_window() {
     let it = inngest();
     let app = Seen::default().app(it.auth().sign_responses(SignResponses::All));
     it.clock().set(Some(NOW + 299));

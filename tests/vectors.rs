@@ -15,7 +15,7 @@ use serde_json::Value;
 use vectors::{cases, text};
 
 #[tokio::test]
-async fn an_answer_is_signed_less_one_trailing_newline() {
+async fn a_response_is_signed_without_one_trailing_newline() {
     for case in cases("response_signature_newline", 1) {
         let inngest = common::inngest();
         let app = Seen::default().app(inngest.auth().sign_responses(SignResponses::All));
@@ -63,7 +63,7 @@ fn mac(message: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn headers_are_judged_by_the_grammar() {
+async fn headers_are_accepted_exactly_by_the_grammar() {
     let key = key("signkey-test-12345678");
     let seen = Seen::default();
     let app = seen.app(InngestAuth::new(key).clock(TestClock::at(NOW)));
@@ -84,7 +84,7 @@ async fn headers_are_judged_by_the_grammar() {
 }
 
 #[tokio::test]
-async fn times_are_judged_by_the_window() {
+async fn times_are_accepted_exactly_within_the_window() {
     let key = key("signkey-test-12345678");
     let app = Seen::default().app(InngestAuth::new(key.clone()).clock(TestClock::at(NOW)));
     for case in cases("timestamp_case", 12) {
@@ -111,7 +111,7 @@ fn canonical(body: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn captured_requests_pass_with_byte_exact_bodies_and_unsigned_ones_do_not() {
+async fn captured_requests_are_accepted_with_byte_exact_bodies_and_unsigned_ones_rejected() {
     let lines = include_str!("vectors/server_requests.jsonl").lines();
     let captured: Vec<Value> = lines
         .map(|line| serde_json::from_str(line).unwrap())

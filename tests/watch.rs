@@ -61,7 +61,7 @@ async fn pass(polls: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_published_within_two_intervals_and_a_file_half_written_never() {
+async fn a_change_is_published_within_two_intervals_and_a_half_written_file_never() {
     let (log, _guard) = Log::begin();
     let dir = Dir::new();
     dir.write("current", A);
@@ -113,8 +113,8 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     let said = log.take();
     let words = [
         "WARN",
-        "cannot reload the signing keys, the last good ones stay in use",
-        "cannot use the file that INNGEST_SIGNING_KEY_FILE names: no such file",
+        "cannot reload the signing keys; the last good ones stay in use",
+        "cannot read the key file named by INNGEST_SIGNING_KEY_FILE: no such file",
     ];
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
     // After 20 s, 40 s, 80 s and so on, to an hour.
@@ -221,7 +221,7 @@ fn a_subscriber_may_reload() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_legal_key_that_is_odd_warns_when_it_is_published_and_never_again() {
+async fn an_odd_but_valid_key_warns_once_when_it_is_published() {
     let (log, _guard) = Log::begin();
     let digits = "0123456789abcdef0123456789abcdef";
     for (current, fallback, warnings) in [

@@ -1,4 +1,4 @@
-//! The bearers that a ring's keys give, and which of them the API accepts.
+//! The bearer tokens of a ring's keys, and which of them the API accepts.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,12 +10,12 @@ use crate::key::SigningKey;
 use crate::keyring::{KeyRing, KeyRole, Keys};
 
 impl KeyRing {
-    /// Returns the values of `Authorization` to call Inngest's API with, in the order to try them:
-    /// the current key's, then the fallback's if it differs. They are marked sensitive, so that
-    /// they are not logged.
+    /// Returns the values of `Authorization` for calls to Inngest's API, in the order in which to
+    /// try them: the current key's, then the fallback key's if it differs. They are marked
+    /// sensitive, so that they are not logged.
     ///
-    /// For a client that is not a Tower service: send with the first, and on 401 or 403 once more
-    /// with the next.
+    /// For a client that is not a Tower service: send the request with the first, and on 401 or 403
+    /// retry it with the next.
     #[must_use]
     pub fn bearers(&self) -> Vec<HeaderValue> {
         let (current, fallback) = Bearer::both(&self.snapshot());
@@ -28,7 +28,7 @@ impl KeyRing {
     }
 }
 
-/// The `Authorization` of one key.
+/// The `Authorization` header of one key.
 pub(super) struct Bearer {
     pub(super) value: HeaderValue,
     pub(super) role: KeyRole,
@@ -37,7 +37,7 @@ pub(super) struct Bearer {
 }
 
 impl Bearer {
-    /// Returns the current key's, and the fallback's if it differs.
+    /// Returns the current key's bearer, and the fallback key's if it differs.
     fn both(keys: &Arc<Keys>) -> (Self, Option<Self>) {
         let bearer = |role, key| Self {
             value: authorization(key),
@@ -46,7 +46,8 @@ impl Bearer {
         };
         let current = bearer(KeyRole::Current, keys.current());
         let fallback = keys.fallback().map(|key| bearer(KeyRole::Fallback, key));
-        // Keys that differ only in the case of their hex have one token: it is sent once.
+        // Keys that differ only in the case of their hex have the same token, which is sent only
+        // once.
         let fallback = fallback.filter(|fallback| fallback.value != current.value);
         (current, fallback)
     }
@@ -54,11 +55,11 @@ impl Bearer {
 
 fn authorization(key: &SigningKey) -> HeaderValue {
     let token = key.bearer();
-    // Filled in place: a buffer that grew would leave pieces of the token behind.
+    // Allocated once: a buffer that grew would leave pieces of the token in freed memory.
     let mut text = Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
     text.push_str("Bearer ");
     text.push_str(&token);
-    // Shared, not copied, so that the last header that carries it wipes it.
+    // Shared, not copied, so that dropping the last header that carries the token wipes it.
     let text = Bytes::from_owner(text);
     let mut value = HeaderValue::from_maybe_shared(text).expect("a token is visible ASCII");
     value.set_sensitive(true);
@@ -72,17 +73,17 @@ pub(super) struct Credentials {
     learned: Mutex<Learned>,
 }
 
-/// What the API's responses say about one snapshot of the ring.
+/// What the API's responses revealed about one snapshot of the ring.
 #[derive(Debug)]
 struct Learned {
-    /// Weak, so that a key that has left the ring is wiped even if no call follows. While this is
-    /// held, no other snapshot can have the same address.
+    /// Weak, so that a key that has left the ring is wiped even if no further call is made. While
+    /// the reference is held, no other snapshot can have the same address.
     keys: Weak<Keys>,
     /// The key that calls begin with.
     first: KeyRole,
-    /// How often that changed.
+    /// How often `first` changed.
     changes: u8,
-    /// Whether it was logged that the API has rejected all keys.
+    /// Whether a warning was logged that the API has rejected all keys.
     warned: bool,
 }
 
@@ -115,7 +116,7 @@ impl Credentials {
     pub(super) fn choose(&self) -> (Bearer, Option<Bearer>) {
         let (keys, first) = {
             let mut learned = self.learned();
-            // Under the lock, so that an older snapshot never replaces a newer one.
+            // Taken under the lock, so that an older snapshot never replaces a newer one.
             let keys = self.ring.snapshot();
             if !learned.is_about(&keys) {
                 *learned = Learned::nothing(&keys);
@@ -128,7 +129,7 @@ impl Credentials {
         }
     }
 
-    /// Begins later calls with this bearer's key: the API rejected the other one.
+    /// Begins later calls with this bearer's key, because the API rejected the other one.
     pub(super) fn prefer(&self, bearer: &Bearer, rejected: StatusCode) {
         let changes = self.learn(bearer, |learned| {
             if learned.first != bearer.role {
@@ -146,12 +147,13 @@ impl Credentials {
                 fallback = ?bearer.keys.fallback(),
                 "Inngest's API rejected the first key; later calls begin with the other"
             ),
-            // A rotation makes two. More are no rotation, and would be logged without end.
+            // A rotation causes at most two changes. More changes have another cause, and would be
+            // logged without end.
             _ => self.warn(bearer, rejected),
         }
     }
 
-    /// Logs that the API has rejected all keys: once, until the keys change.
+    /// Logs that the API has rejected all keys, once until the keys change.
     pub(super) fn warn(&self, bearer: &Bearer, status: StatusCode) {
         if self.learn(bearer, |learned| {
             !std::mem::replace(&mut learned.warned, true)
@@ -166,8 +168,8 @@ impl Credentials {
         }
     }
 
-    /// Updates what is known, and returns what `update` does: nothing if the keys have changed. A
-    /// call that began before a rotation says nothing about the keys after it.
+    /// Updates what is known and returns the result of `update`, or does nothing if the keys have
+    /// changed. A call that began before a rotation reveals nothing about the keys after it.
     fn learn<T: Default>(&self, bearer: &Bearer, update: impl FnOnce(&mut Learned) -> T) -> T {
         let mut learned = self.learned();
         if learned.is_about(&bearer.keys) {

@@ -12,13 +12,12 @@ use super::service::{InngestApiAuthService, Outbound, SingleAttempt, WithFallbac
 use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 
-/// A layer that authenticates an HTTP client's calls to Inngest's API. See the
-/// [module's page](crate::api) for the rules.
+/// A layer that authenticates an HTTP client's calls to Inngest's API. See the [module's
+/// page](crate::api) for its steps.
 ///
 /// Build it and [`InngestAuth`](crate::InngestAuth) from one [`Config`], or from clones of one
-/// [`KeyRing`], so that both follow a rotation: each `from_env()` makes a ring of its own.
-///
-/// Clones share what they learn about the keys.
+/// [`KeyRing`], so that both follow a rotation. Each `from_env()` creates a ring of its own. Clones
+/// of the layer share what they learn about the keys.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct InngestApiAuth<A = WithFallback> {
@@ -27,24 +26,24 @@ pub struct InngestApiAuth<A = WithFallback> {
 }
 
 impl InngestApiAuth {
-    /// Creates the layer from the environment ([`Config`] lists the variables).
+    /// Creates the layer from environment variables. [`Config`] lists them.
     ///
-    /// This never fails: if the environment cannot be used, an ERROR is logged that says what to
-    /// set, and every call fails with [`ApiAuthError::Unconfigured`](crate::ApiAuthError).
+    /// Always returns a layer. If the configuration cannot be used, it logs an ERROR that says what
+    /// to set, and every call fails with [`ApiAuthError::Unconfigured`](crate::ApiAuthError).
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(Self::unusable)
     }
 
-    /// Creates the layer from the environment.
+    /// Creates the layer from environment variables, or returns the error.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to set.
+    /// Returns a [`ConfigError`] that says what to set.
     pub fn try_from_env() -> Result<Self, ConfigError> {
         Config::from_env().and_then(|config| Self::try_from_config(&config))
     }
 
-    /// Creates the layer from a configuration, whose [`KeyRing`] it shares.
+    /// Creates the layer from a [`Config`], and shares its [`KeyRing`].
     ///
     /// If the configuration's [`api_base`](Config::api_base) or
     /// [`environment`](Config::environment) is an error, it is logged, and every call fails with
@@ -71,10 +70,10 @@ impl InngestApiAuth {
         Self::with(Outbound::unusable(error))
     }
 
-    /// Creates the layer with these keys, for the API at `api_base`, like
-    /// `https://api.inngest.com`. The environment is not read.
+    /// Creates the layer with these keys, for the API at `api_base`, such as
+    /// `https://api.inngest.com`. It does not read environment variables.
     ///
-    /// Give it a clone of a [`KeyRing`] to share the keys with
+    /// Pass a clone of a [`KeyRing`] to share the keys with
     /// [`InngestAuth::new`](crate::InngestAuth::new):
     ///
     /// ```
@@ -98,11 +97,11 @@ impl InngestApiAuth {
     /// ```
     ///
     /// With a key that all branch environments share (`signkey-branch-…`), each request must name
-    /// its own environment in `X-Inngest-Env`.
+    /// its environment in `X-Inngest-Env`.
     ///
     /// # Errors
     ///
-    /// [`ApiBaseError`] says what is wrong with the URL.
+    /// Returns an [`ApiBaseError`] that says what is wrong with the URL.
     pub fn new(keys: impl Into<KeyRing>, api_base: &str) -> Result<Self, ApiBaseError> {
         let api = Origin::parse(api_base)?;
         let mode = Mode::Cloud(Credentials::new(keys.into()));
@@ -116,15 +115,15 @@ impl InngestApiAuth {
         }
     }
 
-    /// Sends every request once, so that its body does not have to be `Clone`: it may be a stream.
+    /// Sends every request only once, so that its body need not be `Clone`: it may be a stream.
     ///
-    /// The request is sent with the key that the API accepted last. A 401 or 403 is returned to
-    /// the caller, and the next call begins with the other key, if there is one. So when the API
-    /// switches keys a call fails that would have succeeded with the other key: call again. Of many
-    /// calls at once, each that is in progress when the first 401 or 403 comes back may fail.
+    /// The request is sent with the key that the API accepted last. A 401 or 403 is returned to the
+    /// caller, and the next call begins with the other key, if there is one. So when the API
+    /// switches keys, a call fails that would have succeeded with the other key; call again. If
+    /// several calls are in flight when the first 401 or 403 arrives, each of them may fail.
     ///
-    /// What is learnt is shared with the layer that this is made of, and its clones. A call through
-    /// that layer, which tries both keys, therefore spares this one the failure.
+    /// The returned layer shares what it learns with this layer and its clones. A call through this
+    /// layer, which tries both keys, therefore prevents that failure.
     ///
     /// `axum::body::Body` may be a stream, and is not `Clone`:
     ///
@@ -141,8 +140,9 @@ impl InngestApiAuth {
     /// }
     /// ```
     ///
-    /// The same without `single_attempt` does not compile, because `Body: Clone` is not satisfied.
-    /// (Of `oneshot` the compiler says only that its trait bounds are not.)
+    /// Without `single_attempt` the same code does not compile, because `Body: Clone` is not
+    /// satisfied. (For `oneshot`, the compiler only reports that its trait bounds are not
+    /// satisfied.)
     ///
     /// ```compile_fail,E0599
     /// # use http::Request;
@@ -157,7 +157,7 @@ impl InngestApiAuth {
     /// }
     /// ```
     ///
-    /// A body that is `Clone` needs no `single_attempt`:
+    /// A body that is `Clone` does not need `single_attempt`:
     ///
     /// ```
     /// # use http::Request;
@@ -178,15 +178,16 @@ impl InngestApiAuth {
 }
 
 impl<A> InngestApiAuth<A> {
-    /// Returns the ring whose keys the API is called with, or `None` in dev mode and if the
-    /// configuration cannot be used.
+    /// Returns the ring whose keys are used, or `None` in dev mode or if the configuration cannot
+    /// be used.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
         self.outbound.keys()
     }
 }
 
-/// The bounds are here so that one that is missing is reported where the layer is added.
+/// The bounds are repeated here so that the compiler reports a missing bound where the layer is
+/// added.
 impl<S, A> Layer<S> for InngestApiAuth<A>
 where
     S: Clone + Send + 'static,

@@ -1,4 +1,4 @@
-//! Where the API is: the only place that a token is sent to.
+//! The origin of the API, which is the only place that a token is sent to.
 
 use std::fmt;
 
@@ -31,7 +31,7 @@ impl Origin {
         Self::new(&scheme, &authority)
     }
 
-    /// Returns the origin of a request's URI, or `None` if no token may be sent there.
+    /// Returns the origin of a request's URI, or `None` if a token must not be sent there.
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         Self::new(uri.scheme()?, uri.authority()?).ok()
     }
@@ -52,7 +52,7 @@ impl Origin {
         let port = match authority.port_u16() {
             Some(port) => port,
             None if text == host => default_port,
-            // `http` reports a port that is out of range as no port at all.
+            // `http` reports a port out of range as a missing port.
             None => return Err(ApiBaseError::Port),
         };
         Ok(Self {
@@ -82,7 +82,7 @@ impl fmt::Display for Origin {
 
 /// An error returned when a text is not the base URL of an API.
 ///
-/// The messages do not contain the text: it might hold a password.
+/// The messages do not contain the text, because it might contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum ApiBaseError {
@@ -93,7 +93,7 @@ pub enum ApiBaseError {
     #[error("invalid API base URL: missing or malformed host; expected https://api.inngest.com")]
     Host,
     /// The port is not a number from 0 to 65535.
-    #[error("invalid API base URL: invalid port; expected a number up to 65535, or none")]
+    #[error("invalid API base URL: invalid port; expected a number up to 65535, or no port")]
     Port,
     /// The URL contains a user name or a password.
     #[error("invalid API base URL: remove the user name and password; the signing key is used")]

@@ -1,4 +1,4 @@
-//! One call to the API, from the check of its URI to what its status says about the keys.
+//! One call to the API, from checking its URI to learning from its status.
 
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
@@ -23,7 +23,7 @@ const REQ_VERSION: HeaderName = HeaderName::from_static("x-inngest-req-version")
 /// The prefix of the key that all branch environments of an account share.
 const BRANCH_KEY: &str = "signkey-branch-";
 
-/// The service that [`InngestApiAuth`](crate::InngestApiAuth) makes of an HTTP client.
+/// The service that [`InngestApiAuth`](crate::InngestApiAuth) wraps around an HTTP client.
 ///
 /// `A` says how often it sends a request: [`WithFallback`] or [`SingleAttempt`].
 #[derive(Clone, Debug)]
@@ -33,11 +33,11 @@ pub struct InngestApiAuthService<S, A = WithFallback> {
     attempts: PhantomData<A>,
 }
 
-/// Sends a request again, with the other key, if the API rejects the first key. The default.
+/// Sends a request again with the other key if the API rejects the first key (the default).
 #[derive(Clone, Copy, Debug)]
 pub enum WithFallback {}
 
-/// Sends a request once. See [`single_attempt`](crate::InngestApiAuth::single_attempt).
+/// Sends a request only once. See [`single_attempt`](crate::InngestApiAuth::single_attempt).
 #[derive(Clone, Copy, Debug)]
 pub enum SingleAttempt {}
 
@@ -79,8 +79,8 @@ where
     type Error = ApiAuthError<S::Error>;
     type Future = ResponseFuture<Response<R>, S::Error>;
 
-    /// Always ready: whether the client is needed, and how often, is known only in `call`, which
-    /// waits for it.
+    /// Returns ready at once. Only `call` knows whether and how often the client is needed, so
+    /// `call` waits for it.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -102,7 +102,7 @@ where
                 return Ok(response);
             };
             let rejected = response.status();
-            // Its body, which nobody reads, would hold a connection.
+            // The caller never reads this body, and an unread body would occupy a connection.
             drop(response);
             let response = send_with(&second, client, request).await?;
             if is_rejected(&response) {
@@ -126,7 +126,7 @@ where
     type Error = ApiAuthError<S::Error>;
     type Future = ResponseFuture<Response<R>, S::Error>;
 
-    /// Always ready: `call` waits for the client.
+    /// Returns ready at once, because `call` waits for the client.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -150,7 +150,7 @@ where
     }
 }
 
-/// Where the API is, and what every request to it gets.
+/// The API's origin, and what is added to every request.
 #[derive(Debug)]
 pub(super) struct Outbound {
     mode: Mode<Credentials>,
@@ -190,8 +190,8 @@ impl Outbound {
         }
     }
 
-    /// Checks where the request goes, and adds what it needs except for the token. Returns the
-    /// credentials that it needs, or `None` in dev mode.
+    /// Checks the request's URI, and adds everything but the token. Returns the credentials to use,
+    /// or `None` in dev mode.
     fn prepare<B, E>(
         &self,
         request: &mut Request<B>,
@@ -226,7 +226,7 @@ impl Outbound {
     }
 }
 
-/// Sends the request with this token, and marks the response with the role of its key.
+/// Sends the request with this token, and adds the role of its key to the response.
 async fn send_with<S, B, R>(
     bearer: &Bearer,
     client: S,
@@ -243,7 +243,7 @@ where
     Ok(response)
 }
 
-/// Sends the request as soon as the client is ready for it.
+/// Sends the request as soon as the client is ready.
 async fn send<S, B, R>(mut client: S, request: Request<B>) -> Result<R, ApiAuthError<S::Error>>
 where
     S: Service<Request<B>, Response = R>,
@@ -254,7 +254,7 @@ where
     client.call(request).await.map_err(ApiAuthError::Client)
 }
 
-/// Returns `true` if the API may not know the key.
+/// Returns `true` if the status may mean that the API does not know the key.
 fn is_rejected<R>(response: &Response<R>) -> bool {
     matches!(
         response.status(),
@@ -264,20 +264,23 @@ fn is_rejected<R>(response: &Response<R>) -> bool {
 
 /// An error returned when a call to the API has no response. `E` is the HTTP client's own error.
 ///
-/// Unless it is [`Client`](Self::Client), nothing was sent.
+/// Except for [`Client`](Self::Client), nothing was sent.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ApiAuthError<E> {
     /// The URI is not absolute, or does not have the API's scheme, host and port.
-    #[error("request URI is not on the API's origin; nothing sent (check INNGEST_API_BASE_URL)")]
+    #[error(
+        "request URI does not match the API's origin; request not sent (check \
+        INNGEST_API_BASE_URL)"
+    )]
     WrongOrigin,
-    /// All branch environments share this key, and none is named.
+    /// All branch environments share this key, and no environment was named.
     #[error("a branch key (signkey-branch-…) needs a branch environment: set INNGEST_ENV")]
     MissingEnvironment,
     /// The configuration cannot be used.
     #[error(transparent)]
     Unconfigured(ConfigError),
-    /// The HTTP client's error.
+    /// The HTTP client failed.
     #[error("the call to Inngest's API failed")]
     Client(#[source] E),
 }

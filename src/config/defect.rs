@@ -1,39 +1,40 @@
-//! What is wrong with a text that is not a signing key, in the words of whoever set it.
+//! What is wrong with a text that is not a signing key, in words for the person who set it.
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::key::{KeyError, SigningKey, prefix_len};
 
-/// What is wrong with a text that is not a signing key. Says what to do, and never shows the text.
+/// What is wrong with a text that is not a signing key. The message says what to do, and never
+/// contains the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum KeyDefect {
-    /// `signkey-<env>-` and nothing after it.
+    /// `signkey-<env>-` without anything after it.
     #[error("nothing follows the prefix; copy the whole key")]
     OnlyPrefix,
     /// U+FEFF at the beginning.
     #[error("it begins with a byte-order mark (U+FEFF); save the text as UTF-8 without one")]
     ByteOrderMark,
-    /// A character that nobody sees, such as U+200B.
+    /// An invisible character, such as U+200B.
     #[error("it contains an invisible character, such as U+200B; type it or copy it again")]
     Invisible,
     /// `Bearer …`, or a whole `Authorization` header.
     #[error("it is a bearer token or an Authorization header; set the key alone")]
     Bearer,
-    /// `NAME=value` pasted whole.
+    /// A whole `NAME=value`.
     #[error("it contains a variable's name; set the value alone, without the name and \"=\"")]
     Assignment,
-    /// `${…}`, `$NAME`, `{{…}}`, `<…>`, `%NAME%` and the like.
+    /// `${…}`, `$NAME`, `{{…}}`, `<…>`, `%NAME%` and similar.
     #[error("it is a template that was not filled in, such as $NAME; set the key itself")]
     Template,
     /// The address of a secret, such as `op://…` or `arn:aws:…`.
     #[error("it is a reference to a secret that was not resolved; set the key itself")]
     Reference,
-    /// `undefined`, `changeme`, `your-key-here` and the like.
+    /// `undefined`, `changeme`, `your-key-here` and similar.
     #[error("it is a placeholder, such as \"undefined\" or \"changeme\"; set the key itself")]
     Placeholder,
-    /// `***`, or `…` in the place of digits.
+    /// `***`, or `…` instead of digits.
     #[error("it is masked or shortened, with \"*\" or \"…\"; copy the whole key")]
     Masked,
     /// A JSON document.
@@ -45,34 +46,34 @@ pub enum KeyDefect {
     /// `signkey-` more than once.
     #[error("it contains more than one key; set one (INNGEST_SIGNING_KEY_FALLBACK takes another)")]
     Several,
-    /// A comment behind the key.
+    /// A comment after the key.
     #[error("it contains a comment; remove everything after the key")]
     Comment,
     /// More than one line.
-    #[error("it has more than one line; set the key alone, in one line")]
+    #[error("it has more than one line; set the key alone, on one line")]
     Lines,
-    /// White space inside.
+    /// White space within the key.
     #[error("it contains white space; remove it")]
     WhiteSpace,
-    /// `\n`, `%0A` and the like, spelled out.
+    /// `\n`, `%0A` and similar, spelled out.
     #[error("it contains an escape that was not decoded, such as \\n or %0A; remove it")]
     Escape,
-    /// A path of a file, or a URL.
-    #[error("it is a path or a URL; a path belongs in the variable with _FILE at its end")]
+    /// A file path or a URL.
+    #[error("it is a path or a URL; a path belongs in the variable whose name ends in _FILE")]
     Path,
     /// A character outside ASCII.
     #[error("it contains a character outside ASCII, such as a long dash; type it or copy it again")]
     NotAscii,
-    /// A key in base64.
+    /// A base64-encoded key.
     #[error("it is base64; decode it (in Kubernetes, encode `data` once and `stringData` never)")]
     Base64,
-    /// A long random text: an event key, probably.
+    /// A long random text, probably an event key.
     #[error("it looks like an event key or another secret; set the signing key")]
     EventKey,
     /// Begins with `signkey`, but not with `signkey-<env>-`.
     #[error("its prefix is not `signkey-<env>-` in lower case; copy the whole key")]
     Prefix,
-    /// A digit was lost or added.
+    /// An odd number of hex digits: one was lost or added.
     #[error("it has an odd number of hex digits; copy the whole key")]
     OddLength,
     /// Anything else that is not hex.
@@ -81,8 +82,9 @@ pub enum KeyDefect {
 }
 
 impl KeyDefect {
-    /// Explains `error`, which `text` was rejected with. The first that fits: from what cannot be
-    /// seen, through what can be put around a key, to what was set in place of one.
+    /// Explains why `text` was rejected with `error`, by the first defect that applies. Defects are
+    /// ordered: first what cannot be seen, then what may surround a key, then what was set instead
+    /// of a key.
     pub(super) fn of(text: &str, error: KeyError) -> Self {
         if error == KeyError::OnlyPrefix {
             return Self::OnlyPrefix;
@@ -91,7 +93,7 @@ impl KeyDefect {
             return Self::OddLength;
         }
         let text = text.trim();
-        // Quotation marks may be around anything; they are the defect only if nothing else is.
+        // Quotation marks may surround anything. They are the defect only if there is no other.
         let bare = text.trim_matches(|c| is_quote(c) || c.is_whitespace());
         let lower = Zeroizing::new(bare.to_ascii_lowercase());
         let remainder = &bare[prefix_len(bare)..];
@@ -133,10 +135,11 @@ impl KeyDefect {
 
 type Rule = fn(&Look<'_>) -> bool;
 
-/// One text, as the rules look at it. They copy none of it: it may be a key with something around it.
+/// A text in the forms that the rules need. The rules copy none of it, because it may contain a
+/// key.
 struct Look<'a> {
     text: &'a str,
-    /// Without quotation marks around it.
+    /// The text without surrounding quotation marks.
     bare: &'a str,
     /// `bare` in lower case.
     lower: &'a str,
@@ -156,7 +159,7 @@ fn is_quote(c: char) -> bool {
         )
 }
 
-/// Controls, and what Unicode calls default-ignorable.
+/// Returns `true` for control characters and for what Unicode calls default-ignorable.
 fn is_invisible(c: char) -> bool {
     (c.is_control() && !c.is_whitespace())
         || matches!(c,
@@ -224,7 +227,7 @@ fn is_json(it: &Look<'_>) -> bool {
     it.text.starts_with(['{', '['])
 }
 
-/// `NAME=value`, `NAME: value`, with `export` and the like before it.
+/// Returns `true` for `NAME=value` and `NAME: value`, also after `export` and similar.
 fn is_assignment(it: &Look<'_>) -> bool {
     let rest = ["export ", "set ", "setx ", "env ", "$env:", "--", "- "]
         .iter()
@@ -258,7 +261,7 @@ fn is_placeholder(it: &Look<'_>) -> bool {
     const PARTS: &str = "changeme changethis changeit replace placeholder example redacted \
         signingkey insert keyhere";
     let stands_for_a_key = |text: &str| {
-        // In place, so that no copy of what may be a key is left behind.
+        // Allocated once, so that no copy of a possible key is left in freed memory.
         let mut plain = Zeroizing::new(String::with_capacity(text.len()));
         plain.extend(
             text.chars()
@@ -270,7 +273,7 @@ fn is_placeholder(it: &Look<'_>) -> bool {
             || plain.starts_with("your")
             || (!plain.is_empty() && plain.bytes().all(|b| b == b'x'))
     };
-    // A comment behind a key may say anything.
+    // A comment after a key may contain any words.
     let begins_with_a_key = it.bare.split_whitespace().next().is_some_and(is_key);
     !begins_with_a_key && (stands_for_a_key(it.bare) || stands_for_a_key(it.remainder))
 }
@@ -322,7 +325,7 @@ fn has_comment(it: &Look<'_>) -> bool {
             .any(|mark| it.text.contains(mark))
 }
 
-/// Long, and with far more letters than a mistyped key has.
+/// Returns `true` for a long text with far more letters than a mistyped key has.
 fn is_event_key(it: &Look<'_>) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-_+/=".contains(&b);
     let foreign = it.bare.bytes().filter(|b| !b.is_ascii_hexdigit()).count();
@@ -427,7 +430,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_text_that_is_no_key_is_explained_and_never_shown() {
+    fn every_text_that_is_not_a_key_is_explained_and_never_shown() {
         let mut wrong = Vec::new();
         for (defect, texts) in NO_KEYS {
             for text in texts {

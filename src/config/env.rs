@@ -1,4 +1,4 @@
-//! The variables: their names, and what each of them takes.
+//! The names of the variables, and the values that each accepts.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -12,9 +12,10 @@ use super::names::{
 use super::source::{Found, KeySource, Slot};
 
 const UNAUTHED_SYNC: &str = "INNGEST_ENABLE_UNAUTHED_SYNC";
-/// Where the API is, the first that is set.
+/// The API's URL: the first that is set.
 const API: [&str; 2] = ["INNGEST_API_BASE_URL", "INNGEST_BASE_URL"];
-/// The branch environment's name, the first that is set: Inngest's own variable, then the platforms'.
+/// The branch environment's name: the first that is set. Inngest's own variable comes before those
+/// of platforms.
 const ENVIRONMENT: [&str; 7] = [
     "INNGEST_ENV",
     "BRANCH_NAME",
@@ -26,13 +27,14 @@ const ENVIRONMENT: [&str; 7] = [
 ];
 const CLOUD_API: &str = "https://api.inngest.com";
 const DEV_API: &str = "http://localhost:8288";
-/// Names under which Inngest serves its cloud.
+/// The domains of Inngest's cloud.
 const INNGEST: [&str; 2] = ["inngest.com", "inn.gs"];
 
-/// What an editor puts at the beginning of a file, and so before the name of its first variable.
+/// Some editors write this at the beginning of a file, where it becomes part of the first
+/// variable's name.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Returns the name of every variable that is read, as it is and with a byte-order mark before it.
+/// Returns the name of every variable that is read, with and without a byte-order mark before it.
 pub(super) fn names() -> impl Iterator<Item = String> {
     let keys = [
         SIGNING_KEY,
@@ -48,7 +50,7 @@ pub(super) fn names() -> impl Iterator<Item = String> {
     names.flat_map(|name| [name.to_owned(), format!("{BYTE_ORDER_MARK}{name}")])
 }
 
-/// Names and values. Wiped on drop: two of them are secrets.
+/// Names and values. Wiped on drop, because two of the values are secrets.
 pub(super) struct Vars(HashMap<String, Zeroizing<Vec<u8>>>);
 
 impl Vars {
@@ -65,7 +67,7 @@ impl Vars {
         )
     }
 
-    /// Returns the trimmed value; `None` if it is unset or blank.
+    /// Returns the trimmed value, or `None` if it is unset or blank.
     fn text(&self, variable: &'static str) -> Result<Option<&str>, ConfigError> {
         let Some(value) = self.0.get(variable) else {
             let marked = format!("{BYTE_ORDER_MARK}{variable}");
@@ -92,7 +94,7 @@ impl Vars {
         self.switch(UNAUTHED_SYNC, r#""1", "true", "0" or "false""#)
     }
 
-    /// Returns where the dev server is; `None` in cloud mode.
+    /// Returns the dev server's URL, or `None` in cloud mode.
     pub(super) fn dev_server(&self) -> Result<Option<String>, ConfigError> {
         let text = self.text(DEV)?.unwrap_or_default();
         if is_inngest(text) {
@@ -127,7 +129,7 @@ impl Vars {
     pub(super) fn environment(&self) -> Result<Option<String>, ConfigError> {
         for variable in ENVIRONMENT {
             match self.text(variable)? {
-                // It becomes a header's value.
+                // The name becomes the value of a header.
                 Some(name) if name.chars().any(char::is_control) => {
                     let expected = "the branch environment's name, in one line";
                     return Err(ConfigError::InvalidValue { variable, expected });
@@ -139,7 +141,7 @@ impl Vars {
         Ok(None)
     }
 
-    /// Returns `true` if there is a signing key, or what is meant to be one.
+    /// Returns `true` if a signing key is set, even an invalid one.
     pub(super) fn has_key(&self) -> bool {
         [SIGNING_KEY, SIGNING_KEY_FILE]
             .iter()
@@ -168,8 +170,8 @@ impl Vars {
     }
 }
 
-/// Returns `true` for `http(s)://host`, perhaps with a port and a path. No user, query or fragment:
-/// what is sent there is a secret.
+/// Returns `true` for `http(s)://host`, optionally with a port and a path. A user name, query or
+/// fragment is rejected, because secrets are sent to this URL.
 fn is_url(text: &str) -> bool {
     let Some((scheme, rest)) = text.split_once("://") else {
         return false;
@@ -198,7 +200,8 @@ fn is_host(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric()) && text.bytes().all(allowed)
 }
 
-/// Returns `true` if the host is Inngest's own, with or without a scheme, a user, a port or a path.
+/// Returns `true` if the host is Inngest's own, with or without a scheme, a user name, a port or a
+/// path.
 fn is_inngest(text: &str) -> bool {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
@@ -222,13 +225,13 @@ mod tests {
         Config::from_vars(vars)
     }
 
-    /// The variable to blame, where the configuration cannot be used.
+    /// Returns the variable named by the error, if the configuration cannot be used.
     fn blamed<const N: usize>(vars: [(&str, &str); N]) -> Option<&'static str> {
         config(vars).err().map(|error| error.variable())
     }
 
     #[test]
-    fn dev_mode_is_stated_never_guessed() {
+    fn dev_mode_is_set_explicitly_and_never_inferred() {
         for (value, dev) in [
             ("1", true),
             ("true", true),
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn dev_mode_wins_before_keys_are_looked_at() {
+    fn dev_mode_is_decided_before_keys_are_parsed() {
         let config = config([
             (DEV, "1"),
             (SIGNING_KEY, "signkey-test-"),
@@ -318,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_keys_are_one() {
+    fn a_fallback_key_equal_to_the_current_key_is_dropped() {
         let config = config([KEY, (SIGNING_KEY_FALLBACK, KEY.1)]).unwrap();
         assert_eq!(config.keys().unwrap().snapshot().fallback(), None);
     }
@@ -348,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_api_is_where_the_first_variable_says() {
+    fn the_first_variable_that_is_set_names_the_api() {
         let base = |vars: &[(&'static str, &'static str)]| {
             let config = Config::from_vars(vars.iter().copied().chain([KEY])).unwrap();
             config.api_base().map(str::to_owned)
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_of_inngest_is_no_dev_server() {
+    fn a_host_of_inngest_is_rejected_as_a_dev_server() {
         for value in [
             "https://api.inngest.com",
             "http://api.inngest.com:80/x",
@@ -450,7 +453,7 @@ mod tests {
         }
     }
 
-    /// An editor's mark at the beginning of an env file is part of the first variable's name.
+    /// A byte-order mark at the beginning of an env file becomes part of the first variable's name.
     #[test]
     fn a_byte_order_mark_before_a_name_is_an_error_where_the_variable_is_used() {
         let marked = |variable| format!("{BYTE_ORDER_MARK}{variable}");
@@ -465,7 +468,7 @@ mod tests {
             let config =
                 Config::from_vars([(marked(variable), "x"), (SIGNING_KEY.to_owned(), KEY.1)]);
             match variable {
-                // Set properly as well.
+                // It is set under its proper name too.
                 SIGNING_KEY => assert!(config.is_ok()),
                 _ => assert_eq!(config.unwrap_err(), error(variable)),
             }
@@ -483,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_names_the_branch_by_a_variable_of_its_own() {
+    fn each_platforms_branch_variable_is_read() {
         for (platform, vars, branch) in [
             (
                 "Vercel",
@@ -539,7 +542,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_not_unicode_is_an_error() {
+    fn a_value_that_is_not_unicode_is_an_error() {
         use std::os::unix::ffi::OsStringExt;
         let value = OsString::from_vec(vec![0xff]);
         for variable in [SIGNING_KEY, SIGNING_KEY_FALLBACK, DEV, UNAUTHED_SYNC] {

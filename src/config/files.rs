@@ -1,4 +1,4 @@
-//! Key files: how one is opened, and how two that belong together are read.
+//! Key files: how to open one, and how to read two that belong together.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -10,15 +10,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::key::SigningKey;
 
-/// Largest file that can be a key's, in bytes.
+/// The size limit of a key file, in bytes.
 const MAX_LEN: usize = 4096;
 /// How many symbolic links are followed, as on Linux.
 const MAX_LINKS: usize = 40;
-/// How often a directory may be swapped away while it is read.
+/// How often a directory may be swapped while it is read.
 const MAX_SWAPS: usize = 20;
 
-/// Why a key file cannot be read. Never shows the path, which may be a key that was pasted into the
-/// wrong variable.
+/// Why a key file cannot be used. The message never contains the path, which may be a key that was
+/// set in the wrong variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum FileDefect {
@@ -29,24 +29,24 @@ pub enum FileDefect {
     #[error("no such file; check the path, and that the secret is mounted")]
     Missing,
     /// The process may not read it.
-    #[error("permission denied; check owner and mode of the file and its directories")]
+    #[error("permission denied; check the owner and mode of the file and its directories")]
     Denied,
     /// Another error of the operating system.
     #[error("cannot be read ({0})")]
     Unreadable(ErrorKind),
-    /// A directory, where a file belongs.
+    /// The path names a directory.
     #[error("it is a directory; name the file in it")]
     Directory,
-    /// A pipe, a socket or a device.
+    /// The path names a pipe, a socket or a device.
     #[error("it is a pipe, a socket or a device, not a regular file")]
     NotRegular,
-    /// Longer than 4 KiB.
+    /// The file is longer than 4 KiB.
     #[error("it is larger than 4 KiB, so it is not a key")]
     TooLarge,
-    /// Not UTF-8 text.
+    /// The file is not UTF-8 text.
     #[error("it is not UTF-8 text; write the key as plain text")]
     Binary,
-    /// Nothing but white space, where there must be a key.
+    /// The file contains only white space, but a key is required.
     #[error("it is blank; write the key into it")]
     Blank,
 }
@@ -58,8 +58,8 @@ pub(super) fn read(path: &Path) -> Result<Text, FileDefect> {
     read_text(path).map_err(|error| explain(error, path))
 }
 
-/// Reads two key files. If they are in one directory, then through one resolved directory: a
-/// directory that is swapped by a symbolic link is read before the swap or after it.
+/// Reads two key files. If both are in one directory, reads them through one resolved directory: if
+/// that is swapped by a symbolic link, both are read from before the swap or both from after it.
 pub(super) fn read_pair(paths: [&Path; 2]) -> [Result<Text, FileDefect>; 2] {
     let mut resolved = resolve(paths);
     let mut texts = read_resolved(&resolved);
@@ -67,7 +67,7 @@ pub(super) fn read_pair(paths: [&Path; 2]) -> [Result<Text, FileDefect>; 2] {
         if !texts.contains(&Err(FileDefect::Missing)) {
             break;
         }
-        // What was swapped away may have been removed while it was read.
+        // A directory that was swapped out may have been removed while it was read.
         let again = resolve(paths);
         if again.is_ok() && again == resolved {
             break;
@@ -91,8 +91,8 @@ fn read_resolved(paths: &Result<[PathBuf; 2], FileDefect>) -> [Result<Text, File
 
 /// Resolves both paths step by step, and a directory that they share only once.
 ///
-/// A Kubernetes volume has `key -> ..data/key` and `..data -> ..2024_11_26`: both files are links,
-/// and what is swapped is a link that both lead through.
+/// A Kubernetes volume has `key -> ..data/key` and `..data -> ..2024_11_26`. Both files are links,
+/// and what is swapped is a link on the path to both.
 fn resolve(paths: [&Path; 2]) -> Result<[PathBuf; 2], FileDefect> {
     let mut paths = paths.map(Path::to_path_buf);
     for _ in 0..MAX_LINKS {
@@ -114,7 +114,7 @@ fn resolve(paths: [&Path; 2]) -> Result<[PathBuf; 2], FileDefect> {
     Ok(paths)
 }
 
-/// Returns the directory and the name in it.
+/// Splits a path into its directory and the name in it.
 fn split(path: &Path) -> Option<(&Path, &OsStr)> {
     let directory = path
         .parent()
@@ -124,7 +124,7 @@ fn split(path: &Path) -> Option<(&Path, &OsStr)> {
 
 fn read_text(path: &Path) -> Result<Text, FileDefect> {
     let file = open(path).map_err(|error| defect(&error))?;
-    // Of the open handle: the path may name something else by now.
+    // Read from the open handle, because the path may name another file by now.
     let metadata = file.metadata().map_err(|error| defect(&error))?;
     if metadata.is_dir() {
         return Err(FileDefect::Directory);
@@ -132,7 +132,8 @@ fn read_text(path: &Path) -> Result<Text, FileDefect> {
     if !metadata.is_file() {
         return Err(FileDefect::NotRegular);
     }
-    // With room for one byte too many and more, so that it never grows and leaves a copy behind.
+    // Larger than the limit, so that the vector never grows, which would leave a copy in freed
+    // memory.
     let mut bytes = Zeroizing::new(Vec::with_capacity(2 * MAX_LEN));
     let limit = MAX_LEN as u64 + 1;
     file.take(limit)
@@ -158,7 +159,8 @@ fn open(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // To open a pipe that nobody writes to would wait for ever, and a terminal would be taken.
+        // Otherwise, opening a pipe without a writer would block for ever, and opening a terminal
+        // could make it this process's controlling terminal.
         options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
     }
     options.open(path)
@@ -166,7 +168,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn defect(error: &io::Error) -> FileDefect {
     match error.kind() {
-        // A socket.
+        // The path names a socket.
         #[cfg(unix)]
         _ if error.raw_os_error() == Some(libc::ENXIO) => FileDefect::NotRegular,
         ErrorKind::NotFound | ErrorKind::NotADirectory => FileDefect::Missing,
@@ -176,7 +178,7 @@ fn defect(error: &io::Error) -> FileDefect {
     }
 }
 
-/// Recognizes a key that was set where a path belongs.
+/// Recognizes a key that was set instead of a path.
 fn explain(defect: FileDefect, path: &Path) -> FileDefect {
     let is_key = |path: &str| path.parse::<SigningKey>().is_ok() || path.starts_with("signkey-");
     match defect {

@@ -1,4 +1,4 @@
-//! `INNGEST_*` as a [`Config`]: every value checked, nothing guessed.
+//! The `INNGEST_*` variables as a [`Config`]. Every value is checked, and nothing is guessed.
 
 mod defect;
 mod env;
@@ -22,23 +22,30 @@ use crate::keyring::KeyRing;
 use env::Vars;
 use source::KeySource;
 
-/// The configuration that the environment's variables describe, checked. Make one per process:
-/// everything that is built from it shares one [`KeyRing`].
+/// The checked configuration from environment variables. Create one per process: everything that is
+/// built from it shares one [`KeyRing`].
 ///
-/// | variable | values | unset or blank |
-/// |---|---|---|
-/// | `INNGEST_SIGNING_KEY` | the signing key | an error, except in dev mode |
-/// | `INNGEST_SIGNING_KEY_FALLBACK` | the other key, during a rotation | none |
-/// | `INNGEST_SIGNING_KEY_FILE`, `INNGEST_SIGNING_KEY_FALLBACK_FILE` | the path of a regular file of at most 4 KiB with that key, in place of the variable above; a blank fallback file means no fallback key | none |
-/// | `INNGEST_DEV` | `1`, `true` or a dev server's `http(s)://…` or `host:port`: dev mode. `0`, `false`: cloud | cloud |
-/// | `INNGEST_ENABLE_UNAUTHED_SYNC` | `1`, `true`: on. `0`, `false`: off | off |
-/// | `INNGEST_API_BASE_URL`, else `INNGEST_BASE_URL` | where Inngest's API is, `http(s)://…` | the address in `INNGEST_DEV`, else `https://api.inngest.com`, in dev mode `http://localhost:8288` |
-/// | `INNGEST_ENV`, `BRANCH_NAME`, `VERCEL_GIT_COMMIT_REF`, `BRANCH`, `CF_PAGES_BRANCH`, `RENDER_GIT_BRANCH`, `RAILWAY_GIT_BRANCH` | the branch environment's name; the first that is set | none |
+/// - `INNGEST_SIGNING_KEY`: the signing key. Required, except in dev mode.
+/// - `INNGEST_SIGNING_KEY_FALLBACK`: the other key, during a rotation (default: no fallback key).
+/// - `INNGEST_SIGNING_KEY_FILE`, `INNGEST_SIGNING_KEY_FALLBACK_FILE`: the path of a file that
+///   contains the key, instead of the variable above. It must be a regular file of at most 4 KiB. A
+///   blank fallback file means no fallback key.
+/// - `INNGEST_DEV`: `1`, `true` or a dev server's address (`http(s)://…` or `host:port`) for dev
+///   mode; `0` or `false` for cloud mode (default: cloud mode).
+/// - `INNGEST_ENABLE_UNAUTHED_SYNC`: `1` or `true` to admit unsigned syncs; `0` or `false` to
+///   reject them (default: reject).
+/// - `INNGEST_API_BASE_URL`, otherwise `INNGEST_BASE_URL`: the URL of Inngest's API, `http(s)://…`
+///   (default: the address in `INNGEST_DEV`; without one `https://api.inngest.com`, in dev mode
+///   `http://localhost:8288`).
+/// - `INNGEST_ENV`, `BRANCH_NAME`, `VERCEL_GIT_COMMIT_REF`, `BRANCH`, `CF_PAGES_BRANCH`,
+///   `RENDER_GIT_BRANCH`, `RAILWAY_GIT_BRANCH`: the branch environment's name (default: no branch
+///   environment). The first that is set is used.
 ///
-/// Switches compare case-insensitively. Any other value is an error, never dev mode; so is one of
-/// Inngest's own hosts in `INNGEST_DEV`. In dev mode the keys are not looked at. The last two rows
-/// are not needed to verify requests: an invalid value there is an error only where it is used.
-/// `.env` files are not read: whatever starts the process does that.
+/// A blank variable counts as unset. Switches compare case-insensitively. Any other value is an
+/// error and never selects dev mode, as is one of Inngest's own hosts in `INNGEST_DEV`. In dev mode
+/// the keys are ignored. The last two entries are not needed to verify requests: an invalid value
+/// is an error only where it is used. `.env` files are not read; load them before the process
+/// starts.
 ///
 /// ```
 /// use inngest_auth::{Config, ConfigError};
@@ -49,9 +56,9 @@ use source::KeySource;
 /// let rejected = Config::from_vars([("INNGEST_DEV", "yes")]).unwrap_err();
 /// assert_eq!(rejected.variable(), "INNGEST_DEV");
 ///
-/// let rejected = Config::from_vars([("INNGEST_SIGNING_KEY", "'signkey-prod-12345678'")]).unwrap_err();
+/// let quoted = [("INNGEST_SIGNING_KEY", "'signkey-prod-12345678'")];
 /// assert_eq!(
-///     rejected.to_string(),
+///     Config::from_vars(quoted).unwrap_err().to_string(),
 ///     "invalid signing key in INNGEST_SIGNING_KEY: it contains quotation marks; remove them"
 /// );
 /// # Ok::<(), ConfigError>(())
@@ -64,21 +71,21 @@ pub struct Config {
     environment: Result<Option<String>, ConfigError>,
 }
 
-/// Whether requests are verified, and what is needed for that.
+/// Whether requests are verified, and what that needs.
 #[derive(Clone, Debug)]
 pub(crate) enum Mode<K = KeyRing> {
     /// Requests are verified with these keys.
     Cloud(K),
-    /// Nothing is verified.
+    /// Requests are not verified.
     Dev {
-        /// Whether there is a key: whoever sets one may not mean to run unverified.
+        /// Whether a key is set. Someone who sets a key may not intend to run unverified.
         #[cfg_attr(
             not(feature = "layer"),
             allow(dead_code, reason = "the layer warns of it")
         )]
         key_set: bool,
     },
-    /// There is no usable configuration: every request is rejected.
+    /// The configuration cannot be used, so every request is rejected.
     #[allow(
         dead_code,
         reason = "made by layers, which exist whatever the configuration is"
@@ -87,11 +94,11 @@ pub(crate) enum Mode<K = KeyRing> {
 }
 
 impl Config {
-    /// Reads the environment of this process.
+    /// Reads the environment variables of this process.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what to set.
+    /// Returns a [`ConfigError`] that says what to set.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_vars(env::names().filter_map(|name| {
             let value = std::env::var_os(&name)?;
@@ -99,11 +106,11 @@ impl Config {
         }))
     }
 
-    /// Reads variables from any source of names and values. Ignores other names.
+    /// Reads variables from an iterator of names and values. Ignores other names.
     ///
     /// # Errors
     ///
-    /// As [`from_env`](Self::from_env).
+    /// Returns a [`ConfigError`], as [`from_env`](Self::from_env) does.
     pub fn from_vars<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigError>
     where
         K: Into<String>,
@@ -126,7 +133,8 @@ impl Config {
         })
     }
 
-    /// Returns the ring that everything built from this configuration shares; `None` in dev mode.
+    /// Returns the ring that everything built from this configuration shares, or `None` in dev
+    /// mode.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
         match &self.mode {
@@ -135,24 +143,25 @@ impl Config {
         }
     }
 
-    /// Returns `true` if `INNGEST_DEV` chose dev mode, in which nothing is verified.
+    /// Returns `true` if `INNGEST_DEV` selects dev mode, in which requests are not verified.
     #[must_use]
     pub fn is_dev(&self) -> bool {
         matches!(self.mode, Mode::Dev { .. })
     }
 
-    /// Returns `true` if an unsigned `PUT` may ask for a sync (`INNGEST_ENABLE_UNAUTHED_SYNC`).
+    /// Returns `true` if unsigned syncs are admitted (`INNGEST_ENABLE_UNAUTHED_SYNC`).
     #[must_use]
     pub fn insecure_unsigned_sync(&self) -> bool {
         self.insecure_unsigned_sync
     }
 
-    /// Returns where Inngest's API is: `http(s)://host`, perhaps with a port and a path, without a
-    /// slash at its end.
+    /// Returns the URL of Inngest's API: `http(s)://host`, optionally with a port and a path,
+    /// without a trailing slash.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`] if the variable that says so is invalid. Requests are verified all the same.
+    /// Returns a [`ConfigError`] if the variable for it is invalid. This does not affect the
+    /// verification of requests.
     pub fn api_base(&self) -> Result<&str, ConfigError> {
         self.api_base.as_deref().map_err(|error| *error)
     }
@@ -161,7 +170,7 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// As [`api_base`](Self::api_base).
+    /// Returns a [`ConfigError`], as [`api_base`](Self::api_base) does.
     pub fn environment(&self) -> Result<Option<&str>, ConfigError> {
         self.environment
             .as_ref()
@@ -169,19 +178,20 @@ impl Config {
             .map_err(|error| *error)
     }
 
-    /// Reads the key files again, at once, and publishes what they hold. Returns `true` if the keys
+    /// Reads the key files again, at once, and publishes their keys. Returns `true` if the keys
     /// changed.
     ///
     /// Both keys are checked before either is published: on any error the last good keys stay in
-    /// use. The change is logged with the fingerprints before and after it. Only keys change, never
-    /// the mode, and only those that are in files. In dev mode nothing happens.
+    /// use. A change is logged with the fingerprints before and after it. Only keys from files
+    /// change; the mode never changes. In dev mode nothing happens.
     ///
-    /// It believes what it reads: call it when the files are complete, on SIGHUP say.
+    /// A reload does not check whether a file is still being written. Call it when the files are
+    /// complete, for example on SIGHUP.
     #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) does without a call.")]
-    ///
     /// # Errors
     ///
-    /// [`ConfigError`] says what is wrong with which file, or that no key is in a file.
+    /// Returns a [`ConfigError`] that names the file and says what is wrong with it, or that no key
+    /// is read from a file.
     pub fn reload(&self) -> Result<bool, ConfigError> {
         match &self.mode {
             Mode::Cloud(source) if source.has_files() => source.reload(|_, _| true),
@@ -190,8 +200,8 @@ impl Config {
         }
     }
 
-    /// Polls the key files, and publishes what they hold when it has changed. Spawn the future: it
-    /// never ends, unless there is no file to watch.
+    /// Polls the key files, and publishes their keys when they change. Spawn the future. It never
+    /// ends unless there is no file to watch.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -204,14 +214,16 @@ impl Config {
     /// # }
     /// ```
     ///
-    /// What is new is published when two polls in a row have read the same, so that a file that is
-    /// being written is not believed: two intervals after a change at the latest. The rest is as
-    /// with [`reload`](Self::reload), but an error is logged (WARN, repeated at intervals that grow
-    /// to an hour). Keys that were changed in the ring by hand stay until the files change.
+    /// Keys are published when two polls in a row have read the same, so that a file that is still
+    /// being written is not used. A change therefore takes effect after at most two intervals.
+    /// Otherwise it works as [`reload`](Self::reload) does, except that an error is logged (WARN,
+    /// repeated at intervals that grow to an hour). Keys that were changed in the ring by other
+    /// code stay until the files change.
     ///
     /// Two files in one directory are read through one resolved directory, so that a directory
-    /// swapped by symbolic link, as Kubernetes does it, is never seen half. Files that are replaced
-    /// one by one are read as they are at that moment: write the fallback key's first.
+    /// swapped by symbolic link, as in Kubernetes, is never read half before and half after the
+    /// swap. Files that are replaced one by one may be read between the replacements: write the
+    /// fallback key's file first.
     #[cfg(feature = "layer")]
     pub fn watch(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
         let source = match &self.mode {

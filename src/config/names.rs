@@ -1,4 +1,4 @@
-//! Names of variables that errors name too.
+//! The names of variables that errors also name.
 
 pub(super) const SIGNING_KEY: &str = "INNGEST_SIGNING_KEY";
 pub(super) const SIGNING_KEY_FALLBACK: &str = "INNGEST_SIGNING_KEY_FALLBACK";

@@ -10,16 +10,16 @@ use super::files::{self, FileDefect, Text};
 use crate::key::{SigningKey, prefix_len};
 use crate::keyring::{KeyRing, Keys};
 
-/// The ring of a configuration, and what sets its current key and its fallback key.
+/// The ring of a configuration, and the sources of its current key and its fallback key.
 pub(super) struct KeySource {
     ring: KeyRing,
     slots: [Slot; 2],
-    /// The keys as they were last read. Held locked from reading to publishing, so that of two
-    /// reloads at once the one that read later is published later.
+    /// The keys as last read. Locked from reading to publishing, so that of two concurrent reloads
+    /// the one that reads later also publishes later.
     last: Mutex<Keys>,
 }
 
-/// What sets one of the keys.
+/// The source of one key.
 pub(super) enum Slot {
     Unset,
     Value(Found),
@@ -29,7 +29,7 @@ pub(super) enum Slot {
     },
 }
 
-/// A key, and whether it is odd.
+/// A key, and whether it looks odd.
 #[derive(Clone)]
 pub(super) struct Found {
     key: SigningKey,
@@ -62,8 +62,8 @@ impl KeySource {
             .any(|slot| matches!(slot, Slot::File { .. }))
     }
 
-    /// Reads the keys again, and publishes them if `accept` agrees. It is told the keys that were
-    /// read last, and those that were read now. Returns `true` if the ring changed.
+    /// Reads the keys again, and publishes them if `accept` agrees. `accept` receives the keys that
+    /// were read last and those that were read now. Returns `true` if the ring changed.
     pub(super) fn reload(
         &self,
         accept: impl FnOnce(&Keys, &Keys) -> bool,
@@ -74,12 +74,12 @@ impl KeySource {
         if !accept(&last, &keys) {
             return Ok(false);
         }
-        // Equal keys are kept as they are: another copy would be another place to wipe.
+        // Equal keys are not replaced: another copy would be another place to wipe.
         if *last != keys {
             last.clone_from(&keys);
         }
         let change = self.ring.swap(|_| keys);
-        // Whoever is told may reload.
+        // A subscriber that is told of the change may itself reload.
         drop(last);
         let Some(change) = change else {
             return Ok(false);
@@ -96,7 +96,7 @@ impl fmt::Debug for KeySource {
     }
 }
 
-/// What was read at one time.
+/// Two keys that were read at the same time.
 struct Pair {
     current: Found,
     fallback: Option<Found>,
@@ -131,7 +131,7 @@ impl Pair {
         Keys::new(self.current.key.clone(), fallback)
     }
 
-    /// Logs what is legal, but not as Inngest issues keys or as anyone means it.
+    /// Warns about values that are valid but probably not intended.
     fn warn(&self) {
         for Found {
             variable,
@@ -161,7 +161,8 @@ impl Pair {
             .filter(|found| found.key == self.current.key)
         {
             tracing::warn!(
-                "{} equals {}: there is no fallback key; unset it, or set it to the rotation's other key",
+                "{} equals {}: there is no fallback key; unset it, or set it to the other key of \
+                     the rotation",
                 fallback.variable,
                 self.current.variable
             );
@@ -170,7 +171,7 @@ impl Pair {
 }
 
 impl Slot {
-    /// Returns the key: the one that was given, or what `text` of a file says.
+    /// Returns the key from the variable, or from a file's `text`.
     fn key(&self, text: Option<Result<Text, FileDefect>>) -> Result<Option<Found>, ConfigError> {
         match (self, text) {
             (Self::File { variable, .. }, Some(text)) => {

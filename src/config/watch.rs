@@ -1,4 +1,4 @@
-//! Key files, read again as long as the process runs.
+//! Watching key files while the process runs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use super::error::ConfigError;
 use super::source::KeySource;
 use crate::keyring::Keys;
 
-/// The longest time between two warnings about one error.
+/// The longest time between two warnings about the same error.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
 
-/// Polls for ever.
+/// Polls without end.
 pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
     let Some(source) = source else {
         tracing::warn!("no signing key is watched: none is read from a file");
@@ -22,13 +22,13 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
     let mut polls = interval(every);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut warnings = Warnings::new(every);
-    // Read at the poll before, and not yet published.
+    // The keys that the previous poll read and that are not published yet.
     let mut seen: Option<Keys> = None;
     loop {
         polls.tick().await;
         let before = seen.take();
         let reloaded = source.reload(|last, now| {
-            // A file that is being written may be blank or hold half a key.
+            // A file that is being written may be blank or contain half a key.
             let confirmed = before.as_ref() == Some(now);
             let new = now != last;
             if new && !confirmed {
@@ -68,7 +68,7 @@ impl Warnings {
         } else if now < self.silent_until {
             return;
         }
-        tracing::warn!("cannot reload the signing keys, the last good ones stay in use: {error}");
+        tracing::warn!("cannot reload the signing keys; the last good ones stay in use: {error}");
         self.last = Some(error);
         self.silence = (self.silence * 2).min(LONGEST_SILENCE).max(self.shortest);
         self.silent_until = now + self.silence;

@@ -1,21 +1,18 @@
-//! The guide: one page a subject, each with an example that runs.
+//! The guide: one page per subject, each with an example that runs as a test.
 //!
-//! | page | what it answers |
+//! | page | question |
 //! |---|---|
-//! | [`adoption`] | how does it get in front of an app that is there already? |
-//! | [`handlers`] | what can a handler rely on, and what not? |
-//! | [`placement`] | where must it not stand? |
-//! | [`dev_mode`] | what do I set beside the dev server, and on a server of my own? |
-//! | [`rotation`] | how do keys change without a refused call? |
-//! | [`tests`](mod@tests) | how do I test my own router? |
-//! | [`metrics`] | what do I count, and what should wake somebody? |
-//! | [`troubleshooting`] | I see this message: what now? |
-//! | [`outside_axum`] | how do I use it with hyper, on Lambda, or on bytes alone? |
-//! | [`official_sdk`] | how does it go with the crate `inngest`? |
-#![allow(
-    unused_imports,
-    reason = "the pages link to what the crate exports by its name"
-)]
+//! | [`adoption`] | How do I put the layer in front of an existing app? |
+//! | [`handlers`] | What can a handler rely on, and what not? |
+//! | [`placement`] | Where must the layer not be placed? |
+//! | [`dev_mode`] | What do I set for the dev server, or for a self-hosted server? |
+//! | [`rotation`] | How do I change keys without rejecting a call? |
+//! | [`tests`](mod@tests) | How do I test my own router? |
+//! | [`metrics`] | What do I count, and what should page someone? |
+//! | [`troubleshooting`] | I see this message: what do I do? |
+//! | [`outside_axum`] | How do I use it with hyper, on Lambda, or on bytes alone? |
+//! | [`official_sdk`] | Does it work with the crate `inngest`? |
+#![allow(unused_imports, reason = "the pages link to exported items by name")]
 
 use crate::replay::{MemoryReplayStore, ReplayStore};
 use crate::testing::{TestClock, TestInngest};

@@ -10,20 +10,20 @@ use super::limiter::{FEW, Limiter};
 use super::response;
 use crate::verify::Verified;
 
-/// Who sent a request. [`InngestAuth`](crate::InngestAuth) puts it into the extensions of every request that it
-/// forwards, and of the response.
+/// Who sent a request. [`InngestAuth`](crate::InngestAuth) adds it to the extensions of every
+/// request that it forwards, and of the response.
 ///
-/// The extractor to start with: it works in production and in dev mode alike, and fails (500) only where the layer is
-/// missing.
+/// Start with this extractor. It works in production and in dev mode, and fails (500) only if the
+/// layer is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Caller {
-    /// Inngest, proved by a signature over the very bytes that the handler reads.
+    /// Inngest. This is proved by a signature over exactly the bytes that the handler reads.
     Verified(Verified),
-    /// Anyone, asking for a sync. Only where
-    /// [`insecure_unsigned_sync`](crate::InngestAuth::insecure_unsigned_sync) was chosen. The body is empty.
+    /// Anyone, with an unsigned sync. This occurs only with
+    /// [`insecure_unsigned_sync`](crate::InngestAuth::insecure_unsigned_sync). The body is empty.
     UnsignedSync,
-    /// Anyone: nothing is verified in dev mode.
+    /// Anyone, because requests are not verified in dev mode.
     Dev,
 }
 
@@ -37,7 +37,7 @@ impl Caller {
         }
     }
 
-    /// Returns `true` in dev mode, where nothing is verified.
+    /// Returns `true` in dev mode, in which requests are not verified.
     #[must_use]
     pub fn is_dev(self) -> bool {
         self == Self::Dev
@@ -56,8 +56,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
-/// Extracts the proof for handlers that must never run unverified: rejects (401) unsigned syncs, and everything in dev
-/// mode. Take `Option<Verified>` for a handler that serves dev mode too.
+/// Extracts the proof, for handlers that must never run unverified. It rejects unsigned syncs, and
+/// every request in dev mode, with 401. For a handler that also serves dev mode, take
+/// `Option<Verified>`.
 impl<S: Sync> FromRequestParts<S> for Verified {
     type Rejection = CallerRejection;
 
@@ -67,7 +68,8 @@ impl<S: Sync> FromRequestParts<S> for Verified {
     }
 }
 
-/// Extracts `None` in dev mode and for unsigned syncs. A missing layer is still a 500.
+/// Extracts `None` in dev mode and for unsigned syncs. If the layer is missing, it still fails with
+/// 500.
 impl<S: Sync> OptionalFromRequestParts<S> for Verified {
     type Rejection = CallerRejection;
 
@@ -87,7 +89,7 @@ pub enum CallerRejection {
     /// 500: no [`InngestAuth`](crate::InngestAuth) wraps the handler.
     #[error("no InngestAuth layer wraps this handler")]
     NoLayer,
-    /// 401: the handler takes [`Verified`], and the request is not verified.
+    /// 401: the handler takes [`Verified`], but the request is not verified.
     #[error("this handler takes verified requests only")]
     Unverified,
 }

@@ -1,4 +1,4 @@
-//! Inbound headers: what is read of a request, and what is rewritten before it is forwarded.
+//! Inbound headers: what is read from a request, and what is rewritten before it is forwarded.
 
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, EXPECT, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
@@ -8,11 +8,12 @@ use crate::signature::{SIGNATURE_HEADER, Signature};
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static(SIGNATURE_HEADER);
 pub(super) const SYNC_KIND: HeaderName = HeaderName::from_static("x-inngest-sync-kind");
 const SERVER_KIND: HeaderName = HeaderName::from_static("x-inngest-server-kind");
-/// A durable endpoint that is re-entered carries the id of its run.
+/// A re-entered durable endpoint receives the id of its run in this header.
 const RUN_ID: HeaderName = HeaderName::from_static("x-run-id");
 
-/// Headers that describe a body as it was sent, which is not always how it is forwarded (RFC 9530, and
-/// what it replaced); and a request for the connection itself: nobody signed what would follow on it.
+/// Headers that are not forwarded. Some describe the body as sent, which may differ from the
+/// forwarded body (RFC 9530, and the headers that it replaced). `Upgrade` asks for the connection
+/// itself, and the signature does not cover what would follow on it.
 const NOT_FORWARDED: [HeaderName; 7] = [
     UPGRADE,
     TRANSFER_ENCODING,
@@ -23,14 +24,15 @@ const NOT_FORWARDED: [HeaderName; 7] = [
     HeaderName::from_static("content-md5"),
 ];
 
-/// What a request asks for. Nothing of this is signed: it may narrow what is done, and never widens it.
+/// What a request asks for, judged by unsigned parts of it. So a purpose may restrict what is done,
+/// but never extend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// `POST ?probe=trust`: the layer itself responds.
+    /// `POST ?probe=trust`, to which the layer itself responds.
     TrustProbe,
     /// `PUT` without `fnId`, `stepId` or `probe`.
     Sync,
-    /// `GET` or `HEAD` with an empty body: runs nothing.
+    /// `GET` or `HEAD` with an empty body, which runs nothing.
     Introspection,
     /// Everything else may run a function.
     Call,
@@ -47,20 +49,20 @@ impl Purpose {
             }
             _ => return Self::Call,
         };
-        // A durable endpoint runs steps by any method, with an empty body too.
+        // Inngest re-enters durable endpoints with any method, and also with an empty body.
         if request.headers().contains_key(RUN_ID) {
             return Self::Call;
         }
         purpose
     }
 
-    /// Returns `true` if a request for this runs no function, so that a repeated one does no harm.
+    /// Returns `true` if such a request runs no function, so that repeating it is harmless.
     pub(super) fn runs_nothing(self) -> bool {
         matches!(self, Self::TrustProbe | Self::Introspection)
     }
 }
 
-/// Returns `true` for a sync that nobody signed: a `PUT` without a signature, or with an empty one.
+/// Returns `true` for an unsigned sync: a `PUT` with no signature, or with one empty signature.
 pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
     let mut signatures = request.headers().get_all(SIGNATURE).iter();
     request.method() == Method::PUT
@@ -74,41 +76,44 @@ fn names_a_function(uri: &Uri) -> bool {
     query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId"))
 }
 
-/// Returns `true` if a header is a signature by its form.
+/// Returns `true` if a header has the form of a signature.
 pub(super) fn is_signed(headers: &HeaderMap) -> bool {
     let mut signatures = headers.get_all(SIGNATURE).iter();
     signatures.any(|signature| Signature::parse(signature.as_bytes()).is_ok())
 }
 
-/// Returns `true` if an unsigned request looks like one of a server that has no key. Anyone can make
-/// it look so.
-pub(super) fn is_like_a_dev_servers(headers: &HeaderMap) -> bool {
+/// Returns `true` if an unsigned request looks like one from a server that has no key. Anyone can
+/// send such a request.
+pub(super) fn looks_like_a_dev_server(headers: &HeaderMap) -> bool {
     headers.get(SERVER_KIND).is_some_and(|kind| kind == "dev")
         || headers.get(SIGNATURE).is_some_and(HeaderValue::is_empty)
 }
 
-/// Returns `true` if a request whose signature is wrong looks like one of Inngest Cloud's, which
-/// probes apps with other environments' keys too.
+/// Returns `true` if a request with a wrong signature looks like one from Inngest Cloud, which also
+/// probes apps with other environments' keys.
 pub(super) fn is_foreign_probe<B>(request: &Request<B>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD)
         && !request.headers().contains_key(RUN_ID)
 }
 
-/// Returns `true` if the body is said to be coded.
+/// Returns `true` if the headers declare a content coding.
 pub(super) fn is_coded(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_ENCODING)
         .is_some_and(|coding| coding != "identity")
 }
 
-/// A query that names a function, a step or a probe asks for a call or a probe.
+/// Returns `true` if the query names no function, step or probe. Such a name asks for a call or a
+/// probe instead.
 fn asks_only_for_a_sync(uri: &Uri) -> bool {
     !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))
 }
 
-/// Exactly one `probe`, which asks for trust. Beside a function or a step it is the handler's.
+/// Returns `true` if the query has exactly one `probe`, with the value `trust`. With a function or
+/// a step as well, the request is for the handler.
 fn asks_for_trust(uri: &Uri) -> bool {
-    // Calls, which most requests are, cannot spell it, however they are decoded.
+    // Most requests are calls. Their query cannot contain `probe`, even percent-encoded, so they
+    // skip the decoding.
     let may = |query: &str| {
         !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'))
     };
@@ -130,7 +135,7 @@ pub(super) fn announced_len(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(parse_len)
 }
 
-/// Parses `1*DIGIT` (RFC 9110 §8.6): a sign, which `str::parse` takes, is no part of it.
+/// Parses `1*DIGIT` (RFC 9110 §8.6). `str::parse` would also accept a sign.
 fn parse_len(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
     let add = |len: u64, &digit: &u8| {
@@ -143,23 +148,25 @@ fn parse_len(value: &HeaderValue) -> Option<u64> {
     digits.iter().try_fold(0, add)
 }
 
-/// Returns `true` if the sender waits to be told to send the body.
+/// Returns `true` if the client waits for `100 Continue` before it sends the body.
 pub(super) fn waits_for_continue(headers: &HeaderMap) -> bool {
     let expect = headers.get(EXPECT);
     expect.is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Makes the headers agree with the body that is forwarded: `len` bytes, said once, and nothing about how they were sent.
+/// Makes the headers agree with the forwarded body: exactly one `Content-Length`, of `len` bytes,
+/// and nothing about how the body was sent.
 pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
     let mut said = headers.get_all(CONTENT_LENGTH).iter();
-    // Without leading zeros, which a parser behind us may take for octal.
+    // Leading zeros are removed, because a parser behind this layer may read such a number as
+    // octal.
     let plain = |value: &&HeaderValue| value.len() == 1 || !value.as_bytes().starts_with(b"0");
     let right =
         (said.next().filter(plain).and_then(parse_len), said.next()) == (Some(len as u64), None);
     if !right {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
     }
-    // Names are cheaper to compare than to look up one by one.
+    // Comparing names is cheaper than looking up each one.
     if headers.keys().any(|name| NOT_FORWARDED.contains(name)) {
         for header in NOT_FORWARDED {
             headers.remove(header);
@@ -167,14 +174,15 @@ pub(super) fn describe_body(headers: &mut HeaderMap, len: usize) {
     }
 }
 
-/// Removes what an unsigned sync must not say: in-band needs a signature, and there is no body left to be encoded.
+/// Removes headers that an unsigned sync must not have. An in-band sync needs a signature, and the
+/// body that the encoding describes is dropped.
 pub(super) fn strip_unsigned_sync(headers: &mut HeaderMap) {
     headers.remove(SYNC_KIND);
     headers.remove(CONTENT_ENCODING);
     headers.remove(SIGNATURE);
 }
 
-/// Returns `true` if the header says that the sync goes in band.
+/// Returns `true` if the header says that the sync is in band.
 pub(super) fn is_in_band(headers: &HeaderMap) -> bool {
     headers.get(SYNC_KIND).is_some_and(|kind| kind == "in_band")
 }
@@ -208,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_its_method_query_and_body_say() {
+    fn the_purpose_follows_from_method_query_run_id_and_body() {
         for (method, uri, run_id, len, purpose) in [
             ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),
             ("POST", "/?probe=trust", false, 7, Purpose::TrustProbe),

@@ -1,4 +1,4 @@
-//! What a user builds: the layer, which is its own builder.
+//! The layer that users build. It is its own builder.
 
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::replay::{self, ReplayStore};
 use crate::verifier::Verifier;
 use crate::verify::Tolerance;
 
-/// A layer that lets in Inngest and nobody else.
+/// A layer that admits requests from Inngest only.
 ///
 /// ```
 /// # use axum::{Router, routing::any};
@@ -41,59 +41,61 @@ use crate::verify::Tolerance;
 ///
 /// # Steps
 ///
-/// A request takes these steps in this order. What fails is rejected with the status in brackets.
+/// The layer takes these steps for each request, in this order. If a step fails, the request is
+/// rejected with the status in brackets.
 ///
-/// 1. In dev mode the request is forwarded untouched, marked [`Caller::Dev`](crate::Caller::Dev).
-///    This is decided before keys are parsed.
-/// 2. There must be a usable key \[500\]. No HMAC is ever made with an empty key.
-/// 3. There must be exactly one `X-Inngest-Signature` \[401\]. An empty one counts as missing. The
-///    one exception, where [`insecure_unsigned_sync`](Self::insecure_unsigned_sync) was chosen: an
-///    unsigned `PUT` whose query has no `fnId`, `stepId` or `probe` is forwarded with an empty body,
-///    marked [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
-/// 4. The header must follow the grammar `t=…&s=…`: `t` ten digits, `s` 64 hex digits, each once
-///    \[401\]. See [`Signature::parse`](crate::Signature::parse).
-/// 5. `t` must lie within the [tolerance](Self::tolerance) of the clock, in the past and in the
-///    future \[401\]. A clock that cannot tell the time rejects \[500\].
-/// 6. `Content-Length` must not be over the [limit](Self::body_limit) \[413\]. A smaller one is not
-///    believed: nothing is allocated by it.
-/// 7. The body is read under a size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
-///    [memory budget](Self::body_budget) that all unverified bodies share: when it is used up, the
-///    oldest that waits for its sender makes room \[503\]. The HMAC runs along. Trailers are dropped:
-///    nobody signed them.
-/// 8. The MAC is compared in constant time over the raw bytes: with the current key, then with the
+/// 1. In dev mode, forward the request unchanged, marked [`Caller::Dev`](crate::Caller::Dev). Dev
+///    mode is decided before keys are parsed.
+/// 2. Require a usable key \[500\]. The layer never computes an HMAC with an empty key.
+/// 3. Require exactly one `X-Inngest-Signature` header \[401\]. An empty one counts as missing.
+///    There is one exception, with [`insecure_unsigned_sync`](Self::insecure_unsigned_sync): an
+///    unsigned `PUT` whose query has no `fnId`, `stepId` or `probe` is forwarded with an empty
+///    body, marked [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+/// 4. Parse the header by its grammar, `t=…&s=…`, where `t` is ten digits and `s` is 64 hex digits,
+///    each present once \[401\]. See [`Signature::parse`](crate::Signature::parse).
+/// 5. Require `t` to be within the [tolerance](Self::tolerance) of the clock, in the past and in
+///    the future \[401\]. If the clock cannot tell the time, reject with \[500\].
+/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller one is not
+///    trusted, so nothing is allocated for it.
+/// 7. Read the body under the size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
+///    [memory budget](Self::body_budget) that all unverified bodies share. If the budget is used
+///    up, the oldest body that is waiting for its client is rejected to make room \[503\]. The HMAC
+///    is computed as frames arrive. Trailers are dropped, because the signature does not cover
+///    them.
+/// 8. Compare the MAC over the raw bytes in constant time: with the current key, then with the
 ///    fallback key.
-/// 9. If neither matches and the body is JSON of at most 64 KiB, the MAC is compared over its
-///    canonical form (RFC 8785). If that matches, the handler gets the canonical form \[401 if
-///    nothing matched\].
-/// 10. The time is checked again, so that a slow body does not outlive the window. A
-///     [replay guard](crate::replay), if one is set, records the signature and rejects one that was
-///     accepted before \[401\]; if its store cannot tell, it rejects \[503\]. Then the time is
-///     checked once more, so that a slow store does not outlive the window either.
-/// 11. A verified trust probe (`POST ?probe=trust`) gets its response: 200 and `{}`.
-/// 12. Only now does the inner service exist for this request: until here a stranger held nothing of
-///     it, no permit and no readiness. The request's extensions hold
-///     [`Caller`](crate::Caller) and [`Verified`](crate::Verified). Its `Content-Length` is right,
-///     and `Transfer-Encoding`, `Trailer` and digests of what was sent are removed.
-/// 13. The response is signed if Inngest requires it ([`sign_responses`](Self::sign_responses)),
-///     with the key that verified the request and the request's own `t`.
+/// 9. If neither matches and the body is JSON of at most 64 KiB, compare the MAC over its canonical
+///    form (RFC 8785). If that matches, the handler receives the canonical form. If nothing
+///    matches, reject \[401\].
+/// 10. Check the time again, so that a slow body does not outlive the window. If a [replay
+///     guard](crate::replay) is set, record the signature. Reject the request if the signature was
+///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time once more,
+///     so that a slow store does not outlive the window either.
+/// 11. Respond to a verified trust probe (`POST ?probe=trust`) with 200 and `{}`.
+/// 12. Call the inner service, which is first used here: an unverified request never occupies its
+///     readiness or a permit. The request's extensions contain [`Caller`](crate::Caller) and
+///     [`Verified`](crate::Verified). `Content-Length` is corrected, and `Transfer-Encoding`,
+///     `Trailer` and digests of the received body are removed.
+/// 13. Sign the response if Inngest requires it ([`sign_responses`](Self::sign_responses)), with
+///     the key that verified the request and the request's own `t`.
 ///
-/// A rejection tells its sender a status and no reason. The reason is in the log, and as
-/// [`Rejection`] in the response's extensions, where any outer layer can count it. Other responses
-/// carry `Caller`, and `Verified` if the request was.
+/// A rejection tells the client a status, but no reason. The reason is in the log, and in the
+/// response's extensions as a [`Rejection`], where an outer layer can count it. Other responses
+/// carry `Caller`, and `Verified` if the request was verified.
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Policy>);
 
 impl InngestAuth {
-    /// Configures the layer from the environment ([`Config`] lists the variables).
+    /// Creates the layer from environment variables. [`Config`] lists them.
     ///
-    /// Always returns a layer. If the configuration cannot be used, an ERROR says now what to set, and
-    /// every request is rejected with 500.
+    /// Always returns a layer. If the configuration cannot be used, it logs an ERROR at once that
+    /// says what to set, and rejects every request with 500.
     pub fn from_env() -> Self {
         Self::try_from_env().unwrap_or_else(|error| Self::with(Mode::Unusable(error)))
     }
 
-    /// Configures the layer from the environment.
+    /// Creates the layer from environment variables, or returns the error.
     ///
     /// # Errors
     ///
@@ -102,7 +104,8 @@ impl InngestAuth {
         Config::from_env().map(|config| Self::from_config(&config))
     }
 
-    /// Configures the layer from a [`Config`], and shares its [`KeyRing`] with everything else that is built from it.
+    /// Creates the layer from a [`Config`]. The layer shares its [`KeyRing`] with everything else
+    /// that is built from the same `Config`.
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
             Mode::Cloud(keys) => {
@@ -113,13 +116,14 @@ impl InngestAuth {
         }
     }
 
-    /// Verifies with these keys, whatever the environment says.
+    /// Creates a layer that verifies requests with these keys. It does not read environment
+    /// variables.
     pub fn new(keys: impl Into<KeyRing>) -> Self {
         Self::with(Mode::Cloud(Verifier::new(keys)))
     }
 
-    /// Verifies **nothing**: forwards every request, marked [`Caller::Dev`](crate::Caller::Dev). `INNGEST_DEV=1` chooses
-    /// the same.
+    /// Creates a layer that verifies **nothing**. It forwards every request, marked
+    /// [`Caller::Dev`](crate::Caller::Dev), as with `INNGEST_DEV=1`.
     pub fn unverified_dev() -> Self {
         Self::with(Mode::Dev { key_set: false })
     }
@@ -145,7 +149,8 @@ impl InngestAuth {
     fn set(mut self, change: impl FnOnce(&mut Policy)) -> Self {
         let policy = Arc::make_mut(&mut self.0);
         change(policy);
-        // Another layer, whose settings are to be logged, and whose lines are its own.
+        // With other settings it is another layer: they must be logged, under rate limits of their
+        // own.
         policy.log = Arc::default();
         self
     }
@@ -158,8 +163,8 @@ impl InngestAuth {
         })
     }
 
-    /// Returns the ring that requests are verified with, or `None` if nothing is verified. Rotate it, and the next
-    /// request follows.
+    /// Returns the ring of keys that requests are verified with, or `None` if the layer does not
+    /// verify requests. A change of the ring applies from the next request on.
     #[must_use]
     pub fn keys(&self) -> Option<&KeyRing> {
         match &self.0.mode {
@@ -178,91 +183,100 @@ impl InngestAuth {
         }
     }
 
-    /// Sets how far a signature's time may lie from the clock, in the past and in the future: 1 s to 1 h (default:
-    /// 5 min).
+    /// Sets how far a signature's time may differ from the clock, in the past and in the future: 1
+    /// s to 1 h (default: 5 min).
     pub fn tolerance(self, tolerance: impl Into<Tolerance>) -> Self {
         self.set_verifier(|verifier| verifier.tolerance(tolerance))
     }
 
-    /// Sets the maximum body size in bytes (default: 8 MiB). Larger requests are rejected with 413. Inngest's own limit
-    /// is 4 MiB.
+    /// Sets the maximum body size in bytes (default: 8 MiB). Larger requests are rejected with 413.
+    /// Inngest's own limit is 4 MiB.
     pub fn body_limit(self, bytes: usize) -> Self {
         self.set(|policy| policy.body_limit = bytes)
             .set_verifier(|verifier| verifier.body_limit(bytes))
     }
 
-    /// Sets how long a body may take from its first byte to its last (default: 30 s). Slower requests are rejected with
-    /// 408.
+    /// Sets how long a body may take from its first byte to its last (default: 30 s). Slower
+    /// requests are rejected with 408.
     pub fn body_deadline(self, deadline: Duration) -> Self {
         self.set(|policy| policy.body_deadline = deadline)
     }
 
-    /// Sets how many bytes all bodies not yet verified may hold together (default: 256 MiB). If that
-    /// is reached, the oldest body that waits for its sender makes room: its request is rejected
-    /// with 503. A body that arrives in one frame, as small ones do, holds none.
+    /// Sets how many bytes all unverified bodies together may hold (default: 256 MiB).
+    ///
+    /// If the limit is reached, the oldest body that is waiting for its client is rejected with 503
+    /// to make room. A body that arrives in one frame, as small ones do, holds nothing.
     pub fn body_budget(self, bytes: usize) -> Self {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
 
-    /// Sets how many bytes all verified bodies of more than 64 KiB may hold together until their
-    /// handlers read them: while they wait for a replay store, or in the queue of a concurrency
-    /// limit (default: 256 MiB). Beyond it, requests are rejected with 503, and Inngest retries them
-    /// later.
+    /// Sets how many bytes all verified bodies together may hold until their handlers read them
+    /// (default: 256 MiB).
+    ///
+    /// Such bodies wait for a replay store, or in the queue of a concurrency limit. Bodies of up to
+    /// 64 KiB are not counted. Above the limit, requests are rejected with 503, and Inngest retries
+    /// them later.
     pub fn verified_backlog(self, bytes: usize) -> Self {
         self.set(|policy| policy.backlog = Arc::new(Backlog::new(bytes)))
     }
 
-    /// Forwards unsigned `PUT` requests whose query names no function, step or probe: the sync that the UI of a
-    /// self-hosted server asks for (default: `false`).
+    /// Sets whether to forward unsigned syncs, which the UI of a self-hosted server sends (default:
+    /// `false`).
     ///
-    /// The handler gets an empty body and no `X-Inngest-Sync-Kind`, and sees
-    /// [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    /// An unsigned sync is a `PUT` without a signature whose query has no `fnId`, `stepId` or
+    /// `probe`. The handler receives it with an empty body and without `X-Inngest-Sync-Kind`, and
+    /// sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
         self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
 
     /// Sets which responses to verified requests are signed (default: [`SignResponses::Required`]).
     ///
-    /// A response is signed with the key that verified the request and the request's own `t`. Only a 2xx response of
-    /// exactly known size, up to 8 MiB, is buffered for it. Streams, empty responses (also to `HEAD`), responses with
-    /// trailers, a `Content-Encoding` or a signature of the handler's own, and responses later than the tolerance stay
-    /// unsigned. A response that breaks while it is buffered becomes a 500.
+    /// A response is signed with the key that verified the request and with the request's own `t`.
+    /// Only a 2xx response with a known length of up to 8 MiB is buffered and signed. These stay
+    /// unsigned: streams, empty responses (also to `HEAD`), responses with trailers, with a
+    /// `Content-Encoding` or with the handler's own signature, and responses later than the
+    /// tolerance. If the body fails while it is buffered, the client gets a 500.
     ///
-    /// A layer inside that compresses hides the bytes to be signed: put compression outside this one.
+    /// Put compression outside this layer: inside, it would hide the bytes that must be signed.
     pub fn sign_responses(self, sign: SignResponses) -> Self {
         self.set(|policy| policy.sign_responses = sign)
     }
 
-    /// Accepts each signature once, by what `store` remembers (default: no guard). Read [`replay`](crate::replay) before
-    /// turning it on.
+    /// Accepts each signature once, as remembered by `store` (default: no guard). Read
+    /// [`replay`](crate::replay) before turning it on.
     pub fn replay_guard(self, store: impl ReplayStore) -> Self {
         self.set(|policy| policy.replay = Some(replay::Guard::new(store)))
     }
 
-    /// Sets for how much longer than the tolerance the replay guard remembers a signature, in whole seconds (default:
-    /// 60 s, at most a day): as far as the clocks of instances that share a store may differ.
+    /// Sets for how much longer than the tolerance the replay guard remembers a signature, in whole
+    /// seconds (default: 60 s, maximum: a day).
+    ///
+    /// It must cover how far the clocks of the instances that share a store may differ.
     pub fn replay_skew(self, skew: Duration) -> Self {
-        // A store refuses a lifetime that is no time.
+        // Redis rejects an expiry beyond its range. Then every request would be rejected.
         self.set(|policy| policy.replay_skew = skew.as_secs().min(24 * 60 * 60))
     }
 
-    /// Admits requests that the replay guard cannot check, because its store is down or full: **replays too** (default:
-    /// `false`, which rejects them with 503).
+    /// Sets whether to admit requests that the replay guard cannot check because its store is down
+    /// or full (default: `false`, rejected with 503). **This admits replays too.**
     pub fn insecure_replay_fail_open(self, fail_open: bool) -> Self {
         self.set(|policy| policy.replay_fails_open = fail_open)
     }
 
-    /// Sets the clock (default: the system's). For tests.
+    /// Sets the clock, for tests (default: the system clock).
     pub fn clock(self, clock: impl Clock) -> Self {
         self.set_verifier(|verifier| verifier.clock(clock))
     }
 
-    /// Changes what the sender of a rejected request sees. The closure starts from the default response.
+    /// Sets a function that changes the response to a rejected request. It receives the default
+    /// response.
     ///
-    /// It chooses the body, headers and another 4xx or 5xx status. Any other status becomes the kind's own, and
-    /// `X-Inngest-No-Retry`, `Retry-After`, `Location` and `X-Inngest-Signature` are removed: a rejection is neither a
-    /// completed run nor the end of one, and Inngest retries with its own back-off. The [`Rejection`] is in the
-    /// response's extensions whatever the closure returns.
+    /// It can choose the body, headers and another 4xx or 5xx status. Any other status is replaced
+    /// by the rejection's own, and `X-Inngest-No-Retry`, `Retry-After`, `Location` and
+    /// `X-Inngest-Signature` are removed. So a rejection neither completes a run nor fails it for
+    /// good, and Inngest retries with its own back-off. The [`Rejection`] is in the response's
+    /// extensions whatever the function returns.
     pub fn on_rejection(
         self,
         respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static,
@@ -275,24 +289,24 @@ impl InngestAuth {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Status {
-    /// Requests are verified.
+    /// The layer verifies requests.
     Verifying,
-    /// Nothing is verified: dev mode.
+    /// The layer is in dev mode and does not verify requests.
     Dev,
-    /// Every request is rejected with 500: the configuration cannot be used.
+    /// The layer rejects every request with 500, because the configuration cannot be used.
     Unusable(ConfigError),
 }
 
 impl Status {
-    /// Returns `true` if the layer can admit a request.
+    /// Returns `true` if the layer can admit requests.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !matches!(self, Self::Unusable(_))
     }
 }
 
-/// The bounds on the inner service are those of every layer whose future is boxed. They are here so that one that is
-/// missing is reported where the layer is added.
+/// The bounds on the inner service are those of every layer with a boxed future. They are repeated
+/// here so that the compiler reports a missing bound where the layer is added.
 impl<S, R> Layer<S> for InngestAuth
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,

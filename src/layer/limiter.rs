@@ -1,4 +1,4 @@
-//! How many log lines strangers can cause.
+//! Limits how many log lines unauthenticated clients can cause.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,18 +13,18 @@ pub(super) struct Rate {
     period: Duration,
 }
 
-/// For lines that say what happened.
+/// The rate for lines that say what happened.
 pub(super) const FEW: Rate = Rate {
     lines: 10,
     period: Duration::from_secs(60),
 };
-/// For lines that say what to do.
+/// The rate for lines that say what to do.
 pub(super) const ONCE: Rate = Rate {
     lines: 1,
     period: Duration::from_secs(60 * 60),
 };
 
-/// Limits log lines, each kind by itself: a flood of one must not hide another.
+/// Limits each kind of log line separately, so that a flood of one kind does not hide another.
 #[derive(Default)]
 pub(super) struct Limiter(Mutex<BTreeMap<&'static str, Period>>);
 
@@ -34,7 +34,7 @@ struct Period {
     suppressed: u64,
 }
 
-/// How many lines were suppressed before this one, if any: a field of that line.
+/// The number of lines suppressed before this one, if any. It is a field of the line.
 pub(super) type Suppressed = Option<u64>;
 
 impl Limiter {
@@ -42,7 +42,7 @@ impl Limiter {
         Self(Mutex::new(BTreeMap::new()))
     }
 
-    /// Permits a line of this kind, or returns `None` if there were enough.
+    /// Permits a line of this kind, or returns `None` if the limit is reached.
     pub(super) fn permit(&self, kind: &'static str, rate: Rate) -> Option<Suppressed> {
         let now = Instant::now();
         let mut kinds = self.0.lock().expect("nothing panics while it is locked");

@@ -1,5 +1,5 @@
-//! What the layer logs about requests: each kind a few times a minute, and what to do about it once
-//! an hour, whatever strangers send.
+//! What the layer logs about requests: each kind of line a few times a minute, and what to do about
+//! it once an hour, whatever clients send.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -21,7 +21,7 @@ use crate::signature::Signature;
 use crate::verifier::Proof;
 use crate::verify::{Form, Tolerance};
 
-/// Longest text of somebody else's in a line, in bytes.
+/// The longest text from outside the crate in a line, in bytes.
 const MAX_TEXT: usize = 256;
 
 /// The log of one layer.
@@ -33,19 +33,20 @@ pub(super) struct Log {
     diagnoses: Turns,
 }
 
-/// Who may read a line by default.
+/// The level of a line, and so who sees it by default.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
-    /// Any scanner causes it.
+    /// Any scanner can cause it.
     Debug,
     /// An operator should look at it.
     Warn,
-    /// Nothing works until an operator has looked at it.
+    /// No request can be verified until an operator has looked at it.
     Error,
 }
 
 impl Log {
-    /// Logs a rejected request. The first of its kind in an hour is visible, with what to do.
+    /// Logs a rejected request. The first of its kind in an hour is logged at WARN and says what to
+    /// do.
     pub(super) fn rejected(&self, rejection: &Rejection, request: &Request<Body>) {
         let level = level(rejection, request);
         let advice = advice(rejection, request)
@@ -82,8 +83,8 @@ impl Log {
         }
     }
 
-    /// Finds out, away from the request, why its signature is wrong, and logs the cause. Nothing
-    /// waits for it, so that no sender can tell that it was done.
+    /// Finds out in a separate task why a signature is wrong, and logs the cause. Nothing waits for
+    /// that task, so the response time does not reveal it.
     pub(super) fn diagnose(
         self: &Arc<Self>,
         request: &Request<Body>,
@@ -134,19 +135,20 @@ impl Log {
             tracing::warn!(
                 cause = name,
                 proved,
-                "suspected cause of a wrong signature, though anyone can send such a request: {cause}"
+                "suspected cause of a wrong signature, though anyone can send such a request: \
+                 {cause}"
             );
         }
     }
 
-    /// Logs what is odd about a verified request, though it is admitted.
+    /// Logs what is unusual about a verified request that is nevertheless admitted.
     pub(super) fn verified(&self, proof: &Proof, tolerance: Tolerance, method: &Method) {
-        const DRIFT: &str = "the time of a verified request is off by more than half the tolerance: \
-            set this machine's clock by NTP, or look for a queue before the app; beyond the tolerance \
-            every request is rejected";
-        const REENCODED: &str = "something on the way re-encodes JSON: the signature of a call matches \
-            only the canonical form of its body, and calls over 64 KiB are rejected; let proxies pass \
-            bodies unchanged";
+        const DRIFT: &str = "a verified request's time is off by more than half the tolerance, and \
+            beyond the tolerance every request is rejected: synchronize this machine's clock by \
+            NTP, or look for a queue in front of the app";
+        const REENCODED: &str = "a proxy re-encodes JSON: the signature of a call matches only the \
+            canonical form of its body, and calls over 64 KiB are rejected; configure proxies to \
+            forward bodies unchanged";
         if proof.age.unsigned_abs() > tolerance.as_secs() / 2 && self.advise(DRIFT) {
             let tolerance = tolerance.as_secs();
             tracing::warn!(
@@ -163,11 +165,11 @@ impl Log {
         }
     }
 
-    /// Logs a signed request in dev mode: only a server that expects verification signs.
+    /// Logs a signed request in dev mode, because only a server that expects verification signs.
     pub(super) fn forwarded_in_dev(&self, request: &Request<Body>) {
-        const SIGNED: &str = "a signed request arrived in dev mode and was NOT verified: in production, \
-            unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign; anyone else can \
-            send such a header)";
+        const SIGNED: &str = "a signed request arrived in dev mode and was NOT verified: in \
+            production, unset INNGEST_DEV and set INNGEST_SIGNING_KEY (a dev server does not sign, \
+            but anyone can send a signature header)";
         if headers::is_signed(request.headers()) && self.advise(SIGNED) {
             tracing::error!("{SIGNED}");
         }
@@ -177,16 +179,17 @@ impl Log {
     pub(super) fn store_failed(&self, error: &ReplayStoreError, admitted: bool) {
         if let Some(suppressed) = self.limiter.permit("store_failed", FEW) {
             let error = Cut(error);
-            tracing::warn!(%error, admitted, suppressed, "cannot tell whether a request is a replay");
+            tracing::warn!(%error, admitted, suppressed, "failed to check the replay store: cannot \
+                tell whether a request is a replay");
         }
     }
 
-    /// Logs a response that is sent unsigned, if someone will miss the signature.
+    /// Logs that a response is sent unsigned, if Inngest or the setting requires a signature.
     pub(super) fn unsigned(&self, why: Unsigned, purpose: Purpose, rule: SignResponses) {
         let required = matches!(purpose, Purpose::TrustProbe | Purpose::Sync);
         let missed = match why {
             Unsigned::NotRequired | Unsigned::HasSignature => false,
-            // Many handlers respond so, and rightly.
+            // Many handlers legitimately send empty or late responses.
             Unsigned::Empty | Unsigned::TooLate => required,
             _ => required || rule == SignResponses::All,
         };
@@ -197,15 +200,15 @@ impl Log {
         if required {
             tracing::warn!(
                 reason,
-                "the response to an in-band sync or a trust probe is sent unsigned, and Inngest will not \
-                 accept it: {what_to_do}"
+                "the response to an in-band sync or a trust probe is sent unsigned, so Inngest \
+                 will not accept it: {what_to_do}"
             );
         } else {
-            tracing::warn!(reason, "a response is sent unsigned: {what_to_do}");
+            tracing::warn!(reason, "the response is sent unsigned: {what_to_do}");
         }
     }
 
-    /// Logs a response that broke while it was read to be signed.
+    /// Logs that a response failed while it was buffered for signing.
     pub(super) fn response_broken(&self, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.limiter.permit("response_broken", FEW) {
             let error = Cut(error);
@@ -216,7 +219,7 @@ impl Log {
         }
     }
 
-    /// Returns `true` if this advice may be given now.
+    /// Returns `true` if this advice may be logged now.
     fn advise(&self, advice: &'static str) -> bool {
         self.limiter.permit(advice, ONCE).is_some()
     }
@@ -234,7 +237,8 @@ fn level(rejection: &Rejection, request: &Request<Body>) -> Level {
     }
 }
 
-/// Returns what is limited together: a flood of probes must not hide a call.
+/// Returns the key for the rate limit. Foreign probes have their own, so that a flood of them does
+/// not hide rejected calls.
 fn line(level: Level, rejection: &Rejection) -> &'static str {
     match (level, rejection.kind()) {
         (Level::Debug, RejectionKind::WrongSignature) => "foreign_probe",
@@ -242,52 +246,58 @@ fn line(level: Level, rejection: &Rejection) -> &'static str {
     }
 }
 
-/// Returns what to do about a rejection. None of it turns verification off without saying for whom.
+/// Returns what to do about a rejection. Advice that turns verification off always says on which
+/// machine.
 fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str> {
     use RejectionKind as Kind;
     Some(match rejection.kind() {
-        Kind::Missing if headers::is_like_a_dev_servers(request.headers()) => {
-            "the sender seems to have no signing key, as a dev server has none, but anyone can send \
-             this: only on a development machine, set INNGEST_DEV=1"
+        Kind::Missing if headers::looks_like_a_dev_server(request.headers()) => {
+            "the sender seems to be a dev server, which has no signing key, but anyone can send \
+             such a request: only on a development machine, set INNGEST_DEV=1"
         }
         Kind::Missing if headers::is_unsigned_sync(request) => {
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; the server repeats the \
-             sync, signed, within seconds, so wait for that; INNGEST_ENABLE_UNAUTHED_SYNC=1 lets anyone \
-             ask for a sync"
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; wait until the \
+             server repeats the sync, signed, within seconds; INNGEST_ENABLE_UNAUTHED_SYNC=1 would \
+             let anyone request a sync"
         }
         Kind::Missing => {
-            "Inngest signs its calls: if calls are rejected so, let proxies pass the header (a dev \
-             server does not sign: only on a development machine, set INNGEST_DEV=1)"
+            "Inngest signs its calls: if genuine calls are rejected, configure proxies to forward \
+             the header (a dev server does not sign: only on a development machine, set \
+             INNGEST_DEV=1)"
         }
         Kind::Doubled if rejection.is_joined() => {
-            "look for the proxy that joins headers, and let it pass one"
+            "look for a proxy that joins headers, and configure it to forward a single one"
         }
-        Kind::Doubled => "let proxies pass the header once and unchanged",
+        Kind::Doubled => "configure proxies to forward the header once and unchanged",
         Kind::Malformed => {
-            "Inngest sends no such header: look for the script or the proxy that makes it"
+            "Inngest does not send such a header: look for the script or proxy that does"
         }
         Kind::Stale => {
-            "set this machine's clock by NTP, and look for a queue before the app; a captured request \
-             that is sent again looks the same"
+            "synchronize this machine's clock by NTP, and look for a queue in front of the app; a \
+             replayed captured request looks the same"
         }
-        Kind::Future => "set this machine's clock by NTP",
+        Kind::Future => "synchronize this machine's clock by NTP",
         Kind::WrongSignature if headers::is_foreign_probe(request) => return None,
         Kind::WrongSignature => {
-            "set INNGEST_SIGNING_KEY to the key of the environment that calls, and let proxies pass \
-             bodies unchanged; for a key that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | \
-             cut -c1-12` prints what keys_tried shows"
+            "set INNGEST_SIGNING_KEY to the signing key of the environment that calls, and \
+             configure proxies to forward bodies unchanged; for a key that ends in -HEX, `printf \
+             %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the fingerprint that keys_tried \
+             shows"
         }
-        Kind::Replayed => "turn off retries in proxies: Inngest signs each of its own anew",
-        Kind::BeforeStart => "Inngest's next attempt passes",
+        Kind::Replayed => "turn off retries in proxies: Inngest signs each of its own retries anew",
+        Kind::BeforeStart => "no action needed: Inngest's next attempt is accepted",
         Kind::BodyTooLarge => {
-            "Inngest sends up to 4 MiB: leave body_limit, and every limit outside the layer, at that or \
-             more"
+            "Inngest sends up to 4 MiB: set body_limit, and every limit outside the layer, to at \
+             least that"
         }
         Kind::BodyTooSlow => "raise body_deadline only if genuine calls are rejected",
-        Kind::BodyBroken => "the sender hung up, or a layer outside broke the body off",
+        Kind::BodyBroken => "the client closed the connection, or an outer layer aborted the body",
         Kind::OverBudget => "raise body_budget only if genuine calls are rejected",
-        Kind::BacklogFull => "let the handler take more requests at once, or Inngest send fewer",
-        // Their errors say it.
+        Kind::BacklogFull => {
+            "let the handler accept more concurrent requests, or limit the \
+            concurrency of the functions in Inngest"
+        }
+        // The error itself says what to do.
         Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime => return None,
     })
 }
@@ -296,17 +306,20 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
 fn what_to_do(why: Unsigned) -> &'static str {
     match why {
         Unsigned::NotRequired | Unsigned::HasSignature => "nothing",
-        Unsigned::Empty => "it is empty; respond with what the SDK specification asks for",
+        Unsigned::Empty => "the body is empty; return the body that the SDK specification requires",
         Unsigned::Coded => "it has a Content-Encoding; put compression outside the layer",
-        Unsigned::Stream => "its length is not known; respond with a body in one piece",
-        Unsigned::TooLong => "it is longer than 8 MiB",
-        Unsigned::Trailers => "it has trailers, which no signature covers",
-        Unsigned::TooLate => "it came later than the tolerance; respond sooner",
-        Unsigned::NotRecorded => "the replay store could not record it; bring the store up",
+        Unsigned::Stream => {
+            "the body has no known length; return a buffered body instead of a \
+            stream"
+        }
+        Unsigned::TooLong => "the body is longer than 8 MiB; return a shorter one",
+        Unsigned::Trailers => "it has trailers, which a signature does not cover; remove them",
+        Unsigned::TooLate => "the handler took longer than the tolerance; respond sooner",
+        Unsigned::NotRecorded => "the replay store could not record it; restore the store",
     }
 }
 
-/// Returns a method from a closed set: senders choose it.
+/// Returns the method from a closed set, because clients choose it and it is a field of the log.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -320,13 +333,13 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// Returns the fingerprints, separated by blanks, or `None` if no key was tried.
+/// Returns the fingerprints separated by spaces, or `None` if no key was tried.
 fn keys_tried(rejection: &Rejection) -> Option<String> {
     let keys: Vec<_> = rejection.keys_tried().map(|key| key.to_string()).collect();
     (!keys.is_empty()).then(|| keys.join(" "))
 }
 
-/// A rejection, and what to do about it.
+/// A rejection, followed by what to do about it.
 struct Said<'a> {
     rejection: &'a Rejection,
     advice: Option<&'static str>,
@@ -339,7 +352,7 @@ impl fmt::Display for Said<'_> {
     }
 }
 
-/// A text of somebody else's, cut to [`MAX_TEXT`] bytes.
+/// A text from outside the crate, cut to [`MAX_TEXT`] bytes.
 struct Cut<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Cut<T> {
@@ -358,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_others_are_cut_and_methods_are_from_a_closed_set() {
+    fn foreign_texts_are_cut_and_methods_are_from_a_closed_set() {
         assert_eq!(Cut("ä".repeat(500)).to_string(), "ä".repeat(128));
         assert_eq!(Cut(format!("a{}", "ä".repeat(500))).to_string().len(), 255);
         for (sent, logged) in [

@@ -1,4 +1,4 @@
-//! Inbound: the layer in front of a handler.
+//! The inbound layer, in front of a handler. Its steps are listed on [`InngestAuth`].
 
 mod body;
 mod caller;

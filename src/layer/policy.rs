@@ -1,4 +1,5 @@
-//! The settings that requests are checked against, and the steps, in order. (The layer's page counts them.)
+//! The settings that requests are checked against, and the steps as functions.
+//! [`InngestAuth`](crate::InngestAuth) lists the steps by number.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ use crate::signature::Signature;
 use crate::verifier::{Check, Proof, ResponseSigner, Verifier};
 use crate::verify::Verified;
 
-/// How long the body of a request that is rejected by its headers is drained, so that its sender sees the response.
+/// How long to drain the body of a request that is rejected by its headers, so that its client can
+/// read the response.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
-/// The same on HTTP/2, where streams are cheaper than connections; and how many bytes.
+/// The same for HTTP/2, where a stream costs less than a connection; and how many bytes to drain.
 const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
 const HTTP2_DRAIN: usize = 64 * 1024;
 
@@ -50,30 +52,31 @@ pub(super) struct Policy {
     pub(super) log: Arc<Log>,
 }
 
-/// What is known of a request that was admitted.
+/// What is known about an admitted request.
 pub(super) struct Admitted {
     caller: Caller,
     purpose: Purpose,
     signer: Option<ResponseSigner>,
 }
 
-/// What is known of a request that was rejected.
+/// What is known about a rejected request.
 pub(super) struct Rejected {
     rejection: Rejection,
     unread: Unread,
 }
 
-/// What is left of a rejected request's body.
+/// The unread part of a rejected request's body.
 enum Unread {
     Nothing,
-    /// It may have up to this many bytes, and its sender may still be writing.
+    /// Up to this many bytes, which the client may still be sending.
     AtMost(usize),
-    /// More than is worth waiting for.
+    /// More than is worth draining.
     Endless,
 }
 
 impl Policy {
-    /// Takes a request through steps 1 to 10: it now has the body that was authenticated, and is marked.
+    /// Takes a request through steps 1 to 10. Afterwards it has the authenticated body and is
+    /// marked.
     pub(super) async fn admit(&self, request: &mut Request<Body>) -> Result<Admitted, Rejected> {
         let verifier = match &self.mode {
             Mode::Cloud(verifier) => verifier,
@@ -91,7 +94,7 @@ impl Policy {
             .verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
         if purpose == Purpose::TrustProbe {
-            // Nobody reads it.
+            // A probe's body is never read.
             body = Buffer::default();
         }
         let place = self.backlog.place(body.len());
@@ -103,14 +106,14 @@ impl Policy {
         Ok(self.forward_verified(request, body, proof, purpose, first_use))
     }
 
-    /// Checks the headers, reads the body and compares: steps 3 to 9.
+    /// Checks the headers, reads the body and compares the MAC: steps 3 to 9.
     async fn verify(
         &self,
         verifier: &Verifier,
         request: &mut Request<Body>,
     ) -> Result<(Buffer, Proof), Rejected> {
         let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
-        // The MAC runs along.
+        // The MAC is computed as frames arrive.
         let read = read(
             request.body_mut(),
             self.body_deadline,
@@ -142,14 +145,16 @@ impl Policy {
 
     /// Checks that the window is still open and records the signature: step 10.
     ///
-    /// Returns `true` if the signature is used for the first time, or if there is no guard to tell.
+    /// Returns `true` if the signature is used for the first time, or if there is no guard that
+    /// could tell.
     async fn record(
         &self,
         verifier: &Verifier,
         signature: &Signature,
         purpose: Purpose,
     ) -> Result<bool, Rejection> {
-        // A slow body must not outlive the window: what is recorded too late may have been forgotten.
+        // A slow body must not outlive the window: the store may already have forgotten a signature
+        // that is recorded too late.
         let now = verifier.check_fresh(signature)?;
         let Some(guard) = &self.replay else {
             return Ok(true);
@@ -157,18 +162,20 @@ impl Policy {
         let recorded = guard
             .record(signature, now, verifier.window(), self.replay_skew)
             .await;
-        // Nor must a slow store: when its response comes, it may have forgotten the signature again.
+        // Nor must a slow store: by the time it responds, it may have forgotten the signature
+        // again.
         verifier.check_fresh(signature)?;
         match recorded {
             Ok(Recorded::Fresh) => Ok(true),
-            // Requests that run nothing may share a signature: two empty ones in one second do.
+            // Requests that run nothing may share a signature, such as two genuine empty ones in
+            // the same second.
             Ok(_) if purpose.runs_nothing() => Ok(false),
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
             Err(error) => {
                 self.log.store_failed(&error, self.replay_fails_open);
                 if self.replay_fails_open {
-                    // It may be a repeated one: its response is not signed.
+                    // The request may be a replay, so its response is not signed.
                     Ok(false)
                 } else {
                     Err(RejectionKind::StoreUnavailable.into())
@@ -193,7 +200,8 @@ impl Policy {
         };
         *request.body_mut() = body;
         forward(request, len, caller);
-        // What a handler says to a repeated request could be a new signed text each time. The probe's is a constant.
+        // A handler could respond to each repetition with a new text, and each would be signed. The
+        // probe's response is a constant.
         let may_sign = (first_use || purpose == Purpose::TrustProbe)
             && request.method() != Method::HEAD
             && self.sign_responses.apply_to(purpose);
@@ -204,7 +212,7 @@ impl Policy {
         }
     }
 
-    /// Forwards a request untouched, marked: step 1.
+    /// Forwards a request unchanged, marked: step 1.
     fn forward_dev(&self, request: &mut Request<Body>) -> Admitted {
         self.log.forwarded_in_dev(request);
         DefaultBodyLimit::max(self.body_limit).apply(request);
@@ -212,7 +220,7 @@ impl Policy {
         Admitted::unverified(Caller::Dev)
     }
 
-    /// Forwards a sync without its body, and without what its headers say about it: step 3.
+    /// Forwards an unsigned sync without its body and the headers that describe the body: step 3.
     async fn forward_unsigned_sync(&self, request: &mut Request<Body>) -> Admitted {
         drain(
             request.body_mut(),
@@ -226,9 +234,9 @@ impl Policy {
         Admitted::unverified(Caller::UnsignedSync)
     }
 
-    /// Marks the response, and signs it if that is required: step 13.
+    /// Marks the response, and signs it if required: step 13.
     pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: &Admitted) {
-        // What a layer inside rejected was rejected: an outer layer finds one outcome.
+        // If an inner layer rejected the request, outer layers must see that outcome only.
         if response.extensions().get::<Rejection>().is_none() {
             mark(response.extensions_mut(), admitted.caller);
         } else {
@@ -269,13 +277,14 @@ impl Policy {
             .check_fresh(&signature)
             .map_err(|_| Unsigned::TooLate)?;
         if let Some(guard) = &self.replay {
-            // It is a valid signature of its bytes: it must not come back as a call.
+            // A signed response is a valid signature of its bytes. It is recorded so that it cannot
+            // be sent back as a call.
             match guard
                 .record(&signature, now, verifier.window(), self.replay_skew)
                 .await
             {
                 Ok(Recorded::Fresh) => {}
-                // Two probes in one second have one response.
+                // Two probes in the same second have the same response.
                 Ok(Recorded::Seen) if purpose == Purpose::TrustProbe => {}
                 _ => return Err(Unsigned::NotRecorded),
             }
@@ -289,7 +298,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Rejects a request by its headers alone.
+    /// Rejects a request by its headers alone, with the body still unread.
     fn unread(&self, rejection: Rejection) -> Rejected {
         Rejected {
             rejection,
@@ -297,7 +306,7 @@ impl Policy {
         }
     }
 
-    /// Makes the response to a rejected request, once what is left of its body is out of the way.
+    /// Makes the response to a rejected request, after draining the rest of its body.
     pub(super) async fn reject(
         &self,
         rejected: Rejected,
@@ -308,11 +317,13 @@ impl Policy {
         response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
-    /// Drains what is left of a rejected request. Returns `true` if its connection can be used again.
+    /// Drains the rest of a rejected request's body. Returns `true` if its connection can be
+    /// reused.
     ///
-    /// On HTTP/1 an unread body closes the connection, and a sender that is still writing may then see a reset in place
-    /// of the response; and a closed connection would tell a stale signature from a wrong one. On HTTP/2 some clients
-    /// take the reset of a stream that they still write to for a failure.
+    /// On HTTP/1 an unread body closes the connection, and a client that is still sending may then
+    /// see a reset instead of the response. A closed connection would also reveal whether a
+    /// signature was stale or wrong. On HTTP/2, some clients treat the reset of a stream that they
+    /// are still writing to as a failure.
     async fn drain(&self, unread: &Unread, request: &mut Request<Body>) -> bool {
         let http1 = request.version() < Version::HTTP_2;
         let (most, time) = if http1 {
@@ -338,7 +349,8 @@ impl Policy {
     }
 }
 
-/// Returns `true` if the sender waits to be told to send the body, or announced more than is drained.
+/// Returns `true` if the client waits for permission to send the body, or announced more than would
+/// be drained.
 fn never_arrives(headers: &HeaderMap, most: usize) -> bool {
     headers::waits_for_continue(headers)
         || headers::announced_len(headers).is_some_and(|len| len > most as u64)
@@ -369,7 +381,7 @@ impl Rejected {
     }
 }
 
-/// Checks what needs no body: steps 3 to 6.
+/// Checks what does not need the body: steps 3 to 6.
 fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
     let check =
         verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
@@ -379,17 +391,17 @@ fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Reje
     Ok(check)
 }
 
-/// Makes a request agree with its new body of `len` bytes, and marks it.
+/// Makes a request's headers agree with its new body of `len` bytes, and marks it.
 fn forward(request: &mut Request<Body>, len: usize, caller: Caller) {
     headers::describe_body(request.headers_mut(), len);
-    // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. These bytes are
-    // bounded already.
+    // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. This body is already
+    // in memory and bounded.
     DefaultBodyLimit::disable().apply(request);
     mark(request.extensions_mut(), caller);
 }
 
-/// Marks a request for the handler, or a response for outer layers. What another layer left behind must not speak for
-/// this request.
+/// Marks a request for the handler, or a response for outer layers. A mark from another layer must
+/// not be taken for this one's.
 fn mark(extensions: &mut Extensions, caller: Caller) {
     extensions.insert(caller);
     match caller.verified() {

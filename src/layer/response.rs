@@ -17,9 +17,10 @@ const SDK_HANDLED: HeaderName = HeaderName::from_static("x-inngest-sdk-handled")
 
 pub(super) type OnRejection = dyn Fn(&Rejection, Response) -> Response + Send + Sync;
 
-/// Builds the response that the sender of a rejected request sees.
+/// Builds the response to a rejected request.
 ///
-/// `close`: the rest of the request's body was not read, so that an HTTP/1 connection cannot be used again.
+/// `close` is set if the rest of the request's body was not read, so that an HTTP/1 connection
+/// cannot be reused.
 pub(super) fn reject(
     rejection: Rejection,
     close: bool,
@@ -27,7 +28,8 @@ pub(super) fn reject(
 ) -> Response {
     let kind = rejection.kind();
     let mut response = match rejection.variable() {
-        // The one reason that a sender is told: a person who deploys looks here first.
+        // The only reason that a client is told, because a person who deploys the app looks here
+        // first.
         Some(variable) => handled(status(kind), format!(r#"{{"message":"Set {variable}"}}"#)),
         None => message(status(kind)),
     };
@@ -43,9 +45,10 @@ pub(super) fn reject(
     response
 }
 
-/// Removes from a custom rejection what would make it anything else. Inngest counts a 2xx as a completed run, follows a
-/// redirect, never retries after `X-Inngest-No-Retry`, and takes `Retry-After` as the time of its next attempt: with a
-/// short one, a run loses all its attempts within seconds. A signature would vouch for the response.
+/// Removes from a custom rejection what would make it anything else. Inngest counts a 2xx as a
+/// completed run, follows redirects, and never retries after `X-Inngest-No-Retry`. It takes
+/// `Retry-After` as the time of its next attempt: if that is short, a run uses up all its attempts
+/// within seconds. A signature would authenticate the rejection.
 fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     if !response.status().is_client_error() && !response.status().is_server_error() {
         *response.status_mut() = status(kind);
@@ -53,7 +56,7 @@ fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE, TRAILER] {
         response.headers_mut().remove(header);
     }
-    // An outer layer finds one outcome of this request: the rejection.
+    // Outer layers must see only one outcome of this request: the rejection.
     response.extensions_mut().remove::<Verified>();
     response
 }
@@ -62,7 +65,7 @@ fn status(kind: RejectionKind) -> StatusCode {
     StatusCode::from_u16(kind.status()).expect("a kind's status is one of HTTP's")
 }
 
-/// Builds a status and its name, in the shape in which Inngest's SDKs respond.
+/// Builds a response from a status, with its name in the format that Inngest's SDKs use.
 pub(super) fn message(status: StatusCode) -> Response {
     let body = match status {
         StatusCode::UNAUTHORIZED => r#"{"message":"Unauthorized"}"#,
@@ -83,7 +86,7 @@ fn handled(status: StatusCode, body: impl Into<Body>) -> Response {
     response
 }
 
-/// Builds the response to a verified trust probe: a constant, since it is signed.
+/// Builds the response to a verified trust probe. It is a constant, because it is signed.
 pub(super) fn trust_probe() -> Response {
     let mut response = json(StatusCode::OK, Bytes::from_static(b"{}"));
     response

@@ -1,4 +1,4 @@
-//! The Tower service: one request, from its headers to its response.
+//! The Tower service, which takes one request from its headers to its response.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::policy::Policy;
 use super::response;
 
-/// The service that [`InngestAuth`](crate::InngestAuth) wraps around an inner one.
+/// The service that [`InngestAuth`](crate::InngestAuth) wraps around an inner service.
 #[derive(Clone, Debug)]
 pub struct InngestAuthService<S> {
     inner: S,
@@ -27,17 +27,17 @@ impl<S> InngestAuthService<S> {
         Self { inner, policy }
     }
 
-    /// Returns the inner service.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Returns the inner service, mutably.
+    /// Returns a mutable reference to the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Unwraps the inner service.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -57,7 +57,8 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Error>;
 
-    /// Always ready: a stranger waits for nothing of the inner service, and holds nothing of it.
+    /// Returns ready at once. An unverified request must neither wait for the inner service nor
+    /// occupy its readiness.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -72,9 +73,9 @@ where
     }
 }
 
-/// Handles one request. The steps are those of [`InngestAuth`](crate::InngestAuth).
+/// Handles one request in the steps listed on [`InngestAuth`](crate::InngestAuth).
 ///
-/// A block and not an `async fn`, which would store its arguments twice.
+/// This is a block and not an `async fn`, which would store its arguments twice.
 #[expect(clippy::manual_async_fn, reason = "an `async fn` takes 256 bytes more")]
 fn respond<S, R>(
     mut inner: S,
@@ -96,7 +97,8 @@ where
             // Step 11.
             response::trust_probe()
         } else {
-            // Step 12: only now does the inner service exist for this request.
+            // Step 12. The inner service is first used here, so unverified requests cannot occupy
+            // its capacity.
             poll_fn(|cx| inner.poll_ready(cx)).await?;
             inner.call(request).await?.map(Body::new)
         };
@@ -134,7 +136,7 @@ mod tests {
 
     /// Above 1,032 bytes the allocator's fast path is lost.
     #[test]
-    fn the_future_over_a_route_is_small() {
+    fn the_future_around_a_route_is_small() {
         let key: crate::SigningKey = "signkey-test-12345678".parse().unwrap();
         let service = InngestAuth::new(key).layer(Router::<()>::new().fallback(any(|| async {})));
         let future = respond(service.inner, service.policy, Request::new(Body::empty()));

@@ -12,27 +12,28 @@ use super::headers::{Purpose, SIGNATURE, is_in_band};
 use crate::signature::Signature;
 use crate::verifier::ResponseSigner;
 
-/// The longest response, in bytes, that is buffered to be signed.
+/// The longest response, in bytes, that is buffered for signing.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
 
 /// Which responses [`InngestAuth`](crate::InngestAuth) signs.
 ///
-/// A signed response is a valid signature of its bytes: anyone who sees it can send those bytes back as a call. A
-/// handler may repeat what a captured request said, so by default only responses are signed that Inngest requires to
-/// be.
+/// A signed response is a valid signature of its bytes: anyone who sees it can send those bytes
+/// back as a call. A handler may repeat what a captured request contained. So by default only the
+/// responses that Inngest requires to be signed are signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SignResponses {
-    /// Signs what Inngest requires (the default): the constant `{}` that answers a trust probe, and a **200** response
-    /// that itself carries `X-Inngest-Sync-Kind: in_band`, to a verified `PUT` whose query has no `fnId`, `stepId` or
-    /// `probe`.
+    /// Signs what Inngest requires (the default). That is the constant `{}` in response to a trust
+    /// probe, and a **200** response with `X-Inngest-Sync-Kind: in_band` to a verified `PUT` whose
+    /// query has no `fnId`, `stepId` or `probe`.
     #[default]
     Required,
     /// Signs every 2xx response to a verified request.
     ///
-    /// Without a [replay guard](crate::replay), a handler that repeats any part of its request then signs what the
-    /// sender of a captured request chose: a call with any input, until the request's window closes. With one, every
-    /// signed response is recorded first, and cannot come back as a call.
+    /// Without a [replay guard](crate::replay) this is dangerous if a handler repeats any part of
+    /// its request. Whoever sends a captured request then chooses what is signed: a call with any
+    /// input, until the request's window closes. With a guard, every signed response is recorded
+    /// first and cannot come back as a call.
     All,
     /// Signs nothing. Inngest Cloud then rejects in-band syncs and trust probes.
     Never,
@@ -41,18 +42,18 @@ pub enum SignResponses {
 /// Why a response is sent unsigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unsigned {
-    /// The rule does not ask for it.
+    /// The setting does not require a signature.
     NotRequired,
-    /// The handler signed it, or set the header for reasons of its own.
+    /// The handler has set the header itself.
     HasSignature,
     Empty,
-    /// Its bytes are a coding of what Inngest will check.
+    /// The body is encoded, so its bytes are not those that Inngest checks.
     Coded,
     Stream,
     TooLong,
     Trailers,
     TooLate,
-    /// The replay store could not record it.
+    /// The replay store could not record the signature.
     NotRecorded,
 }
 
@@ -74,7 +75,7 @@ impl Unsigned {
 }
 
 impl SignResponses {
-    /// Returns the rule in snake case, for labels and log fields.
+    /// Returns the setting in snake case, for labels and log fields.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,7 +85,7 @@ impl SignResponses {
         }
     }
 
-    /// Returns `false` if no response to such a request is signed.
+    /// Returns `false` if no response to such a request is ever signed.
     pub(super) fn apply_to(self, purpose: Purpose) -> bool {
         match self {
             Self::Required => matches!(purpose, Purpose::TrustProbe | Purpose::Sync),
@@ -93,7 +94,7 @@ impl SignResponses {
         }
     }
 
-    /// Decides from its head whether a response is signed.
+    /// Decides from a response's status, headers and body length whether it is signed.
     pub(super) fn check(self, purpose: Purpose, response: &Response<Body>) -> Result<(), Unsigned> {
         let headers = response.headers();
         let required = match purpose {
@@ -125,7 +126,7 @@ pub(super) struct Buffered {
 impl Buffered {
     pub(super) fn sign(&self, signer: &ResponseSigner) -> Result<Signature, Unsigned> {
         match self.trailers {
-            // Not part of what would be signed.
+            // A signature does not cover trailers.
             Some(_) => Err(Unsigned::Trailers),
             None => signer.sign(self.bytes.iter()).ok_or(Unsigned::Empty),
         }
@@ -137,7 +138,7 @@ impl Buffered {
     }
 }
 
-/// Buffers a body of known length, to be signed.
+/// Buffers a body of known length for signing.
 pub(super) async fn buffer(body: &mut Body) -> Result<Buffered, BoxError> {
     let declared = body
         .size_hint()

@@ -1,14 +1,16 @@
-//! What a layer logs of itself: its mode as soon as it is built, its settings when it is first used.
+//! What a layer logs about itself: its mode when it is built, and its settings when it is first
+//! added to a service.
 //!
-//! Setters come between the two. And Axum may put a layer around a handler no earlier than the first
-//! connection: too late to learn that nothing is verified.
+//! Settings may change between the two. The mode is logged early because Axum may add a layer to a
+//! handler as late as the first connection. By then it is too late to learn that requests are not
+//! verified.
 
 use super::policy::Policy;
 use crate::config::Mode;
 use crate::key::SigningKey;
 use crate::verifier::Verifier;
 
-/// Logs what no setter changes.
+/// Logs the mode, which no setter changes.
 pub(super) fn built(mode: &Mode<Verifier>) {
     match mode {
         Mode::Cloud(verifier) => {
@@ -24,15 +26,16 @@ pub(super) fn built(mode: &Mode<Verifier>) {
         }
         Mode::Dev { key_set: false } => tracing::warn!(
             mode = "dev",
-            "inngest-auth verifies NOTHING in dev mode: anyone who reaches this service can run its \
-             functions; unset INNGEST_DEV in production"
+            "dev mode: inngest-auth does NOT verify requests, so anyone who can reach this service \
+             can run its functions; unset INNGEST_DEV in production"
         ),
-        // Visible even to `fmt::init()` with `env-filter`, which by default shows errors only.
+        // Logged at ERROR, because `fmt::init()` with the feature `env-filter` shows only errors by
+        // default.
         Mode::Dev { key_set: true } => tracing::error!(
             mode = "dev",
-            "inngest-auth verifies NOTHING in dev mode, although a signing key is set: anyone who \
-             reaches this service can run its functions; unset INNGEST_DEV, or the key if this is a \
-             development machine"
+            "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
+             anyone who can reach this service can run its functions; unset INNGEST_DEV, or the \
+             key on a development machine"
         ),
         Mode::Unusable(error) => {
             tracing::error!(
@@ -43,7 +46,7 @@ pub(super) fn built(mode: &Mode<Verifier>) {
     }
 }
 
-/// Logs the settings of a layer that verifies, once.
+/// Logs the settings of a verifying layer, once.
 pub(super) fn used(policy: &Policy) {
     if let Mode::Cloud(verifier) = &policy.mode {
         policy
@@ -61,18 +64,19 @@ fn settings(policy: &Policy, verifier: &Verifier) {
         sign_responses = policy.sign_responses.as_str(),
         replay_guard,
         unsigned_sync = policy.insecure_unsigned_sync,
-        "inngest-auth is in use"
+        "inngest-auth layer added to a service"
     );
     if policy.insecure_unsigned_sync {
         tracing::warn!(
-            "inngest-auth lets anyone who reaches this service ask for a sync: unset \
-             INNGEST_ENABLE_UNAUTHED_SYNC if syncs arrive signed too, as a self-hosted server repeats them"
+            "inngest-auth admits unsigned syncs, so anyone who can reach this service can request \
+             a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive signed, as they do \
+             from a self-hosted server, which repeats them"
         );
     }
     if replay_guard && policy.replay_fails_open {
         tracing::warn!(
             "inngest-auth admits replays while the replay store is down or full: remove \
-             insecure_replay_fail_open unless losing calls is worse"
+             insecure_replay_fail_open unless losing calls is worse than running them twice"
         );
     }
 }

@@ -1,16 +1,17 @@
-//! How much hashing strangers can cause beyond that of their own requests.
+//! Limits how much hashing unauthenticated clients can cause beyond that of their own requests.
 
 use std::sync::{Arc, Mutex};
 
 use tokio::time::Instant;
 
-/// Bytes to hash, beyond which nothing is saved up.
+/// The most bytes of hashing that can be saved up.
 const MOST: usize = 2 * 1024 * 1024;
-/// Bytes a microsecond, 4 MB a second: a hundredth of a core, about.
+/// How many bytes per microsecond are saved up: 4 MB a second, which is about a hundredth of a
+/// core.
 const REFILL: u128 = 4;
 
-/// Gives turns: one at a time, and as many as their cost allows. What is cheap has its turn though
-/// others ask for what is dear: it needs less to be saved up.
+/// Grants turns, one at a time, as long as their cost was saved up. Cheap turns are granted even
+/// while expensive ones are requested, because they need less to be saved up.
 #[derive(Clone, Default)]
 pub(super) struct Turns(Arc<Mutex<State>>);
 
@@ -86,9 +87,9 @@ mod tests {
         drop(turns.take(MOST).unwrap());
     }
 
-    /// Strangers who ask for dear turns all the time leave room for cheap ones.
+    /// Constant requests for expensive turns leave room for cheap ones.
     #[tokio::test(start_paused = true)]
-    async fn what_is_dear_does_not_starve_what_is_cheap() {
+    async fn expensive_turns_do_not_starve_cheap_ones() {
         let turns = Turns::default();
         let (mut dear, mut cheap) = (0, 0);
         for _ in 0..10_000 {

@@ -4,25 +4,25 @@ use std::fmt;
 
 /// An error returned when a store cannot tell whether it has seen a signature.
 ///
-/// It holds no secret: no URL, no password and no text of a server beyond its error code.
+/// It contains no secret: no URL, no password, and nothing from a server but its error code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplayStoreError {
-    /// The store has no room. It forgets nothing to make some.
+    /// The store is full. It does not drop entries to make room.
     Full,
-    /// The store was not reached, or did not respond in time.
+    /// The store could not be reached, or did not respond in time.
     Unavailable(String),
     /// The server responded with an error.
     Server {
-        /// The command, like `SET`.
+        /// The command, such as `SET`.
         command: &'static str,
-        /// The error's code, like `OOM` or `NOAUTH`.
+        /// The error's code, such as `OOM` or `NOAUTH`.
         code: String,
     },
 }
 
 impl ReplayStoreError {
-    /// Returns the code of the server's error, if it responded with one.
+    /// Returns the code of the server's error, if the server returned one.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
         match self {
@@ -50,7 +50,7 @@ impl fmt::Display for ReplayStoreError {
 
 impl std::error::Error for ReplayStoreError {}
 
-/// What to do about an error code of Redis.
+/// Returns what to do about an error code of Redis.
 fn advice(command: &str, code: &str) -> Option<&'static str> {
     Some(match (command, code) {
         (_, "OOM") => "out of memory: raise maxmemory",

@@ -1,4 +1,4 @@
-//! The store of one process.
+//! The replay store of a single process.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,44 +11,44 @@ use super::start::Start;
 use super::{Recorded, ReplayStore, Sighting};
 use crate::clock::Clock;
 
-/// A replay store in memory, exact and bounded. For a service that runs in one process.
+/// A replay store in memory, exact and bounded, for a service that runs in one process.
 ///
-/// Each signature is remembered for the longest lifetime (tolerance and skew) that any of the
-/// layers sharing the store asks for. When the store is full it rejects; it forgets nothing before
-/// its time. What it cannot know it rejects: a signature that it may have forgotten, because the
-/// clock was set back, is [`Seen`](Recorded::Seen).
+/// Each signature is remembered for the longest lifetime (tolerance plus skew) that any layer
+/// sharing the store asks for. A full store rejects new signatures; it never drops an entry early.
+/// It also rejects what it cannot know: a signature that it may have forgotten, because the clock
+/// was set back, is [`Seen`](Recorded::Seen).
 ///
 /// # What was signed before the process started
 ///
-/// An earlier process may have accepted it, and nothing remembers that. Such a signature is
-/// [`BeforeStart`](Recorded::BeforeStart). After each start this rejects the calls that are on
-/// their way, and those of the first seconds ([`clock_error`](Self::clock_error)). Inngest signs
-/// its next attempt anew, 15 s later, and that passes.
+/// An earlier process may have accepted such a signature, and nothing remembers that. So it is
+/// [`BeforeStart`](Recorded::BeforeStart) and rejected. After each start this rejects the calls
+/// that are in flight, and those of the first seconds ([`clock_error`](Self::clock_error)). Inngest
+/// signs its next attempt anew, 15 s later, and that attempt is accepted.
 ///
-/// **The promise:** nothing that an earlier process accepted is accepted again, provided that
+/// **The guarantee:** nothing that an earlier process accepted is accepted again, provided that
 ///
-/// 1. the earlier process accepts nothing any more when this one starts,
+/// 1. the earlier process accepts nothing after this one starts,
 /// 2. at the start the machine's clock is not behind Inngest's by more than the clock error, and
 /// 3. later it is not behind by more than the [skew](crate::InngestAuth::replay_skew).
 ///
-/// In a rolling deploy two processes overlap, and each accepts what is signed meanwhile: use a
-/// store that they share, or a clock error as long as the overlap.
+/// In a rolling deployment two processes overlap, and each accepts what is signed during that time.
+/// Use a store that they share, or set the clock error to the length of the overlap.
 ///
-/// With a clock further behind, nothing can tell a captured call from a new one. The store narrows
-/// the gap in two ways:
+/// If the clock is further behind, a captured call cannot be told from a new one. The store limits
+/// this in two ways:
 ///
-/// - The time in a call that the layer has verified shows how late it really is. Once one has
-///   reached the store that was signed after the start, and no longer ago than the clock error, the
-///   clock does not matter any more. It need not be accepted for that.
-/// - During the first lifetime of the process (360 s by default) a signature that lies further in
+/// - The time in a verified call shows how late it really is. After one call reaches the store that
+///   was signed after the start, and no longer ago than the clock error, the clock does not matter
+///   any more. That call need not be accepted.
+/// - During the first lifetime of the process (360 s by default), a signature that lies further in
 ///   the future than the clock error proves that the clock is behind, and is `BeforeStart`. So a
-///   machine with such a clock rejects calls for that long after each start: correct its clock.
+///   machine with such a clock rejects calls for that long after each start. Correct its clock.
 ///
-/// What remains: a clock that is behind at the start, no call until the clock shows the time of the
-/// captured one, and then that one first.
+/// One case remains: the clock is behind at the start, no call arrives until the clock shows the
+/// time of the captured one, and then the captured one arrives first.
 ///
-/// A clock that is *ahead* at the start opens nothing. It rejects calls for at most that lifetime,
-/// however far ahead it is.
+/// A clock that is _ahead_ at the start does not admit anything wrongly. It rejects calls for at
+/// most that lifetime, however far ahead it is.
 pub struct MemoryReplayStore {
     capacity: usize,
     clock: Box<dyn Clock>,
@@ -60,7 +60,7 @@ pub struct MemoryReplayStore {
 }
 
 struct State {
-    /// By time of signature, so that the first are those to forget.
+    /// Sorted by time of signature, so that the first entries expire first.
     entries: BTreeSet<(u64, [u8; 32])>,
     forgotten: Seconds,
     /// The longest lifetime that was asked for. Layers of different tolerances can share a store.
@@ -69,9 +69,10 @@ struct State {
 }
 
 impl MemoryReplayStore {
-    /// Creates a store that holds at most `capacity` entries, and starts now by `clock`.
+    /// Creates a store that holds at most `capacity` entries, and whose process starts now
+    /// according to `clock`.
     ///
-    /// An entry takes about 70 bytes. The store needs one for each call of a lifetime (360 s by
+    /// An entry takes about 70 bytes. The store needs one for each call within a lifetime (360 s by
     /// default), and one for each signed response.
     #[must_use]
     pub fn new(capacity: usize, clock: &(impl Clock + Clone)) -> Self {
@@ -93,34 +94,35 @@ impl MemoryReplayStore {
     /// Sets how far this machine's clock may be behind Inngest's when the process starts, in whole
     /// seconds (default: 5 s).
     ///
-    /// Signatures up to this long *after* the start are rejected like those from before. The
-    /// default covers a clock kept by NTP (well under a second), the rounding of both times to
-    /// seconds, and a machine that has not been corrected for a few days. A call that it rejects
-    /// passes at its second attempt, 15 s later; stay below that.
+    /// Signatures made up to this long _after_ the start are rejected like those from before it.
+    /// The default covers a clock kept by NTP (well under a second), the rounding of both times to
+    /// seconds, and a machine that has not been corrected for a few days. A rejected call is
+    /// accepted at its second attempt, 15 s later, so keep the value below that.
     #[must_use]
     pub fn clock_error(mut self, error: Duration) -> Self {
         self.clock_error = error.as_secs();
         self
     }
 
-    /// Accepts signatures from before this process started: **once per process**, so a call that
-    /// an earlier process accepted can be replayed to this one while it is fresh.
+    /// Sets whether to accept signatures from before this process started, once per process
+    /// (default: `false`). **A call that an earlier process accepted can then be replayed to this
+    /// one while it is fresh.**
     ///
-    /// For services that scale to zero, where the call that starts the process is always older than
-    /// the process. Default: `false`.
+    /// This is for services that scale to zero, where the call that starts the process is always
+    /// older than the process.
     #[must_use]
     pub fn insecure_accept_signed_before_start(mut self, accept: bool) -> Self {
         self.accepts_before_start = accept;
         self
     }
 
-    /// Returns the number of entries that are held.
+    /// Returns the number of entries in the store.
     #[must_use]
     pub fn len(&self) -> usize {
         self.state().entries.len()
     }
 
-    /// Returns `true` if the store holds no entry.
+    /// Returns `true` if the store is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -139,7 +141,7 @@ impl MemoryReplayStore {
             .as_secs();
         let entry = (sighting.signed_at, sighting.mac);
         let mut state = self.state();
-        // First, because every sighting teaches.
+        // First, because the store learns from every sighting, even one that it rejects.
         let before_start = state.start.is_after(sighting, uptime, self.clock_error);
         state.lifetime = state.lifetime.max(sighting.lifetime());
         state.forget(sighting.now);
@@ -159,7 +161,7 @@ impl MemoryReplayStore {
 }
 
 impl State {
-    /// Forgets what has run out: of each call more than it can add, and no more than is quick.
+    /// Forgets expired entries: more per call than a call can add, but few enough to be quick.
     fn forget(&mut self, now: u64) {
         const AT_ONCE: usize = 16;
         for _ in 0..AT_ONCE {
@@ -174,10 +176,11 @@ impl State {
     }
 }
 
-/// A set of seconds, kept as few ranges that cover it. What lies in them may have been forgotten.
+/// A set of seconds, kept as a few ranges that cover it. Signatures made in these seconds may have
+/// been forgotten.
 ///
-/// One range, up to the latest, would do while clocks run forward. When both Inngest's clock and
-/// ours have been a day ahead, it would reject every call for a day.
+/// While clocks run forward, one range up to the latest second would do. But after Inngest's clock
+/// and ours were both a day ahead, it would reject every call for a day.
 #[derive(Default)]
 struct Seconds(Vec<RangeInclusive<u64>>);
 

@@ -1,7 +1,7 @@
-//! Each signed call once: an opt-in guard against calls that were captured and are sent again.
+//! Replay protection: an opt-in guard that accepts each signed request once.
 //!
-//! The signature covers body and time, not method or URL. While a captured call is fresh, anyone
-//! can send it again, to any function. With a guard each signature is accepted once:
+//! The signature covers the body and the time, but not the method or URL. While a captured call is
+//! fresh, anyone can send it again, to any function. With a guard, each signature is accepted once:
 //!
 //! ```
 //! use axum::{Router, http::StatusCode, routing::any};
@@ -26,67 +26,72 @@
 //!
 //! # How it works
 //!
-//! 1. Only a verified signature is recorded: strangers cannot fill the store.
-//! 2. It is remembered until `t + tolerance + skew`. The [skew](crate::InngestAuth::replay_skew)
-//!    (default: 60 s) must cover [how far clocks differ](#clocks).
-//! 3. A signature that was seen before is rejected, whatever its method and URL: 401,
+//! 1. Only verified signatures are recorded, so unauthenticated clients cannot fill the store.
+//! 2. A signature is remembered until `t + tolerance + skew`. The
+//!    [skew](crate::InngestAuth::replay_skew) (default: 60 s) must cover [how far clocks
+//!    differ](#clocks).
+//! 3. A signature that was seen before is rejected with 401, whatever the request's method and URL:
 //!    [`Replayed`](crate::RejectionKind::Replayed).
-//! 4. What runs nothing is recorded and never rejected: `GET` and `HEAD` with an empty body, without
-//!    `X-Run-ID` and without `fnId` or `stepId` in the query, and trust probes. Two of these in one second rightly share a signature.
-//!    The response to one that was seen before is never signed, except the probe's constant `{}`.
-//! 5. A response is recorded before it is signed: it is a valid signature of its bytes. A captured
-//!    request adds itself and one response at most; sent again as a probe, the probe's constant, once
-//!    for each second and key. So captured traffic cannot fill the store either.
-//! 6. Freshness is checked with the headers, again before recording, and once more after it.
-//!    Neither a slow body nor a slow store can outlive the window.
-//! 7. If the store is down or full, the request is rejected: 503,
-//!    [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable), without `Retry-After`.
-//!    [`insecure_replay_fail_open`](crate::InngestAuth::insecure_replay_fail_open) lets it pass.
+//! 4. Requests that run nothing are recorded, but never rejected. These are trust probes, and `GET`
+//!    and `HEAD` requests with an empty body, without `X-Run-ID` and without `fnId` or `stepId` in
+//!    the query. Two genuine ones in the same second have the same signature. The response to one
+//!    that was seen before is never signed, except the probe's constant `{}`.
+//! 5. A response is recorded before it is signed, because a signed response is a valid signature of
+//!    its bytes. A captured request adds at most itself and one response. Sent again as a probe, it
+//!    adds the probe's constant, once for each second and key. So captured requests cannot fill the
+//!    store either.
+//! 6. Freshness is checked after the headers, before recording, and again after recording. Neither
+//!    a slow body nor a slow store can outlive the window.
+//! 7. If the store is down or full, the request is rejected with 503 and without `Retry-After`:
+//!    [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable). With
+//!    [`insecure_replay_fail_open`](crate::InngestAuth::insecure_replay_fail_open) it is admitted.
 //!
 //! # Which store
 //!
-//! - **One process**: [`MemoryReplayStore`]. A call that was signed before the process started is
-//!   rejected, because an earlier process may have accepted it
+//! - **One process**: [`MemoryReplayStore`]. Calls that were signed before the process started are
+//!   rejected, because an earlier process may have accepted them
 //!   ([`BeforeStart`](Recorded::BeforeStart)).
-//! - **Several instances, one Redis primary**: `RedisReplayStore` (feature `redis`). With a store
-//!   for each instance, a call that one has accepted is new to the others.
-//! - **Redis Cluster, Sentinel, or another database**: a [`ReplayStore`] over your own client. The
-//!   example in `checks/redis-cluster` of the repository is one for Redis Cluster.
+//! - **Several instances, one Redis primary**: `RedisReplayStore` (feature `redis`). Separate
+//!   stores per instance do not work: a call that one instance accepted is new to the others.
+//! - **Redis Cluster, Sentinel, or another database**: implement [`ReplayStore`] over your own
+//!   client. The repository has an example for Redis Cluster in `checks/redis-cluster`.
 //!
 //! # Clocks
 //!
-//! The skew must be at least the difference between the clocks of any two instances that share the
-//! store, the one furthest ahead and the one furthest behind, not their distance from the right
-//! time. Whole seconds are rounded in your favour, and a slow store only remembers for longer.
+//! The skew must be at least the largest difference between the clocks of any two instances that
+//! share the store. Their difference from the true time does not matter. Rounding to whole seconds
+//! only lengthens how long a signature is remembered, and so does a slow store.
 //!
-//! A store that forgets by a clock of its own, as Redis does, adds two things that the skew must
-//! cover: how far that clock is set forward while it runs, and how far the clock of a replica that
-//! is promoted is ahead of the primary's.
+//! A store that expires entries by its own clock, as Redis does, adds two differences that the skew
+//! must cover: how far that clock may be set forward while it runs, and how far the clock of a
+//! promoted replica may be ahead of the primary's.
 //!
-//! If clocks differ by more, a call can be accepted again, by an instance whose clock is further
-//! behind than the skew, in the last seconds of its window there. Shared stores keep each entry for
-//! as long as the longest tolerance (1 h) needs it, so that layers of different tolerances can share
-//! one, and a deployment can change the tolerance; all of them must have the same skew.
+//! If clocks differ by more than the skew, a call can be accepted again. That can happen in the
+//! last seconds of its window, by an instance whose clock is further behind than the skew. Shared
+//! stores keep each entry for as long as the longest tolerance (1 h) needs it. So layers with
+//! different tolerances can share a store, and a deployment can change the tolerance. All of them
+//! must have the same skew.
 //!
 //! # What it costs
 //!
-//! A rejected call costs one attempt. Inngest signs the next one anew, so it passes; a function
-//! that has no attempts left fails.
+//! A rejected call costs one attempt. Inngest signs the next attempt anew, so it is accepted. A
+//! function that has no attempts left fails.
 //!
-//! # What to know before turning it on
+//! # Before turning it on
 //!
-//! - **Every layer with the same key** must share the store: what one of them has accepted or signed
-//!   is new to the others. Do not nest two layers on one store: the inner one rejects everything.
-//! - **A proxy that retries by itself** (after a broken connection, say) makes replays. Its second
-//!   request is rejected, though the first may never have got a response; Inngest's own retry then
-//!   passes. So does a **redirect through the layer**: what it let pass once it rejects at the
-//!   second place, if both share a store.
-//! - **Two equal syncs in one second** share a signature: the second is rejected.
-//! - **A shared store that loses keys** has forgotten what it saw. Each lost key lets one signature
-//!   pass once more while it is fresh. Keys are lost when the server evicts them, restarts without
-//!   persistence, or fails over to a replica that did not have them yet.
-//! - **When the store is down**, choose between rejecting calls, which Inngest retries for as long
-//!   as a function has attempts left, and letting replays pass. The default is to reject.
+//! - **All layers with the same key** must share the store. Otherwise what one layer accepted or
+//!   signed is new to the others. Do not nest two layers with the same store: the inner one would
+//!   reject everything.
+//! - **A proxy that retries by itself**, for example after a broken connection, causes replays. Its
+//!   second request is rejected, even if the first never got a response. Inngest's own retry is
+//!   accepted. **A redirect through two layers** that share a store has the same effect: the second
+//!   layer rejects what the first admitted.
+//! - **Two equal syncs in one second** have the same signature, so the second is rejected.
+//! - **A shared store can lose keys** when the server evicts them, restarts without persistence, or
+//!   fails over to a replica that did not have them yet. Each lost key lets one signature be
+//!   accepted again while it is fresh.
+//! - **While the store is down**, either calls are rejected, which Inngest retries as long as a
+//!   function has attempts left, or replays are admitted. The default is to reject.
 
 mod error;
 mod memory;
@@ -109,23 +114,23 @@ use crate::verify::Tolerance;
 
 /// Remembers signatures for as long as they are fresh.
 ///
-/// A store must be exact inside the window: an entry that is dropped before its time is a replay
-/// that is accepted. A general cache, which evicts, is not a store.
+/// A store must be exact within the window: if it drops an entry early, a replay is accepted. A
+/// general cache, which evicts entries, must not be used as a store.
 pub trait ReplayStore: Send + Sync + 'static {
-    /// Records `sighting` if it is not recorded yet, in one atomic step: of two calls at once with
-    /// the same MAC, one is [`Fresh`](Recorded::Fresh).
+    /// Records `sighting`, if it is not recorded yet, in one atomic step. Of two concurrent calls
+    /// with the same MAC, only one is [`Fresh`](Recorded::Fresh).
     ///
-    /// A sighting whose window has closed (`until` is before `now`) is never `Fresh`. A store that
-    /// forgets by a time of its own keeps an entry for [`Sighting::seconds_left`]. Anything but
-    /// `Fresh` is always safe. A store should respond within a time of its own: the layer waits for
-    /// it, with the body in memory.
+    /// A sighting whose window has closed (`until` is before `now`) must never be `Fresh`. A store
+    /// that expires entries by its own clock must keep an entry for [`Sighting::seconds_left`].
+    /// Returning anything but `Fresh` is always safe. A store should have a timeout of its own,
+    /// because the layer waits for it with the body in memory.
     fn record(
         &self,
         sighting: Sighting,
     ) -> impl Future<Output = Result<Recorded, ReplayStoreError>> + Send;
 }
 
-/// One store for several layers of a process.
+/// Lets several layers of a process share one store.
 impl<S: ReplayStore> ReplayStore for Arc<S> {
     fn record(
         &self,
@@ -135,19 +140,19 @@ impl<S: ReplayStore> ReplayStore for Arc<S> {
     }
 }
 
-/// A verified signature, and for how long it must be remembered. Times are Unix seconds.
+/// A verified signature, and how long it must be remembered. Times are Unix seconds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sighting {
     /// The signature's MAC.
     pub mac: [u8; 32],
-    /// When it was signed, as the signer says.
+    /// When it was signed, according to the signer.
     pub signed_at: u64,
     /// The last second in which it must not be accepted again.
     pub until: u64,
-    /// The time now, by the layer's clock.
+    /// The current time, by the layer's clock.
     pub now: u64,
-    /// The last second in which a layer of the longest tolerance could accept it.
+    /// The last second in which a layer with the longest tolerance could accept it.
     keep_until: u64,
 }
 
@@ -164,26 +169,27 @@ impl Sighting {
         }
     }
 
-    /// Returns for how many seconds from `now` a store that forgets by a time of its own must keep
-    /// it, or `None` if the window has closed: then there is nothing to record, and it counts as
-    /// [`Seen`](Recorded::Seen).
+    /// Returns for how many seconds from `now` a store that expires entries by its own clock must
+    /// keep it, or `None` if the window has closed. Then there is nothing to record, and the store
+    /// must return [`Seen`](Recorded::Seen).
     ///
-    /// That is for as long as a layer with the longest tolerance (1 h) could accept it: layers of
-    /// different tolerances may share a store, and a deployment may change the tolerance.
+    /// An entry is kept for as long as a layer with the longest tolerance (1 h) could accept it,
+    /// because layers with different tolerances may share a store, and a deployment may change the
+    /// tolerance.
     #[must_use]
     pub fn seconds_left(&self) -> Option<u64> {
         self.until.checked_sub(self.now)?;
-        // The last second is still inside.
+        // The last second still belongs to the window.
         Some((self.keep_until.max(self.until) - self.now).saturating_add(1))
     }
 
-    /// Tolerance and skew of the layer.
+    /// Returns the sum of the layer's tolerance and skew.
     fn lifetime(&self) -> u64 {
         self.until.saturating_sub(self.signed_at)
     }
 }
 
-/// Without the MAC: with the body, it is all that a replay needs.
+/// Omits the MAC: together with the body, it is all that a replay needs.
 impl fmt::Debug for Sighting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sighting")
@@ -194,21 +200,22 @@ impl fmt::Debug for Sighting {
     }
 }
 
-/// What a store knows of a signature.
+/// What a store knows about a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Recorded {
-    /// It was not recorded, and is now.
+    /// The signature was not recorded before, and now is.
     Fresh,
-    /// It was recorded before, or may have been.
+    /// The signature was recorded before, or may have been.
     Seen,
-    /// It was made before the store began to remember, so that nothing is known of it.
+    /// The signature was made before the store began to remember, so it may have been accepted
+    /// before.
     BeforeStart,
 }
 
 type Recording<'a> = Pin<Box<dyn Future<Output = Result<Recorded, ReplayStoreError>> + Send + 'a>>;
 
-/// [`ReplayStore`] without its type, so that the layer needs no parameter.
+/// An object-safe [`ReplayStore`], so that the layer needs no type parameter.
 trait ErasedStore: Send + Sync {
     fn record(&self, sighting: Sighting) -> Recording<'_>;
 }
@@ -219,7 +226,7 @@ impl<S: ReplayStore> ErasedStore for S {
     }
 }
 
-/// A store, and how the layer uses it.
+/// A store as the layer uses it.
 #[derive(Clone)]
 pub(crate) struct Guard {
     store: Arc<dyn ErasedStore>,
@@ -232,7 +239,7 @@ impl Guard {
         }
     }
 
-    /// Records a signature until it cannot be accepted any more, by any instance.
+    /// Records a signature until no instance can accept it any more.
     pub(crate) async fn record(
         &self,
         signature: &Signature,

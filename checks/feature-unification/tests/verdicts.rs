@@ -23,7 +23,7 @@ fn accepted(sent: &str, signed: &str) -> Option<String> {
 }
 
 #[test]
-fn what_needs_its_canonical_form_in_the_wild_is_accepted_under_all_features() {
+fn real_requests_signed_in_canonical_form_are_accepted_under_all_features() {
     for (sent, canonical) in [
         (
             r#"{"url":"http://a/?a=1\u0026b=2"}"#,
@@ -48,7 +48,7 @@ fn what_needs_its_canonical_form_in_the_wild_is_accepted_under_all_features() {
 }
 
 #[test]
-fn numbers_are_accepted_but_perhaps_where_a_feature_disguises_them() {
+fn numbers_are_accepted_except_perhaps_under_a_feature_that_disguises_them() {
     for (sent, canonical) in [
         (" 1", "1"),
         ("1.0", "1"),
@@ -66,7 +66,7 @@ fn numbers_are_accepted_but_perhaps_where_a_feature_disguises_them() {
 }
 
 #[test]
-fn what_is_refused_is_refused_under_all_features() {
+fn what_is_rejected_is_rejected_under_all_features() {
     let deep = |n: usize| " ".to_owned() + &"[".repeat(n) + &"]".repeat(n);
     for (sent, signed) in [
         // What other readers of these make of them.

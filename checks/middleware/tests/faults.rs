@@ -434,7 +434,7 @@ fn callers() -> Vec<Case> {
 }
 
 #[tokio::test]
-async fn a_sender_that_vanishes_in_any_step_leaves_nothing_held() {
+async fn a_client_that_vanishes_in_any_step_leaves_nothing_held() {
     assert!(
         InngestAuth::try_from_env().is_err(),
         "run this without INNGEST_ variables"
@@ -517,7 +517,7 @@ async fn is_free(server: &Server, permits: &Semaphore, after: &str, genuine: u16
 }
 
 #[tokio::test]
-async fn a_body_that_ends_early_or_breaks_is_refused_and_given_back() {
+async fn a_body_that_ends_early_or_fails_is_rejected_and_released() {
     let permits = Arc::new(Semaphore::new(1));
     let server = Server::start(app(auth(), &permits, &Trapped::new(Trap::Nowhere))).await;
     let half = vec![b'x'; 2000];
@@ -580,7 +580,7 @@ async fn a_body_that_never_ends_is_ended() {
 }
 
 #[tokio::test]
-async fn a_panic_is_one_requests_own() {
+async fn a_panic_affects_only_its_own_request() {
     let genuine = || Sent::whole("{}", "{}");
     for (place, sent) in [
         (Place::Refusal, Sent::whole("[]", "{}")),

@@ -88,8 +88,8 @@ async fn genuine_call(server: &Server, body: Bytes) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn memory_follows_what_arrives_and_genuine_calls_go_on() {
-    five_thousand_who_dribble_while_keys_are_swapped().await;
+async fn memory_follows_what_arrives_and_genuine_calls_continue() {
+    five_thousand_dribbling_clients_while_keys_are_swapped().await;
     sixty_four_mebibytes().await;
     two_hundred_streams_of_one_connection().await;
 }
@@ -173,7 +173,7 @@ fn swap_keys(server: &Server, ring: KeyRing) -> (JoinHandle<()>, Arc<AtomicUsize
     (tokio::spawn(swapping), swaps)
 }
 
-async fn five_thousand_who_dribble_while_keys_are_swapped() {
+async fn five_thousand_dribbling_clients_while_keys_are_swapped() {
     /// Of one connection before its body: hyper's buffers and tasks, nearly all of it, with or without the layer.
     const CONNECTION: usize = 32 * KIB;
     /// The smallest piece of memory that small frames are copied into.

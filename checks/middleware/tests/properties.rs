@@ -81,20 +81,20 @@ impl http_body::Body for Cut {
 
 proptest! {
     #[test]
-    fn what_is_signed_verifies(body: Vec<u8>, key in "([0-9a-fA-F]{2}){1,40}", at in NOW - 300..=NOW + 300) {
+    fn signed_bytes_verify(body: Vec<u8>, key in "([0-9a-fA-F]{2}){1,40}", at in NOW - 300..=NOW + 300) {
         let key: SigningKey = format!("signkey-test-{key}").parse().unwrap();
         prop_assert!(accepted(&body, &key.sign(&body, at).to_string(), &key));
     }
 
     #[test]
-    fn what_is_printed_parses_to_the_same(body: Vec<u8>, at: u64) {
+    fn a_printed_signature_parses_to_the_same(body: Vec<u8>, at: u64) {
         let key: SigningKey = "12345678".parse().unwrap();
         let signature = key.sign(&body, at);
         prop_assert_eq!(signature.to_string().parse::<Signature>().unwrap(), signature);
     }
 
     #[test]
-    fn a_changed_byte_of_the_body_is_refused(mut body in prop::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, by in 1..=255u8) {
+    fn a_changed_byte_of_the_body_is_rejected(mut body in prop::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, by in 1..=255u8) {
         let key: SigningKey = "12345678".parse().unwrap();
         let header = key.sign(&body, NOW).to_string();
         let at = at.index(body.len());
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn a_lost_or_added_byte_is_refused(body in prop::collection::vec(any::<u8>(), 1..100), at: prop::sample::Index, byte: u8) {
+    fn a_lost_or_added_byte_is_rejected(body in prop::collection::vec(any::<u8>(), 1..100), at: prop::sample::Index, byte: u8) {
         let key: SigningKey = "12345678".parse().unwrap();
         let header = key.sign(&body, NOW).to_string();
         let at = at.index(body.len());
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_digit_of_the_header_is_refused(at: prop::sample::Index, digit in "[0-9a-f]") {
+    fn a_changed_digit_of_the_header_is_rejected(at: prop::sample::Index, digit in "[0-9a-f]") {
         let key: SigningKey = "12345678".parse().unwrap();
         let header = key.sign(b"{}", NOW).to_string();
         let at = at.index(header.len());
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn another_key_is_refused(one in "([0-9a-f]{2}){1,40}", other in "([0-9a-f]{2}){1,40}") {
+    fn another_key_is_rejected(one in "([0-9a-f]{2}){1,40}", other in "([0-9a-f]{2}){1,40}") {
         prop_assume!(one != other);
         let [one, other]: [SigningKey; 2] = [one.parse().unwrap(), other.parse().unwrap()];
         let header = one.sign(b"{}", NOW).to_string();

@@ -174,8 +174,7 @@ async fn a_limit_outside_is_a_413_and_a_panic_inside_is_caught_outside() {
 }
 
 #[tokio::test]
-async fn answers_are_signed_before_they_are_compressed_and_requests_verified_after_they_are_decompressed()
- {
+async fn responses_are_signed_before_compression_and_requests_verified_after_decompression() {
     let it = inngest();
     let app = Router::new()
         .fallback(echo)

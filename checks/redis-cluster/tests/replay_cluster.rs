@@ -109,8 +109,8 @@ async fn nothing_is_accepted_twice_in_a_cluster_that_loses_a_node() {
 }
 
 #[tokio::test]
-async fn a_slot_that_moves_takes_its_keys_along() {
-    if !wanted("a_slot_that_moves_takes_its_keys_along") {
+async fn a_moving_slot_keeps_its_keys() {
+    if !wanted("a_moving_slot_keeps_its_keys") {
         return;
     }
     let nodes = three_nodes("noeviction");
@@ -152,8 +152,8 @@ async fn a_slot_that_moves_takes_its_keys_along() {
 }
 
 #[tokio::test]
-async fn a_cluster_that_may_remove_keys_is_refused() {
-    if !wanted("a_cluster_that_may_remove_keys_is_refused") {
+async fn a_cluster_that_may_remove_keys_is_rejected() {
+    if !wanted("a_cluster_that_may_remove_keys_is_rejected") {
         return;
     }
     let nodes = three_nodes("allkeys-lru");

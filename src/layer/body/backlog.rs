@@ -1,16 +1,17 @@
-//! Memory of verified bodies that wait to be read.
+//! The memory of verified bodies that wait to be read.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::rejection::RejectionKind;
 
-/// Bodies of up to this many bytes are not counted: calls that small are never turned away, and a
-/// connection that holds one is not much larger than an idle one. It also costs them nothing.
+/// Bodies of up to this many bytes are not counted. So small calls are never rejected for a full
+/// backlog, at no cost, and a connection that holds such a body is not much larger than an idle
+/// one.
 const SMALL: usize = 64 * 1024;
 
 /// Counts the bytes of verified bodies that their handlers have not read yet, up to a limit. They
-/// have no share of the strangers' budget, so that neither can lock out the other.
+/// are not part of the budget for unverified bodies, so that neither can lock out the other.
 pub(in crate::layer) struct Backlog {
     limit: usize,
     waiting: AtomicUsize,
@@ -33,7 +34,7 @@ impl Backlog {
             return Ok(None);
         }
         let fits = |waiting: usize| waiting.checked_add(len).filter(|&sum| sum <= self.limit);
-        // Relaxed: nothing else is ordered by this counter.
+        // Relaxed, because this counter orders nothing else.
         match self
             .waiting
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits)

@@ -1,4 +1,4 @@
-//! Memory that all bodies not yet verified share.
+//! The memory that all unverified bodies share.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -8,13 +8,14 @@ use bytes::Bytes;
 
 use super::buffer::Buffer;
 
-/// Counts the memory of unverified bodies, up to a limit. When that is reached, the oldest body
-/// that waits for its sender makes room.
+/// Counts the memory of unverified bodies, up to a limit. When the limit is reached, the oldest
+/// body that is waiting for its client is dropped to make room.
 ///
-/// So nobody is locked out by senders that stall, whatever the sizes and however many they are: a
-/// genuine body would have to be older than all of theirs, while others send the whole budget anew.
-/// (Deadlines that shrink as the budget fills, and a reserve for small bodies, both leave it full of
-/// stalled bodies for as long as the shortest deadline.)
+/// So clients that stall cannot lock out genuine calls, whatever the sizes and number of their
+/// bodies. To be dropped, a genuine body would have to be older than all of theirs while others
+/// send the whole budget anew. Two alternatives do not achieve this: with deadlines that shrink as
+/// the budget fills, or with a reserve for small bodies, the budget stays full of stalled bodies
+/// until the shortest deadline passes.
 pub(in crate::layer) struct Budget {
     limit: usize,
     bodies: Mutex<Bodies>,
@@ -22,14 +23,14 @@ pub(in crate::layer) struct Budget {
 
 #[derive(Default)]
 struct Bodies {
-    /// Bytes that all of them hold, waiting or not.
+    /// The bytes that all bodies hold, waiting or not.
     held: usize,
-    /// Those that wait for their senders, the oldest first.
+    /// The bodies that are waiting for their clients, the oldest first.
     waiting: BTreeMap<Number, Waiting>,
     next: Number,
 }
 
-/// Numbers bodies by age.
+/// A number for each body, in order of age.
 type Number = u64;
 
 struct Waiting {
@@ -46,7 +47,7 @@ impl Budget {
         }
     }
 
-    /// Lends the share of one body, empty at first.
+    /// Returns the share of one body, initially empty.
     pub(super) fn share(&self) -> Share<'_> {
         Share {
             budget: self,
@@ -67,19 +68,19 @@ impl Budget {
 /// One body and its share of the budget, released on drop.
 pub(super) struct Share<'budget> {
     budget: &'budget Budget,
-    /// Empty while the budget has it, to drop it if others need the room.
+    /// Empty while the budget holds it, so that the budget can drop it if others need the room.
     buffer: Buffer,
     held: usize,
     number: Option<Number>,
     waits: bool,
 }
 
-/// The budget has no room for a body, or needed the room that it had.
+/// The budget has no room for a body, or took the room that it had.
 #[derive(Debug, PartialEq)]
 pub(super) struct OverBudget;
 
 impl Share<'_> {
-    /// Copies a frame.
+    /// Copies a frame into the body.
     pub(super) fn copy(&mut self, frame: &[u8]) -> Result<(), OverBudget> {
         let mut rest = self.buffer.copy(frame);
         while !rest.is_empty() {
@@ -97,14 +98,14 @@ impl Share<'_> {
             held.checked_add(more)
                 .is_some_and(|sum| sum <= budget.limit)
         };
-        // Not even alone.
+        // It would not fit even alone, so do not drop other bodies for it.
         if !fits(self.held) {
             return Err(OverBudget);
         }
         let mut dropped = Vec::new();
         let mut bodies = budget.lock();
         while !fits(bodies.held) {
-            // The others are being read at this moment.
+            // The other bodies are being read at this moment.
             let Some((_, oldest)) = bodies.waiting.pop_first() else {
                 return Err(OverBudget);
             };
@@ -124,7 +125,7 @@ impl Share<'_> {
         Ok(())
     }
 
-    /// Leaves the body to the budget until its sender goes on.
+    /// Hands the body to the budget until its client sends more.
     pub(super) fn wait(&mut self, waker: &Waker) {
         let Some(number) = self.number else { return };
         let waiting = Waiting {
@@ -136,7 +137,7 @@ impl Share<'_> {
         self.waits = true;
     }
 
-    /// Takes the body back, if it is still there.
+    /// Takes the body back, if it was not dropped.
     pub(super) fn resume(&mut self) -> Result<(), OverBudget> {
         let (true, Some(number)) = (self.waits, &self.number) else {
             return Ok(());
@@ -151,7 +152,7 @@ impl Share<'_> {
         Ok(())
     }
 
-    /// Returns the body, and releases the share.
+    /// Returns the body and releases the share.
     pub(super) fn finish(&mut self, last: Bytes) -> Buffer {
         self.release();
         self.buffer.keep(last);
@@ -159,7 +160,7 @@ impl Share<'_> {
     }
 
     fn release(&mut self) {
-        // A body of one frame never held any.
+        // A body of one frame holds nothing. This saves it the lock.
         if self.held > 0 {
             self.budget.lock().held -= std::mem::take(&mut self.held);
         }
@@ -168,7 +169,7 @@ impl Share<'_> {
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
-        // What the budget dropped already is not released again.
+        // If the budget has already dropped the body, its bytes must not be released twice.
         let _ = self.resume();
         drop(std::mem::take(&mut self.buffer));
         self.release();
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_waits_makes_room() {
+    fn the_oldest_waiting_body_makes_room() {
         let budget = Budget::new(6 * KIB);
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
@@ -228,7 +229,7 @@ mod tests {
         for body in &mut bodies {
             assert_eq!(body.copy(&[0; 2 * KIB]), Ok(()));
         }
-        // The oldest is being read. The second waits for longer than the third, but that is not what counts.
+        // The oldest is being read. The second starts waiting after the third, but its age counts.
         bodies[2].wait(&waker);
         bodies[1].wait(&waker);
         let mut new = budget.share();
@@ -238,12 +239,12 @@ mod tests {
             (6 * KIB, 1)
         );
         assert_eq!(bodies[1].resume(), Err(OverBudget));
-        // The other is there, with its bytes, and goes on.
+        // The other body still has its bytes and continues.
         assert_eq!(bodies[2].resume(), Ok(()));
         assert_eq!(bodies[2].finish(Bytes::new()).len(), 2 * KIB);
         drop(bodies);
         assert_eq!(held(&budget), 2 * KIB);
-        // What could never fit drops nobody.
+        // A body that could never fit must not drop others.
         new.wait(&waker);
         assert_eq!(budget.share().copy(&[0; 7 * KIB]), Err(OverBudget));
         assert_eq!((new.resume(), woken.0.load(Ordering::SeqCst)), (Ok(()), 1));

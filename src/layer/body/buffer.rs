@@ -1,4 +1,4 @@
-//! A body in memory, whatever the frames that it came in.
+//! A body in memory, independent of the frames in which it arrived.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,21 +11,21 @@ use http_body_util::Full;
 
 use super::backlog::Place;
 
-/// Smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the body, so
-/// that memory stays under twice what arrived. The largest stays below the size from which on
+/// The smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the
+/// body, so that memory stays under twice what arrived. The largest is below the size from which
 /// allocators ask the system for fresh pages each time (128 KiB in glibc).
 const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// A body that was read, in pieces.
 ///
-/// A stranger's frames are copied. A frame is a slice of its connection's read buffer and keeps all
-/// of it in memory, and a sender decides how little of that is payload: with padded chunk-size
-/// lines, 16 KiB of 400. Only the frame that completes a body is kept as it came: the body is
-/// verified at once then, or gone.
+/// Frames of unverified bodies are copied. A frame is a slice of its connection's read buffer and
+/// keeps all of the buffer in memory, and the client decides how little of it is payload. With
+/// padded chunk-size lines that was 16 KiB of 400 KiB. Only the frame that completes a body is kept
+/// without copying, because the body is then verified or dropped at once.
 ///
-/// Copying adds 2 % to the HMAC of 200 KB and 4 % to that of 4 MB, measured, whatever the size of the
-/// pieces. One growing buffer costs the same and saves an extractor its own copy (8 %), but takes
-/// twice the memory of the body, and three times while it moves.
+/// Copying adds 2 % to the HMAC of 200 KB and 4 % to that of 4 MB, measured, whatever the size of
+/// the pieces. A single growing buffer costs the same and saves an extractor its own copy (8 %),
+/// but takes twice the memory of the body, and three times while it moves.
 #[derive(Default)]
 pub(in crate::layer) struct Buffer {
     /// Complete pieces, in order.
@@ -64,7 +64,7 @@ impl Buffer {
         self.full.extend((!piece.is_empty()).then(|| piece.into()));
     }
 
-    /// Adds a frame as it is, without copying it. Nothing is copied after it.
+    /// Adds a frame without copying it. No frame can be copied after it.
     pub(in crate::layer) fn keep(&mut self, frame: Bytes) {
         self.len += frame.len();
         let before = std::mem::replace(&mut self.last, frame);
@@ -79,7 +79,7 @@ impl Buffer {
         full.chain([&self.filling[..], &self.last[..]])
     }
 
-    /// Gives the body a place in the backlog.
+    /// Assigns the body its place in the backlog.
     pub(in crate::layer) fn hold(&mut self, place: Option<Place>) {
         self.place = place;
     }
@@ -104,7 +104,7 @@ impl Buffer {
     }
 }
 
-/// Pieces, and trailers if there are any, as a body of exactly known size.
+/// Pieces, and optional trailers, as a body of exactly known length.
 struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
@@ -169,7 +169,7 @@ mod tests {
             (&[5, 1020], &[1024, 1024]),
             (&[1024, 1024, 1], &[1024, 1024, 2048]),
             (&[5000, 1], &[5000, 5000]),
-            // A piece is filled before the next is begun, and is never larger than 64 KiB.
+            // A piece is filled before the next begins, and is never larger than 64 KiB.
             (&[1, 65_535], &[1024, 64_512]),
             (&[417_792], &[65_536; 7]),
         ] {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_are_a_body_that_knows_its_size_to_the_end() {
+    fn a_body_of_pieces_knows_its_remaining_size() {
         let trailers =
             HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         for trailers in [None, Some(trailers)] {

@@ -1,4 +1,4 @@
-//! Bodies, bounded in bytes, in time and in memory.
+//! Bodies, bounded in size, time and memory.
 
 pub(super) mod backlog;
 pub(super) mod budget;

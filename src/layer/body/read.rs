@@ -16,16 +16,16 @@ use super::budget::{Budget, OverBudget};
 use super::buffer::Buffer;
 use crate::rejection::RejectionKind;
 
-/// Frames that are read in one turn. A sender whose bytes are always there must not keep others, or
-/// the deadline, from their turn.
+/// How many frames are read per poll. A client that always has bytes ready must not keep other
+/// tasks, or the deadline, from being polled.
 const FRAMES_A_TURN: u32 = 64;
-/// How long a sender whose bytes are always there may send no frame.
+/// How long a client that always has bytes ready may go without completing a frame.
 const FLOOD: Duration = Duration::from_millis(250);
 
 /// Reads a body to its end, within `time` and the budget. `take` sees every frame first.
 ///
-/// The share of the budget is released at the end: what is verified next is no stranger's, and what
-/// is not is freed.
+/// The share of the budget is released at the end. What happens next is either that the body is
+/// verified, and counts elsewhere, or that it is freed.
 pub(in crate::layer) fn read<'a>(
     body: &'a mut Body,
     time: Duration,
@@ -54,9 +54,10 @@ pub(in crate::layer) fn read<'a>(
     })
 }
 
-/// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read the response.
+/// Drains up to `limit` bytes for at most `time`, so that a client that is still sending can read
+/// the response.
 ///
-/// Returns `true` if the body ended: its connection can be used again.
+/// Returns `true` if the body ended, so that its connection can be reused.
 pub(in crate::layer) async fn drain(body: &mut Body, limit: usize, time: Duration) -> bool {
     let mut left = limit;
     let mut frames = Frames::new(body, time);
@@ -75,19 +76,20 @@ impl From<OverBudget> for RejectionKind {
     }
 }
 
-/// The data frames of a body, until a deadline. Trailers are dropped: nobody signed them.
+/// The data frames of a body, until a deadline. Trailers are dropped, because the signature does
+/// not cover them.
 struct Frames<'body> {
     body: &'body mut Body,
     time: Duration,
-    /// Made only when the body keeps us waiting: most are there at once, and a timer costs.
+    /// Created only if the body is not ready: most bodies are, and a timer has a cost.
     deadline: Option<Pin<Box<Sleep>>>,
     this_turn: u32,
-    /// When the last frame was read, of those before which the body kept us waiting.
+    /// When a poll last made progress, after the first poll that had to wait.
     progress: Option<Instant>,
 }
 
 impl<'body> Frames<'body> {
-    /// Reads `body`, which may take `time` from the first frame that is waited for.
+    /// Reads `body`, which may take `time` from the first frame that is not ready.
     fn new(body: &'body mut Body, time: Duration) -> Self {
         Self {
             body,
@@ -113,17 +115,17 @@ impl<'body> Frames<'body> {
                 Poll::Pending => return self.end_turn(cx),
             }
         }
-        // Others get their turn.
+        // Lets other tasks run before the next frames.
         cx.waker().wake_by_ref();
         self.end_turn(cx)
     }
 
     /// Compares the deadline with the clock.
     ///
-    /// A timer alone is not enough: it stays pending while the task's cooperative budget is used up.
-    /// That is what a connection does whose bytes are always there and never are a frame, as in a
-    /// chunk-size line without end. Each of its turns takes the server long (a second, measured), so
-    /// it does not get many.
+    /// A timer alone is not enough: it stays pending while the task's cooperative budget is used
+    /// up. A connection causes that if it always has bytes ready that never complete a frame, such
+    /// as an endless chunk-size line. Each poll then takes the server long (a second, measured), so
+    /// such a client is rejected after a few.
     fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let now = Instant::now();
         let time = self.time;
@@ -143,7 +145,7 @@ impl<'body> Frames<'body> {
     }
 }
 
-/// Tells an outer layer's limit from a broken body.
+/// Distinguishes an outer layer's limit from a body that failed.
 fn kind_of(error: &(dyn std::error::Error + 'static)) -> RejectionKind {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -163,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Frames of these many bytes, then nothing.
+    /// Yields frames of these lengths, then ends.
     struct Given(std::vec::IntoIter<usize>);
 
     impl http_body::Body for Given {
@@ -183,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn others_have_their_turn_after_64_frames() {
+    async fn the_read_yields_after_64_frames() {
         let mut body = Body::new(Given(vec![1; 200].into_iter()));
         let mut frames = Frames::new(&mut body, Duration::from_secs(1));
         let mut cx = Context::from_waker(Waker::noop());

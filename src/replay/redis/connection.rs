@@ -1,4 +1,5 @@
-//! One connection to Redis at a time: left when it is of no use, and made anew at a limited rate.
+//! One connection to Redis at a time. It is dropped when it is unusable, and replaced at a limited
+//! rate.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +16,12 @@ use tokio::time::timeout;
 
 use crate::replay::error::ReplayStoreError;
 
-/// How long connecting may take. No call waits so long, but the next ones profit.
+/// How long connecting may take. A call does not wait that long, but later calls benefit.
 const CONNECTING: Duration = Duration::from_secs(5);
-/// After a connection that never worked, how long until the next.
+/// The pause before the next attempt after a connection that never worked.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes connections, and holds the one in use.
+/// Makes connections, and holds the current one.
 pub(super) struct Connector {
     client: Client,
     login: RedisConnectionInfo,
@@ -28,29 +29,30 @@ pub(super) struct Connector {
     policy: Mutex<Option<Policy>>,
 }
 
-/// A connection, or an attempt at one.
+/// A connection, or an attempt to make one.
 struct Link {
     began: Instant,
     outcome: watch::Receiver<Option<Result<MultiplexedConnection, ReplayStoreError>>>,
-    /// Whether the server has done something for us.
+    /// Whether the server has successfully executed a command.
     worked: AtomicBool,
-    /// Why it must not be used any more.
+    /// Why the connection must not be used any more.
     left: OnceLock<ReplayStoreError>,
 }
 
-/// Whether the server removes keys that have not run out.
+/// Whether the server removes keys before they expire.
 #[derive(Clone, PartialEq, Eq)]
 enum Policy {
     Keeps,
     Evicts(String),
-    /// With the code of the server's error.
+    /// Holds the code of the server's error.
     Unreadable(String),
 }
 
 impl Connector {
     pub(super) fn new(server: ConnectionInfo) -> Self {
         let login = server.redis_settings().clone();
-        // Without the login: `connect` does that, because the client drops the server's code.
+        // Without the login: `connect` logs in itself, because the client discards the server's
+        // error code.
         let server = server.set_redis_settings(RedisConnectionInfo::default());
         Self {
             client: Client::open(server).expect("it is parsed already"),
@@ -60,9 +62,10 @@ impl Connector {
         }
     }
 
-    /// Sends `command`; and if a connection that has worked turns out to be of no use any more,
-    /// sends it again on a new one. The server has closed it, for example, or has become a replica,
-    /// or the runtime that made it has ended. Each wait is limited by `patience`.
+    /// Sends `command`. If a connection that has worked turns out to be unusable, sends the command
+    /// again on a new one. That happens, for example, if the server has closed the connection or
+    /// has become a replica, or if the runtime that made the connection has ended. Each wait is
+    /// limited by `patience`.
     pub(super) async fn query<T: FromRedisValue>(
         self: &Arc<Self>,
         name: &'static str,
@@ -86,7 +89,8 @@ impl Connector {
         }
     }
 
-    /// In a task of its own, so that a caller who gives up does not end what others wait for.
+    /// Connects in a separate task, so that a caller that gives up does not end what others wait
+    /// for.
     fn begin(self: &Arc<Self>) -> Link {
         let (outcome, received) = watch::channel(None);
         let connector = Arc::clone(self);
@@ -106,7 +110,7 @@ impl Connector {
     async fn connect(&self) -> Result<MultiplexedConnection, ReplayStoreError> {
         #[cfg(feature = "redis-tls")]
         provide_cryptography();
-        // The limits are ours: `CONNECTING`, and the patience of each call.
+        // The limits are set here: `CONNECTING`, and the patience of each call.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
             .set_response_timeout(None);
@@ -136,7 +140,8 @@ impl Connector {
         Ok(connection)
     }
 
-    /// Says, when it is new, that the server may remove our keys or would not tell.
+    /// Logs, once for each new state, that the server may remove keys or does not reveal its
+    /// policy.
     async fn check_policy(
         &self,
         connection: &mut MultiplexedConnection,
@@ -177,20 +182,20 @@ impl Connector {
     }
 }
 
-/// Installs a provider of cryptography for TLS, unless the program has one. Without any, or with
-/// two to choose from, the client panics.
+/// Installs a provider of cryptography for TLS, unless the program has one. Without a provider, or
+/// with two to choose from, the client panics.
 #[cfg(feature = "redis-tls")]
 fn provide_cryptography() {
     use rustls::crypto::{CryptoProvider, ring};
     if CryptoProvider::get_default().is_none() {
-        // If another thread was faster, there is one.
+        // Another thread may have installed one first, which is fine.
         let _ = ring::default_provider().install_default();
     }
 }
 
-/// Why a command got no result.
+/// Why a command has no result.
 enum Failed {
-    /// Another connection can do better.
+    /// Another connection may succeed.
     Elsewhere(ReplayStoreError),
     Here(ReplayStoreError),
 }
@@ -212,7 +217,7 @@ impl Link {
     ) -> Result<T, Failed> {
         let mut connection = self.connection(patience).await.map_err(Failed::Here)?;
         let Ok(response) = timeout(patience, command.query_async(&mut connection)).await else {
-            // It may be dead: the network tells nobody that a server has gone.
+            // The connection may be dead. A server that disappears from the network closes nothing.
             let error = format!("no response within {patience:?}");
             return Err(Failed::Here(
                 self.leave(ReplayStoreError::Unavailable(error)),
@@ -227,14 +232,15 @@ impl Link {
         };
         let failed = explain(name, &error);
         Err(match failed.code() {
-            // It cannot take what we write. After a failover the old primary is a replica, and the
-            // name in the URL leads to the new one.
+            // The server cannot accept writes. After a failover the old primary is a replica, and
+            // the name in the URL resolves to the new primary.
             Some("READONLY" | "LOADING" | "MASTERDOWN") => Failed::Elsewhere(self.leave(failed)),
             Some(_) => {
                 self.worked.store(true, Ordering::Relaxed);
                 Failed::Here(failed)
             }
-            // If it was written all the same, the second time it counts as seen: that is safe.
+            // If the command was executed after all, the second attempt finds the signature
+            // recorded and rejects the request, which is safe.
             None if error.is_connection_dropped() => Failed::Elsewhere(self.leave(failed)),
             None => Failed::Here(self.leave(failed)),
         })
@@ -265,9 +271,9 @@ impl Link {
 
     fn is_to_be_replaced(&self) -> bool {
         let connected = self.outcome.borrow().as_ref().map(Result::is_ok);
-        // Its task is gone without an outcome: its runtime has ended.
+        // The task is gone without an outcome, because its runtime has ended.
         let orphaned = connected.is_none() && self.outcome.has_changed().is_err();
-        // Nothing has run its task for too long: its runtime is there, but nobody drives it.
+        // The task has not run for too long: its runtime exists, but nothing drives it.
         let stuck = connected.is_none() && self.began.elapsed() > 2 * CONNECTING;
         let over = stuck || connected == Some(false) || self.left.get().is_some();
         let worked = self.worked.load(Ordering::Relaxed);
@@ -275,7 +281,8 @@ impl Link {
     }
 }
 
-/// Says what went wrong without the text of a server or of the URL: either may hold a secret.
+/// Describes what went wrong without text from the server or the URL, because either may contain a
+/// secret.
 fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
     if let Some(code) = error.code() {
         let is_code = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit();
@@ -293,7 +300,7 @@ fn explain(command: &'static str, error: &RedisError) -> ReplayStoreError {
         _ if error.is_connection_refusal() => "connection refused",
         _ if error.is_timeout() => "connecting timed out",
         _ if error.is_connection_dropped() => "connection lost",
-        // Only to tell which it is: the text stays here.
+        // The text is used to tell the cause, but is not included.
         _ if error.to_string().contains("certificate") => {
             "TLS certificate not accepted: let the system trust its authority, or set SSL_CERT_FILE"
         }
@@ -311,10 +318,10 @@ fn unavailable(why: &str) -> ReplayStoreError {
 mod tests {
     use super::*;
 
-    /// Servers and runtimes that do these things are in `tests/replay_redis.rs`. Here is what
+    /// Servers and runtimes that fail are tested in `tests/replay_redis.rs`. This test covers what
     /// takes long.
     #[test]
-    fn an_attempt_is_replaced_when_its_task_stands_and_a_failure_after_a_pause() {
+    fn an_attempt_is_replaced_if_its_task_is_stuck_and_a_failure_after_a_pause() {
         let failed = || Some(Err(unavailable("test")));
         for (seconds_ago, outcome, ended, replaced) in [
             // Connecting.

@@ -1,4 +1,4 @@
-//! The store that several machines share.
+//! The replay store that several machines share.
 
 mod connection;
 mod url;
@@ -13,35 +13,37 @@ use crate::hex;
 use connection::Connector;
 pub use url::RedisUrlError;
 
-/// A replay store in Redis, shared by all instances of a service: one `SET … NX EX` a call.
+/// A replay store in Redis, shared by all instances of a service. It sends one `SET … NX EX` per
+/// call.
 ///
-/// For **one primary**. A Redis Cluster or Sentinel needs a [`ReplayStore`] over a client that
-/// knows them; see the [module](super#which-store).
+/// It works with **one primary**. For a Redis Cluster or Sentinel, implement [`ReplayStore`] over a
+/// client that supports them; see the [module](super#which-store).
 ///
 /// # Connection
 ///
-/// The store connects when it is first asked, so Redis may be down when the service starts. A call
-/// waits for a connection and for a response, each for at most the [timeout](Self::timeout), and is
-/// then rejected (503), or accepted if
-/// [failing open](crate::InngestAuth::insecure_replay_fail_open) was chosen.
+/// The store connects on first use, so Redis may be down when the service starts. A call waits for
+/// a connection and for a response, each for at most the [timeout](Self::timeout). After that it is
+/// rejected with 503, or admitted if [failing open](crate::InngestAuth::insecure_replay_fail_open)
+/// was chosen.
 ///
-/// The store leaves a connection that does not respond in time, and one to a server that cannot
-/// take writes (`READONLY`, `LOADING`, `MASTERDOWN`): after a failover the name in the URL leads to
-/// the new primary. A connection that has worked is replaced at once; after one that has not, the
-/// next attempt is made a second later.
+/// The store drops a connection that does not respond in time, and one to a server that cannot
+/// accept writes (`READONLY`, `LOADING`, `MASTERDOWN`). After a failover the name in the URL
+/// resolves to the new primary. A connection that has worked is replaced at once. After one that
+/// has not, the next attempt follows a second later.
 ///
-/// # What the server must do
+/// # Requirements for the server
 ///
-/// - Remove no key before its time: set `maxmemory-policy` to `noeviction`. The store reads it each
-///   time it connects, and logs an ERROR if it is another one, or a WARN if the server does not
-///   tell. Without memory the server responds `OOM`, and calls are rejected.
-/// - Lose no key when it restarts or fails over: with `appendfsync everysec` and asynchronous
-///   replication, each can lose those of about a second.
-/// - Allow the user to `SET` keys of the [namespace](Self::namespace), and if possible
+/// - It must not remove keys early: set `maxmemory-policy` to `noeviction`. The store reads this
+///   setting each time it connects. It logs an ERROR if the setting differs, or a WARN if the
+///   server does not reveal it. If the server is out of memory it responds with `OOM`, and calls
+///   are rejected.
+/// - It must not lose keys when it restarts or fails over. With `appendfsync everysec` and
+///   asynchronous replication, each can lose the keys of about a second.
+/// - It must allow the user to `SET` keys of the [namespace](Self::namespace), and if possible
 ///   `CONFIG GET`: `ACL SETUSER inngest on >PASSWORD ~inngest-auth:* +set +config|get`.
 ///
-/// An entry lives for the seconds that are left by the layer's clock, counted by Redis from when it
-/// is written; the [skew](super#clocks) must cover what differs between clocks.
+/// The layer's clock determines how many seconds an entry has left, and Redis counts them from the
+/// write. The [skew](super#clocks) must cover differences between clocks.
 #[derive(Clone)]
 pub struct RedisReplayStore {
     connector: Arc<Connector>,
@@ -50,18 +52,16 @@ pub struct RedisReplayStore {
 }
 
 impl RedisReplayStore {
-    /// Creates a store from a URL, `redis://[user:password@]host[:port][/database]`. Does not
-    /// connect yet.
+    /// Creates a store from a URL, `redis://[user:password@]host[:port][/database]`, without
+    /// connecting.
     ///
-    /// `rediss://…` is TLS and needs the feature `redis-tls`. It trusts the certificates that the
-    /// system trusts, or those of the file that `SSL_CERT_FILE` names.
-    ///
-    /// Percent-encode special characters in the user and password: `#` is `%23`, `/` is `%2F`,
-    /// `%` is `%25`.
+    /// `rediss://…` uses TLS and needs the feature `redis-tls`. It trusts the system's
+    /// certificates, or those in the file named by `SSL_CERT_FILE`. Percent-encode special
+    /// characters in the user name and password: `#` is `%23`, `/` is `%2F`, `%` is `%25`.
     ///
     /// # Errors
     ///
-    /// [`RedisUrlError`] says what is wrong with the URL without quoting it.
+    /// Returns a [`RedisUrlError`] that says what is wrong with the URL without quoting it.
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
         Ok(Self {
             connector: Arc::new(Connector::new(url::parse(url)?)),
@@ -70,8 +70,9 @@ impl RedisReplayStore {
         })
     }
 
-    /// Sets what keys begin with, before `:` and the MAC in hex (default: `inngest-auth`). Use one
-    /// for all instances that share the guard, and another for each environment that shares Redis.
+    /// Sets the prefix of keys, which is followed by `:` and the MAC in hex (default:
+    /// `inngest-auth`). Use the same for all instances that share the guard, and a different one
+    /// for each environment that shares Redis.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = namespace.into();

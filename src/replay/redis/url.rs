@@ -1,17 +1,20 @@
-//! What is wrong with a Redis URL, said without quoting it: there may be a password in it.
+//! What is wrong with a Redis URL. The message does not quote the URL, which may contain a
+//! password.
 
 use redis::{ConnectionInfo, IntoConnectionInfo};
 use thiserror::Error;
 
-/// An error returned when a Redis URL cannot be used. It says what is wrong and quotes nothing.
+/// An error returned when a Redis URL cannot be used. The message says what is wrong without
+/// quoting the URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("invalid Redis URL: {0}")]
 pub struct RedisUrlError(&'static str);
 
-/// Parses a URL. White space around it is trimmed: secrets often carry a trailing newline.
+/// Parses a URL. Trims white space around it, because secrets often have a trailing newline.
 pub(super) fn parse(url: &str) -> Result<ConnectionInfo, RedisUrlError> {
     let url = url.trim();
-    // First, because much of what is wrong parses: `redis://user:12#34@host` is the host `user`.
+    // Checked before parsing, because many wrong URLs parse: `redis://user:12#34@host` has the host
+    // `user`.
     check(url).map_err(RedisUrlError)?;
     url.into_connection_info().map_err(|_| {
         RedisUrlError("expected redis://[user:password@]host[:port][/database], all in UTF-8")
@@ -26,7 +29,7 @@ fn check(url: &str) -> Result<(), &'static str> {
     if url.starts_with(QUOTES) || url.ends_with(QUOTES) {
         return Err("remove the quotes around it");
     }
-    // Parsers remove some of these in silence, in the middle of a password, too.
+    // Parsers silently remove some of these characters, even in the middle of a password.
     if url.chars().any(is_blank) {
         return Err("white space or an invisible character in it: remove it, or write %20");
     }
@@ -117,7 +120,7 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if !database.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("invalid database: expected a number, as in redis://host:6379/0");
     }
-    // `?ssl=true`, say, would be ignored in silence.
+    // A query such as `?ssl=true` would be ignored silently.
     if rest.starts_with('?') && !rest.starts_with("?protocol=") {
         return Err("unknown query parameter: expected ?protocol=resp2 or ?protocol=resp3");
     }
@@ -129,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_is_wrong_and_quotes_nothing() {
+    fn an_error_says_what_is_wrong_without_quoting_the_url() {
         let tls = if cfg!(feature = "redis-tls") {
             ""
         } else {
@@ -200,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_arrives_as_it_was_meant() {
+    fn valid_urls_are_parsed_as_intended() {
         for (url, user, password, database) in [
             ("redis://127.0.0.1", None, None, 0),
             (" redis://localhost:6379/\n", None, None, 0),
