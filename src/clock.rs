@@ -3,6 +3,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+/// Whether the standard library has clocks here. On `wasm32-unknown-unknown` it panics in their place.
+const HAS_CLOCKS: bool = !cfg!(all(target_family = "wasm", target_os = "unknown"));
+
 /// Tells the time in whole seconds since the Unix epoch.
 pub trait Clock: Send + Sync + 'static {
     /// Seconds since 1970-01-01T00:00:00Z, rounded down, or `None` where the clock cannot tell.
@@ -12,19 +15,30 @@ pub trait Clock: Send + Sync + 'static {
     /// Returns the time since a fixed moment, by a clock that is never set and never goes back.
     /// It tells how long something has lasted, whatever happens to [`now`](Self::now).
     ///
-    /// Default: [`Instant`]. Override it in a clock for tests, so that they need not wait.
+    /// Default: [`Instant`]. Override it in a clock for tests, so that they need not wait. On
+    /// `wasm32-unknown-unknown`, where there is no `Instant`, the default follows [`now`](Self::now).
     fn monotonic(&self) -> Duration {
+        if !HAS_CLOCKS {
+            return Duration::from_secs(self.now().unwrap_or_default());
+        }
         static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         ORIGIN.elapsed()
     }
 }
 
 /// The system's clock. It cannot tell a time before 1970.
+///
+/// On `wasm32-unknown-unknown` there is no system to ask, so it cannot tell the time at all, and
+/// every request is rejected (500). Give [`Verifier::clock`](crate::Verifier::clock) a [`Clock`] that
+/// asks the host there, for example `Date.now()` in JavaScript.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Option<u64> {
+        if !HAS_CLOCKS {
+            return None;
+        }
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
         Some(elapsed.as_secs())
     }

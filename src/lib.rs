@@ -133,7 +133,9 @@
 //!
 //! With `default-features = false` there is no HTTP, no Tower and no async: [`Verifier`] takes the
 //! values of the signature header and the body, and returns the bytes that were authenticated or a
-//! [`Rejection`]. [`verify`] is the pure check below it.
+//! [`Rejection`]. [`verify`] is the pure check below it. This runs on WebAssembly too: on
+//! `wasm32-unknown-unknown` give the verifier a [`Clock`] that asks the host, because [`SystemClock`]
+//! cannot tell the time there.
 //!
 //! # Features
 //!
