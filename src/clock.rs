@@ -18,10 +18,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Default: [`Instant`]. Override it in a clock for tests, so that they need not wait. On
     /// `wasm32-unknown-unknown`, where there is no `Instant`, the default follows [`now`](Self::now).
     fn monotonic(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
         if !HAS_CLOCKS {
             return Duration::from_secs(self.now().unwrap_or_default());
         }
-        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
         ORIGIN.elapsed()
     }
 }

@@ -191,7 +191,8 @@ impl Config {
     }
 
     /// Polls the key files, and publishes what they hold when it has changed. Spawn the future: it
-    /// never ends, unless there is no file to watch.
+    /// never ends, unless there is no file to watch. It needs a Tokio runtime with its timer enabled;
+    /// outside one it logs an ERROR and ends.
     ///
     /// ```no_run
     /// # use std::time::Duration;

@@ -225,7 +225,7 @@ impl Log {
 fn level(rejection: &Rejection, request: &Request<Body>) -> Level {
     use RejectionKind as Kind;
     match rejection.kind() {
-        Kind::Unconfigured | Kind::NoTime => Level::Error,
+        Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => Level::Error,
         Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
             Level::Debug
         }
@@ -288,7 +288,9 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
         Kind::OverBudget => "raise body_budget only if genuine calls are rejected",
         Kind::BacklogFull => "let the handler take more requests at once, or Inngest send fewer",
         // Their errors say it.
-        Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime => return None,
+        Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => {
+            return None;
+        }
     })
 }
 
