@@ -5,6 +5,8 @@ mod by_hand;
 mod lambda;
 mod layered;
 mod poem;
+mod sync_body;
+mod tls;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use inngest_auth::testing::TestClock;
 use inngest_auth::{InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey, Verifier};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use lambda::Event;
@@ -61,22 +64,26 @@ pub(crate) struct Answer {
 #[derive(Clone, Copy)]
 enum Host {
     Axum(Http),
+    AxumServer(Http),
     Hyper(Http),
     Tonic(Http),
     Lambda(Event, bool),
     Actix(Http),
     Poem(Http),
+    PoemTower(Http),
 }
 
-#[derive(Clone, Copy)]
-enum Http {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
     One,
     Two,
 }
 
-const HOSTS: [(&str, Host); 12] = [
+const HOSTS: [(&str, Host); 15] = [
     ("axum, HTTP/1", Host::Axum(Http::One)),
     ("axum, HTTP/2", Host::Axum(Http::Two)),
+    ("axum-server, rustls, HTTP/1", Host::AxumServer(Http::One)),
+    ("axum-server, rustls, HTTP/2", Host::AxumServer(Http::Two)),
     ("hyper, HTTP/1", Host::Hyper(Http::One)),
     ("hyper, HTTP/2", Host::Hyper(Http::Two)),
     ("axum beside tonic, HTTP/1", Host::Tonic(Http::One)),
@@ -91,6 +98,7 @@ const HOSTS: [(&str, Host); 12] = [
         "lambda_http, URL, base64",
         Host::Lambda(Event::FunctionUrl, true),
     ),
+    ("poem, as a Tower service", Host::PoemTower(Http::One)),
     ("actix-web, by Verifier", Host::Actix(Http::One)),
     ("poem, by Verifier", Host::Poem(Http::One)),
 ];
@@ -103,15 +111,24 @@ impl Host {
             Self::Tonic(http) => (layered::tonic(setup).await, http),
             Self::Actix(http) => (actix::start(setup), http),
             Self::Poem(http) => (poem::start(setup).await, http),
+            Self::PoemTower(http) => (poem::start_tower(setup).await, http),
+            Self::AxumServer(http) => {
+                let address = tls::start(setup);
+                let socket = tls::connect(address, http).await;
+                return over(socket, address, http, method, headers, body).await;
+            }
             Self::Lambda(event, base64) => {
                 return lambda::send(setup, event, base64, method, headers, body).await;
             }
         };
-        over_a_socket(address, http, method, headers, body).await
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        over(socket, address, http, method, headers, body).await
     }
 }
 
-async fn over_a_socket(
+/// Sends a request over a connection.
+async fn over(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     address: SocketAddr,
     http: Http,
     method: Method,
@@ -124,7 +141,7 @@ async fn over_a_socket(
         .body(Full::new(Bytes::copy_from_slice(body)))
         .expect("it is a request");
     *request.headers_mut() = headers.clone();
-    let socket = TokioIo::new(TcpStream::connect(address).await.expect("it listens"));
+    let socket = TokioIo::new(socket);
     let response = match http {
         Http::One => {
             let host = HeaderValue::from_str(&address.to_string()).expect("an address is a host");
