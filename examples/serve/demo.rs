@@ -109,7 +109,8 @@ Try it yourself. This call is good for five minutes; change a letter of it and i
 With your own key, and calls that you sign (in another terminal, with the same key):
 
   INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example serve
-  INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example sign -- '{{\"hello\":\"world\"}}'
+  INNGEST_SIGNING_KEY=signkey-test-12345678 \\
+    cargo run --manifest-path cli/Cargo.toml -- sign '{{\"hello\":\"world\"}}'
 
 INNGEST_DEV=1 instead of a key lets everybody in, as beside Inngest's dev server. Ctrl-C stops.",
             reachable(server)

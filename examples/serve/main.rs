@@ -111,7 +111,7 @@ fn what_to_try(config: &Config, address: SocketAddr) -> String {
     }
     format!(
         "Only what is signed gets in. In another terminal, with the same INNGEST_SIGNING_KEY:\n\n  \
-         cargo run --example sign -- --url '{url}' '{{\"hello\":\"world\"}}'\n\n\
+         cargo run --manifest-path cli/Cargo.toml -- sign --url '{url}' '{{\"hello\":\"world\"}}'\n\n\
          Run the curl line that it prints. RUST_LOG=debug shows every rejection. Ctrl-C stops."
     )
 }
