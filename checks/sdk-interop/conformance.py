@@ -11,7 +11,6 @@ import hmac
 import http.client
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
@@ -21,31 +20,12 @@ import time
 import urllib.parse
 
 from bodies import Bodies
+from sdks import HERE, KEYS, SDKS, environment, serving
 from inngest._internal import transforms
 
-HERE = pathlib.Path(__file__).parent
 COUNTERPART = os.environ["COUNTERPART"]
-SDKS = {"Python": [sys.executable, HERE / "python_sdk.py"], "TypeScript": ["node", HERE / "node_sdk.mjs"]}
-KEYS = {
-    "current": "signkey-test-8ee2262a15e8d3c42d6a840db7af3de2aab08ef632b32a37a687f24b34dba3ff",
-    "fallback": "signkey-test-0123456789abcdef",
-    "other": "signkey-test-ffffffffffffffff",
-}
 OURS = [COUNTERPART, "serve", KEYS["current"], KEYS["fallback"]]
 BODIES, CALLS = 4000, 2000
-
-
-@contextlib.contextmanager
-def serving(command, env, *args):
-    """The address of a server that prints it first."""
-    server = subprocess.Popen([*command, *args], env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().strip()
-        assert address, f"did not start: {command}"
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def post(url, body, signatures):
@@ -221,17 +201,9 @@ def judge_edge_cases(env):
 
 
 def main():
+    # Nobody must call Inngest's API.
     with socket.create_server(("127.0.0.1", 0)) as api:
-        # Where the SDKs would find Inngest's API. Nobody answers there, and nobody must call.
-        address = f"http://127.0.0.1:{api.getsockname()[1]}"
-        env = {
-            "PATH": os.environ["PATH"],
-            "INNGEST_SIGNING_KEY": KEYS["current"],
-            "INNGEST_SIGNING_KEY_FALLBACK": KEYS["fallback"],
-            "INNGEST_BASE_URL": address,
-            "INNGEST_API_BASE_URL": address,
-            "INNGEST_EVENT_API_BASE_URL": address,
-        }
+        env = environment(f"http://127.0.0.1:{api.getsockname()[1]}")
         check(env)
         run_functions(env)
         judge_edge_cases(env)

@@ -2,6 +2,7 @@
 //
 //     node node_sdk.mjs check URL BODIES   # signs each body for our server at URL, and verifies its answer
 //     node node_sdk.mjs serve [NOW]        # a serve endpoint, at that time; prints its address
+//     node node_sdk.mjs parse              # parses functions as of an in-band sync, from standard input
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -13,6 +14,7 @@ import { serve as handler } from "inngest/node";
 // Inside the package: the signer, and the check of a signature, that its serve endpoint has.
 const inside = (path) => import(new URL(path, import.meta.resolve("inngest")));
 const { signDataWithKey } = await inside("./helpers/net.js");
+const { functionConfigSchema } = await inside("./types.js");
 const { InngestCommHandler } = await inside("./components/InngestCommHandler.js");
 const canonicalize = createRequire(import.meta.resolve("inngest"))("canonicalize");
 
@@ -91,5 +93,9 @@ async function serve(now) {
   server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/api/inngest`));
 }
 
+function parse() {
+  for (const config of JSON.parse(readFileSync(0, "utf8"))) functionConfigSchema.strict().parse(config);
+}
+
 const [, , command, ...args] = process.argv;
-await { check, serve }[command](...args);
+await { check, serve, parse }[command](...args);
