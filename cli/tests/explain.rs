@@ -123,6 +123,27 @@ fn a_captured_request_is_explained() {
         for (name, value) in expected {
             assert_eq!(said[name], *value, "{what}: {said}");
         }
+        assert_eq!(said["what to do"].is_null(), code == 0, "{what}: {said}");
+    }
+}
+
+/// People read the verdict first, and learn which time it is about.
+#[test]
+fn a_request_of_last_night_is_not_called_stale_without_a_word_about_the_time() {
+    let key: SigningKey = KEY.parse().unwrap();
+    let request = captured(&[key.sign(b"{}", AT).to_string()], b"{}");
+    let output = run(&["explain"], &[("INNGEST_SIGNING_KEY", KEY)], &request);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("verdict: rejected\nkind: stale\n"),
+        "{said}"
+    );
+    for text in [
+        "\nsignature: genuine (",
+        "(now; give",
+        "\nwhat to do: give --at",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
     }
 }
 
