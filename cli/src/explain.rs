@@ -5,7 +5,7 @@ use inngest_auth::{
     Tolerance, Verified, Verifier, diagnose, verify,
 };
 
-use crate::input;
+use crate::input::{self, Stdin};
 use crate::report::{Failure, Report};
 
 #[derive(clap::Args)]
@@ -30,14 +30,13 @@ impl Clock for At {
     }
 }
 
-pub(crate) fn run(args: &Args) -> Result<Report, Failure> {
-    let config = Config::from_env()?;
+pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, Failure> {
     let ring = config
         .keys()
         .ok_or("INNGEST_DEV is set, so nothing is verified; unset it")?;
     let bytes = match &args.file {
         Some(path) => input::file(path)?,
-        None => input::bytes(None)?,
+        None => input::bytes(None, stdin)?,
     };
     let (signatures, body) = match &args.signature {
         Some(signature) => (vec![signature.as_bytes()], &bytes[..]),

@@ -182,6 +182,36 @@ fn what_sign_prints_is_genuine() {
 }
 
 #[test]
+fn keys_from_standard_input_take_the_place_of_the_environments() {
+    let environment = [("INNGEST_SIGNING_KEY", "signkey-test-00")];
+    let keys = format!("{KEY}\nsignkey-test-87654321\n");
+    for (input, code, current, fallback) in [
+        (&*keys, 0, Some("b2ed992186a5"), Some("235c6e3ab897")),
+        (KEY, 0, Some("b2ed992186a5"), None),
+        ("", 2, None, None),
+        ("oops", 2, None, None),
+        (&keys.repeat(2), 2, None, None),
+    ] {
+        for args in [
+            &["fingerprint", "--json", "--keys-stdin"][..],
+            &["sign", "--json", "--keys-stdin", "{}"],
+        ] {
+            let output = run(args, &environment, input.as_bytes());
+            let said = json(&output);
+            assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+            let key = if args[0] == "sign" { "key" } else { "current" };
+            assert_eq!(said[key].as_str(), current, "{args:?}: {said}");
+            if args[0] == "fingerprint" {
+                assert_eq!(said["fallback"].as_str(), fallback, "{said}");
+            }
+        }
+    }
+    // It cannot have the body, too: an empty one would be signed.
+    let output = run(&["sign", "--keys-stdin"], &environment, KEY.as_bytes());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn the_exit_code_tells_no_from_a_question_that_was_not_understood() {
     let key = [("INNGEST_SIGNING_KEY", KEY)];
     for (args, vars, input, code) in [
