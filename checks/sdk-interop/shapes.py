@@ -24,7 +24,7 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 # What an SDK says of itself, and this app does not.
 THEIRS_ALONE = {
-    "capabilities": "TypeScript repeats it outside of `inspection`",
+    "capabilities": "TypeScript repeats it beside `inspection`",
     "connect": "the app does not speak the Connect protocol",
     "event_key_hash": "the app has no event key",
     "extra": "facts about the JavaScript runtime",

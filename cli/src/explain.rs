@@ -95,8 +95,8 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64, now: bool
                 .meaning("apart from its time: a configured key made it, for this body");
             let what_to_do = match rejection.kind() {
                 RejectionKind::Stale if now => Some(
-                    "give --at, or the request is judged by the present time; if it was stale when it \
-                     came, compare the clocks",
+                    "give --at, or the request is judged by the present time; if it was stale \
+                     when it came, compare the clocks",
                 ),
                 kind => what_to_do(kind),
             };
@@ -177,9 +177,7 @@ fn parse(request: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
         .parse(request)
         .map_err(|error| format!("the file is no HTTP/1 request: {error}"))?;
     let httparse::Status::Complete(length) = read else {
-        return Err(
-            "the file ends inside of the request's head: an empty line must follow it".into(),
-        );
+        return Err("the request's head is not complete: an empty line must follow it".into());
     };
     let body = &request[length..];
     let value = |name: &str| {

@@ -17,9 +17,9 @@ use report::{Failure, Report};
 
 /// Signs requests as Inngest does, and explains why one was rejected.
 ///
-/// Keys come from `INNGEST_SIGNING_KEY` and `INNGEST_SIGNING_KEY_FALLBACK`, from the files that these
-/// names with `_FILE` say, or from standard input, and are never printed. Exit code: 0 for yes, 1
-/// for no, 2 if the question could not be understood.
+/// Keys come from `INNGEST_SIGNING_KEY` and `INNGEST_SIGNING_KEY_FALLBACK`, from the files that
+/// these names with `_FILE` say, or from standard input, and are never printed. Exit code: 0 for
+/// yes, 1 for no, 2 if the question could not be understood.
 #[derive(Parser)]
 #[command(name = "inngest-auth", version)]
 struct Cli {

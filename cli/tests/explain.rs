@@ -37,7 +37,8 @@ fn captured(signatures: &[String], body: &[u8]) -> Vec<u8> {
         .collect::<Vec<_>>()
         .concat();
     let head = format!(
-        "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{signatures}\r\n",
+        "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\n\
+         Content-Length: {}\r\n{signatures}\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()

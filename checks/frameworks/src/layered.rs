@@ -1,4 +1,4 @@
-//! Servers that take the layer as it is.
+//! Servers that take the layer without an adapter.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

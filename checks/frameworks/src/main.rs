@@ -55,7 +55,7 @@ impl Setup {
     }
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -104,7 +104,7 @@ const HOSTS: [(&str, Host); 15] = [
 ];
 
 impl Host {
-    async fn send(self, setup: &Setup, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+    async fn send(self, setup: &Setup, method: Method, headers: &HeaderMap, body: &[u8]) -> Reply {
         let (address, http) = match self {
             Self::Axum(http) => (layered::axum(setup).await, http),
             Self::Hyper(http) => (layered::hyper(setup).await, http),
@@ -134,7 +134,7 @@ async fn over(
     method: Method,
     headers: &HeaderMap,
     body: &[u8],
-) -> Answer {
+) -> Reply {
     let mut request = Request::builder()
         .method(method)
         .uri(format!("http://{address}/"))
@@ -161,7 +161,7 @@ async fn over(
         }
     };
     let (head, body) = response.expect("it responds").into_parts();
-    Answer {
+    Reply {
         status: head.status.as_u16(),
         headers: head.headers,
         body: body
@@ -230,22 +230,22 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
             signature.parse().expect("it is a header's value"),
         );
     }
-    let answer = host.send(&setup, method.clone(), &headers, &body).await;
-    if answer.status != expected {
+    let reply = host.send(&setup, method.clone(), &headers, &body).await;
+    if reply.status != expected {
         return Err(format!(
             "status {} in the place of {expected}",
-            answer.status
+            reply.status
         ));
     }
     let handed_on = handed_on.unwrap_or(body);
-    if expected == 200 && answer.body != handed_on {
+    if expected == 200 && reply.body != handed_on {
         return Err("the handler got other bytes than those that were authenticated".into());
     }
-    let signed = answer
+    let signed = reply
         .headers
         .get(SIGNATURE_HEADER)
         .map(HeaderValue::as_bytes);
-    let required = (method == Method::PUT).then(|| current.sign(&answer.body, NOW).to_string());
+    let required = (method == Method::PUT).then(|| current.sign(&reply.body, NOW).to_string());
     if signed != required.as_deref().map(str::as_bytes) {
         return Err(format!("the response's signature is {signed:?}"));
     }

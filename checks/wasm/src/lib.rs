@@ -1,7 +1,7 @@
 //! What a host without `wasm-bindgen` needs to verify requests.
 //!
-//! It writes a request into [`input`], calls [`verify`], and reads the verdict from [`output`]. Both
-//! are a line of JSON, and after it the bytes of the body. The host tells the time.
+//! The host writes a request into [`input`], calls [`verify`], and reads the verdict from
+//! [`output`]. Each is a line of JSON, followed by the bytes of the body. The host tells the time.
 
 use std::cell::RefCell;
 
