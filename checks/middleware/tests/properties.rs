@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Properties that hold for every input.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ fn accepted(body: &[u8], header: &str, key: &SigningKey) -> bool {
         .is_ok_and(|signature| verify(body, &signature, &keys, NOW, Tolerance::default()).is_ok())
 }
 
-/// The grammar, written the obvious way.
+/// The grammar, written in the obvious way.
 fn grammatical(header: &str) -> bool {
     let params: Vec<&str> = header.split('&').collect();
     let named = |name: &str| {
@@ -144,7 +144,7 @@ proptest! {
         let _ = Signature::parse(&header);
     }
 
-    /// However the bytes are cut into frames: the same verdict, the same bytes.
+    /// However the bytes are cut into frames, the verdict and the bytes are the same.
     #[test]
     fn framing_changes_nothing(
         len in prop_oneof![0..3000usize, 10_000..200_000usize],
