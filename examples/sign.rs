@@ -8,7 +8,8 @@
 //! cargo run --example sign -- --url http://127.0.0.1:3001/api/inngest --fallback '{}'
 //! ```
 //!
-//! Run what it prints: 200. Change a byte of the body, run it again: 401. It is good for five minutes.
+//! Run the printed command: 200. Change a byte of the body and run it again: 401. The signature is
+//! valid for five minutes.
 
 use std::error::Error;
 use std::io::Read;
@@ -18,7 +19,7 @@ use inngest_auth::{Clock, Config, SIGNATURE_HEADER, SystemClock};
 
 const USAGE: &str =
     "usage: sign [--url URL] [--fallback] [BODY | @FILE]    (neither: standard input)";
-/// Bodies up to this many bytes are printed; shells and systems stop at some length.
+/// Bodies of up to this many bytes are printed. Shells and systems limit the length of a command.
 const PRINTABLE: usize = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -84,7 +85,7 @@ impl Args {
         Ok(parsed)
     }
 
-    /// The bytes to sign, and from where `curl` is to send them.
+    /// Returns the bytes to sign, and the argument with which `curl` sends them.
     fn body(&self) -> Result<(Vec<u8>, String), Box<dyn Error>> {
         let Some(body) = &self.body else {
             let mut body = Vec::new();
@@ -109,12 +110,13 @@ impl Args {
     }
 }
 
-/// `curl` reads a file where the text begins with `@`; a command line ends at a NUL.
+/// Returns `false` if the text begins with `@`, which makes `curl` read a file, or contains a NUL,
+/// which ends a command line.
 fn fits_a_command_line(text: &str) -> bool {
     text.len() <= PRINTABLE && !text.starts_with('@') && !text.contains('\0')
 }
 
-/// As one word for a POSIX shell.
+/// Quotes the text as one word for a POSIX shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }

@@ -282,7 +282,7 @@ impl Check {
     /// its canonical form.
     #[expect(
         clippy::result_large_err,
-        reason = "a box would be one more allocation that strangers cause"
+        reason = "a box would be one more allocation that unverified clients can cause"
     )]
     pub(crate) fn finish<'body>(
         self,

@@ -212,8 +212,8 @@ pub enum VerifyError {
 /// let accepted = verify(b"{}", &signature, &keys, 1_700_000_300, Tolerance::default())?;
 /// assert_eq!(&*accepted.into_bytes(), b"{}");
 ///
-/// let refused = verify(b"{}", &signature, &keys, 1_700_000_301, Tolerance::default());
-/// assert_eq!(refused.unwrap_err(), VerifyError::Stale { age: 301 });
+/// let rejected = verify(b"{}", &signature, &keys, 1_700_000_301, Tolerance::default());
+/// assert_eq!(rejected.unwrap_err(), VerifyError::Stale { age: 301 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify<'body>(
