@@ -4,11 +4,13 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use hmac::digest::CtOutput;
 use hmac::{Hmac, KeyInit, Mac as _};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::hex;
 
 // Fails to compile unless SHA-256 wipes its state: `Hmac` holds its key as two SHA-256 states, and
 // wipes them only if SHA-256 itself does.
@@ -134,11 +136,13 @@ impl FromStr for SigningKey {
             _ if !remainder.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 return Err(KeyError::NotHex);
             }
-            _ if remainder.len() % 2 == 1 => return Err(KeyError::OddLength),
             _ => {}
         }
-        let mut decoded = Zeroizing::new(vec![0; remainder.len() / 2]);
-        hex::decode_to_slice(remainder, &mut decoded).expect("hex digits of even number");
+        let (pairs, []) = remainder.as_bytes().as_chunks() else {
+            return Err(KeyError::OddLength);
+        };
+        let mut decoded = Zeroizing::new(vec![0; pairs.len()]);
+        assert!(hex::decode(pairs, &mut decoded), "all are hex digits");
         Ok(Self::new(prefix, remainder.as_bytes(), &decoded))
     }
 }
@@ -203,8 +207,7 @@ fn wiping_the_stack<T>(work: impl FnOnce() -> T) -> T {
 /// Compares the HMAC keys and prefixes in constant time.
 impl PartialEq for SigningKey {
     fn eq(&self, other: &Self) -> bool {
-        let signs_alike =
-            wiping_the_stack(|| bool::from(self.mac().finish().ct_eq(&other.mac().finish())));
+        let signs_alike = wiping_the_stack(|| equal(&self.mac().finish(), &other.mac().finish()));
         self.0.prefix == other.0.prefix && signs_alike
     }
 }
@@ -246,7 +249,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 fn hex_digits(byte: u8) -> [char; 2] {
-    [byte >> 4, byte & 0xf].map(|value| char::from(b"0123456789abcdef"[usize::from(value)]))
+    hex::encode(byte).map(char::from)
 }
 
 /// An error returned when a text is not a signing key.
@@ -283,6 +286,17 @@ impl Mac {
     pub(crate) fn finish(self) -> [u8; 32] {
         self.0.finalize().into_bytes().into()
     }
+
+    /// Compares in constant time.
+    pub(crate) fn verify(self, mac: &[u8; 32]) -> bool {
+        self.0.verify(mac.into()).is_ok()
+    }
+}
+
+/// Compares two MACs in constant time.
+pub(crate) fn equal(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let output = |mac: &[u8; 32]| CtOutput::<Hmac<Sha256>>::new((*mac).into());
+    output(one) == output(other)
 }
 
 #[cfg(test)]

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
 
 use crate::key::SigningKey;
 
@@ -37,7 +39,15 @@ use crate::key::SigningKey;
 /// # Ok::<(), inngest_auth::KeyError>(())
 /// ```
 #[derive(Clone)]
-pub struct KeyRing(Arc<RwLock<Arc<Generation>>>);
+pub struct KeyRing(Arc<Ring>);
+
+struct Ring {
+    /// Read by every request: a lock, or a reference count, would be a line of memory that all
+    /// threads write to.
+    now: ArcSwap<Generation>,
+    /// Held while the keys change, so that no change is lost.
+    changing: Mutex<()>,
+}
 
 impl KeyRing {
     /// Returns the current set of keys. A request takes one snapshot and is verified with it from
@@ -48,9 +58,8 @@ impl KeyRing {
     }
 
     /// Returns the current set of keys, with the counters of their usage.
-    pub(crate) fn generation(&self) -> Arc<Generation> {
-        // A panic cannot leave a half-made change behind, because the lock guards a single pointer.
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    pub(crate) fn generation(&self) -> Guard<Arc<Generation>> {
+        self.0.now.load()
     }
 
     /// Makes `new` the current key, and the current key the fallback key.
@@ -111,13 +120,20 @@ impl KeyRing {
     /// Changes the keys without logging. A subscriber may use the ring, so a caller that holds a
     /// lock must release it before it logs the change.
     pub(crate) fn swap(&self, change: impl FnOnce(&Keys) -> Keys) -> Option<Change> {
-        let mut held = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let new = Arc::new(change(&held.keys));
-        if *new == *held.keys {
+        // A panic in `change` leaves the keys as they were.
+        let _changing = self
+            .0
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.now.load_full();
+        let new = Arc::new(change(&old.keys));
+        if *new == *old.keys {
             return None;
         }
-        let next = Arc::new(Generation::from(Arc::clone(&new)));
-        let old = std::mem::replace(&mut *held, next);
+        self.0
+            .now
+            .store(Arc::new(Generation::from(Arc::clone(&new))));
         Some(Change { old, new })
     }
 }
@@ -150,8 +166,10 @@ impl fmt::Debug for KeyRing {
 
 impl From<Keys> for KeyRing {
     fn from(keys: Keys) -> Self {
-        let generation = Generation::from(Arc::new(keys));
-        Self(Arc::new(RwLock::new(Arc::new(generation))))
+        Self(Arc::new(Ring {
+            now: ArcSwap::from_pointee(Arc::new(keys).into()),
+            changing: Mutex::default(),
+        }))
     }
 }
 

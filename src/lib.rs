@@ -166,6 +166,7 @@ mod diagnose;
 #[cfg(all(any(doc, doctest), feature = "layer"))]
 #[cfg_attr(docsrs, doc(auto_cfg = false))]
 pub mod guide;
+mod hex;
 mod key;
 mod keyring;
 #[cfg(feature = "layer")]

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arc_swap::Guard;
+
 use crate::clock::{Clock, SystemClock};
 use crate::key::Mac;
 use crate::keyring::{Generation, KeyRing, Keys};
@@ -97,11 +99,9 @@ impl Verifier {
         let mut check = self.check_header(signatures)?;
         check.update(body)?;
         let proof = check.finish([body])?;
-        let (authentic, signer) = (
-            Authentic::new(proof.verified, body, proof.canonical),
-            proof.signer,
-        );
         self.check_fresh(&proof.signature)?;
+        let signer = proof.signer();
+        let authentic = Authentic::new(proof.verified, body, proof.canonical);
         Ok((authentic, signer))
     }
 
@@ -236,17 +236,16 @@ impl BodyVerifier<'_> {
     pub fn finish(self) -> Result<(Authentic<'static>, ResponseSigner), Rejection> {
         let proof = self.check.finish([&*self.body])?;
         self.verifier.check_fresh(&proof.signature)?;
+        let signer = proof.signer();
         let bytes = proof.canonical.unwrap_or(self.body);
-        Ok((
-            Authentic::new(proof.verified, &[], Some(bytes)),
-            proof.signer,
-        ))
+        let authentic = Authentic::new(proof.verified, &[], Some(bytes));
+        Ok((authentic, signer))
     }
 }
 
 /// A request whose header was accepted. The current key's MAC is computed as the body arrives.
 pub(crate) struct Check {
-    keys: Arc<Generation>,
+    keys: Guard<Arc<Generation>>,
     signature: Signature,
     /// In Unix seconds.
     checked_at: u64,
@@ -300,10 +299,7 @@ impl Check {
                     age,
                     verified,
                     canonical,
-                    signer: ResponseSigner {
-                        keys: Arc::clone(keys.keys()),
-                        verified,
-                    },
+                    keys,
                 })
             }
             Err(_) => Err(Mismatch {
@@ -352,7 +348,16 @@ pub(crate) struct Proof {
     pub(crate) verified: Verified,
     /// The canonical form of the body, if only that was signed.
     pub(crate) canonical: Option<Vec<u8>>,
-    pub(crate) signer: ResponseSigner,
+    keys: Guard<Arc<Generation>>,
+}
+
+impl Proof {
+    pub(crate) fn signer(&self) -> ResponseSigner {
+        ResponseSigner {
+            keys: Arc::clone(self.keys.keys()),
+            verified: self.verified,
+        }
+    }
 }
 
 /// Signs the response to one verified request, with the key that verified the request and the

@@ -40,16 +40,20 @@ pub(super) enum Purpose {
 
 impl Purpose {
     pub(super) fn of<B>(request: &Request<B>, body_len: usize) -> Self {
-        match *request.method() {
-            Method::POST if asks_for_trust(request.uri()) => Self::TrustProbe,
-            // Inngest re-enters durable endpoints with any method, and also with an empty body.
-            _ if request.headers().contains_key(RUN_ID) => Self::Call,
-            Method::PUT if asks_only_for_a_sync(request.uri()) => Self::Sync,
-            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(request.uri()) => {
+        let uri = request.uri();
+        let purpose = match *request.method() {
+            Method::POST if asks_for_trust(uri) => return Self::TrustProbe,
+            Method::PUT if asks_only_for_a_sync(uri) => Self::Sync,
+            Method::GET | Method::HEAD if body_len == 0 && !names_a_function(uri) => {
                 Self::Introspection
             }
-            _ => Self::Call,
+            _ => return Self::Call,
+        };
+        // Inngest re-enters durable endpoints with any method, and also with an empty body.
+        if request.headers().contains_key(RUN_ID) {
+            return Self::Call;
         }
+        purpose
     }
 
     /// Returns `true` if such a request runs no function, so that repeating it is harmless.

@@ -189,12 +189,12 @@ impl Policy {
         &self,
         request: &mut Request<Body>,
         body: Buffer,
-        proof: Proof,
+        mut proof: Proof,
         purpose: Purpose,
         first_use: bool,
     ) -> Admitted {
         let caller = Caller::Verified(proof.verified);
-        let (len, body) = match proof.canonical {
+        let (len, body) = match proof.canonical.take() {
             Some(canonical) => (canonical.len(), Body::from(canonical)),
             None => (body.len(), body.into_body(None)),
         };
@@ -202,13 +202,13 @@ impl Policy {
         forward(request, len, caller);
         // A handler could respond to each repetition with a new text, and each would be signed. The
         // probe's response is a constant.
-        let may_sign =
-            (first_use || purpose == Purpose::TrustProbe) && request.method() != Method::HEAD;
+        let may_sign = (first_use || purpose == Purpose::TrustProbe)
+            && request.method() != Method::HEAD
+            && self.sign_responses.apply_to(purpose);
         Admitted {
             caller,
             purpose,
-            signer: Some(proof.signer)
-                .filter(|_| may_sign && self.sign_responses.apply_to(purpose)),
+            signer: may_sign.then(|| proof.signer()),
         }
     }
 
@@ -396,7 +396,7 @@ fn forward(request: &mut Request<Body>, len: usize, caller: Caller) {
     headers::describe_body(request.headers_mut(), len);
     // Axum's extractors stop at 2 MB by default, or at an outer layer's limit. This body is already
     // in memory and bounded.
-    DefaultBodyLimit::max(len).apply(request);
+    DefaultBodyLimit::disable().apply(request);
     mark(request.extensions_mut(), caller);
 }
 

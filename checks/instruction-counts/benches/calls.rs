@@ -1,115 +1,75 @@
-//! Functions whose instructions `run` counts, and takes from each other so that SHA-256 cancels out.
+//! Functions whose instructions `run` counts, and takes from each other so that SHA-256 cancels
+//! out.
 //!
-//! Each is run a few times before it is counted: what happens once in a process is no cost of a call.
+//! Each is run a few times before it is counted, because what happens once in a process is no cost
+//! of a call.
 
+#[path = "../../../benches/common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::UnsafeCell;
 use std::convert::Infallible;
-use std::future::{Future, Ready, ready};
 use std::hint::black_box;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderName, Request, Response};
-use axum::routing::any;
+use axum::http::{Request, Response};
+use common::{Bare, MinimalLayer, NOW, NoOpLayer, auth, head, keys, route, run};
 use gungraun::{library_benchmark, library_benchmark_group, main};
-use hmac::{Hmac, KeyInit, Mac};
-use inngest_auth::testing::TestClock;
-use inngest_auth::{
-    InngestAuth, Keys, SIGNATURE_HEADER, SignResponses, Signature, SigningKey, Tolerance, verify,
-};
+use hmac::Hmac;
+use inngest_auth::{Keys, SignResponses, Signature, Tolerance, verify};
 use sha2::Sha256;
 use tower::{Layer, Service};
 
-const NOW: u64 = 1_700_000_000;
-
-fn key(text: &str) -> SigningKey {
-    text.parse().expect("a key")
+/// An allocator that takes the same instructions for every allocation and frees nothing. What the
+/// system's takes depends on what was allocated before, which made the counts of one source differ
+/// by 6 % between two machines.
+struct Bump {
+    arena: UnsafeCell<[u8; ARENA]>,
+    used: AtomicUsize,
 }
 
-fn keys() -> Keys {
-    Keys::new(
-        key("signkey-test-12345678"),
-        Some(key("signkey-test-87654321")),
-    )
-}
+/// In bytes. Untouched pages cost nothing.
+const ARENA: usize = 256 << 20;
 
-fn auth() -> InngestAuth {
-    InngestAuth::new(keys()).clock(TestClock::at(NOW))
-}
+#[global_allocator]
+static ALLOCATOR: Bump = Bump {
+    arena: UnsafeCell::new([0; ARENA]),
+    used: AtomicUsize::new(0),
+};
 
-/// A real call, signed anew.
-fn call(at: u64) -> Request<Body> {
-    let line = include_str!("../../../tests/vectors/server_requests.jsonl")
-        .lines()
-        .find(|line| line.contains("\"calls_old-9\""));
-    let call: serde_json::Value = serde_json::from_str(line.expect("the request")).expect("JSON");
-    let text = |value: &serde_json::Value| value.as_str().expect("text").to_owned();
-    let body = text(&call["body"]);
-    let signature = keys().current().sign(body.as_bytes(), at).to_string();
-    let mut request = Request::post(text(&call["target"]))
-        .body(Body::from(body))
-        .expect("a request");
-    for header in call["headers"].as_array().expect("headers") {
-        let name: HeaderName = text(&header[0]).parse().expect("a name");
-        request
-            .headers_mut()
-            .insert(name, text(&header[1]).parse().expect("a value"));
+// SAFETY: no two allocations share bytes of the arena.
+unsafe impl Sync for Bump {}
+
+// SAFETY: every allocation is a part of the arena that nothing had before, aligned to 64 bytes.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let size = layout.size().next_multiple_of(64);
+        let at = self.used.fetch_add(size, Relaxed);
+        let arena: *mut u8 = self.arena.get().cast();
+        let start = arena.align_offset(64);
+        if layout.align() > 64 || start + at + size > ARENA {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: it lies in the arena.
+        unsafe { arena.add(start + at) }
     }
-    request
-        .headers_mut()
-        .insert(SIGNATURE_HEADER, signature.parse().expect("a value"));
-    // As Axum hands a call on: something is in there already.
-    request.extensions_mut().insert(());
-    request
+
+    unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+}
+
+fn call(at: u64) -> Request<Body> {
+    let body = body();
+    let signature = keys().current().sign(&body, at).to_string();
+    head(&signature, body.len()).map(|()| Body::from(body))
 }
 
 fn body() -> Bytes {
-    let mut body = pin!(call(NOW).into_body());
-    let mut cx = Context::from_waker(Waker::noop());
-    match axum::body::HttpBody::poll_frame(body.as_mut(), &mut cx) {
-        Poll::Ready(Some(Ok(frame))) => frame.into_data().expect("data"),
-        _ => unreachable!("it is there at once, in one piece"),
-    }
+    common::captured_call().1
 }
 
-/// Everything here is ready at once.
-fn run<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(done) => done,
-        Poll::Pending => unreachable!("nothing is waited for"),
-    }
-}
-
-/// Drops its request, answers with what it was given.
-#[derive(Clone)]
-struct Bare(Bytes);
-
-impl Service<Request<Body>> for Bare {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        drop(request);
-        ready(Ok(Response::new(Body::from(self.0.clone()))))
-    }
-}
-
-fn route() -> Router {
-    let answer = body();
-    let handler = move |body: Bytes| async move {
-        drop(body);
-        answer
-    };
-    Router::new().route("/api/inngest", any(handler))
-}
-
-/// A service that has answered before, and the next call, as of `at`.
+/// Returns a service that has responded before, and the next call, signed at `at`.
 fn warm<S>(mut service: S, at: u64, status: u16) -> (S, Request<Body>)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -122,16 +82,13 @@ where
 }
 
 fn ready_hmac() -> (Hmac<Sha256>, Bytes) {
-    (Hmac::new_from_slice(b"12345678").expect("any key"), body())
+    (common::ready_hmac(), body())
 }
 
 #[library_benchmark]
 #[bench::call(ready_hmac())]
 fn bare_hmac((ready, body): (Hmac<Sha256>, Bytes)) -> (Hmac<Sha256>, Bytes) {
-    let mut mac = ready.clone();
-    mac.update(black_box(&body));
-    mac.update(b"1700000000");
-    black_box(mac.finalize().into_bytes());
+    common::bare_hmac(&ready, &body);
     (ready, body)
 }
 
@@ -148,13 +105,27 @@ fn parse_and_verify((header, keys, body): (String, Keys, Bytes)) -> (String, Key
     (header, keys, body)
 }
 
+fn minimal(sign: bool) -> MinimalLayer {
+    MinimalLayer { sign }
+}
+
+// Axum builds a route with a layer anew for every call until its state is given.
 #[library_benchmark]
 #[bench::bare(warm(Bare(body()), NOW, 200))]
-#[bench::unsigned(warm(auth().sign_responses(SignResponses::Never).layer(Bare(body())), NOW, 200))]
-#[bench::signed(warm(auth().sign_responses(SignResponses::All).layer(Bare(body())), NOW, 200))]
-#[bench::refused(warm(auth().layer(Bare(body())), NOW - 301, 401))]
-#[bench::route(warm(route(), NOW, 200))]
-#[bench::route_signed(warm(route().layer(auth().sign_responses(SignResponses::All)), NOW, 200))]
+#[bench::no_op(warm(NoOpLayer.layer(Bare(body())), NOW, 200))]
+#[bench::minimal(warm(minimal(false).layer(Bare(body())), NOW, 200))]
+#[bench::minimal_signed(warm(minimal(true).layer(Bare(body())), NOW, 200))]
+#[bench::layer(warm(auth().layer(Bare(body())), NOW, 200))]
+#[bench::layer_signed(warm(auth().sign_responses(SignResponses::All).layer(Bare(body())), NOW, 200))]
+#[bench::rejected(warm(auth().layer(Bare(body())), NOW - 301, 401))]
+#[bench::route(warm(route(body()).with_state(()), NOW, 200))]
+#[bench::route_no_op(warm(route(body()).layer(NoOpLayer).with_state(()), NOW, 200))]
+#[bench::route_minimal(warm(route(body()).layer(minimal(false)).with_state(()), NOW, 200))]
+#[bench::route_minimal_signed(warm(route(body()).layer(minimal(true)).with_state(()), NOW, 200))]
+#[bench::route_layer(warm(route(body()).layer(auth()).with_state(()), NOW, 200))]
+#[bench::route_layer_signed(warm(
+    route(body()).layer(auth().sign_responses(SignResponses::All)).with_state(()), NOW, 200
+))]
 fn serve<S>((mut service, request): (S, Request<Body>)) -> S
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,

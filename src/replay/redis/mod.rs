@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::error::ReplayStoreError;
 use super::{Recorded, ReplayStore, Sighting};
+use crate::hex;
 use connection::Connector;
 pub use url::RedisUrlError;
 
@@ -91,7 +92,12 @@ impl ReplayStore for RedisReplayStore {
         let Some(seconds) = sighting.seconds_left() else {
             return Ok(Recorded::Seen);
         };
-        let key = format!("{}:{}", self.namespace, hex::encode(sighting.mac));
+        let digits = sighting
+            .mac
+            .into_iter()
+            .flat_map(hex::encode)
+            .map(char::from);
+        let key = format!("{}:{}", self.namespace, String::from_iter(digits));
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("NX").arg("EX").arg(seconds);
         let written: Option<String> = self.connector.query("SET", &set, self.timeout).await?;
