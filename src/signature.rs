@@ -44,7 +44,7 @@ pub const SIGNATURE_HEADER: &str = "x-inngest-signature";
 #[derive(Clone, Copy)]
 pub struct Signature {
     signed_at: u64,
-    /// The same in digits, as the sender signed it.
+    /// The same as digits, as the sender signed it.
     digits: [u8; 10],
     mac: [u8; 32],
 }
@@ -94,7 +94,7 @@ impl Signature {
         })
     }
 
-    /// Adds the time to a MAC that has run over a body, and returns `true` if the result is this
+    /// Adds the time to a MAC that has seen the body, and returns `true` if the result is this
     /// signature's MAC. Compares in constant time.
     pub(crate) fn ends(&self, mut running: Mac) -> bool {
         running.update(&self.digits);

@@ -12,8 +12,9 @@ use http_body_util::Full;
 use super::backlog::Place;
 
 /// The smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the
-/// body, so that memory stays under twice what arrived. The largest is below the size from which
-/// allocators ask the system for fresh pages each time (128 KiB in glibc).
+/// body, so that a body of more than 512 bytes takes less than twice what arrived; a shorter one
+/// takes the smallest piece. The largest is below the size from which allocators ask the system for
+/// fresh pages each time (128 KiB in glibc).
 const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// A body that was read, in pieces.
