@@ -1,8 +1,10 @@
 //! A captured call that is sent again, to two instances of an app on two ports with a shared store.
 //!
 //! ```text
-//! cargo run --example replay                                                            # one store in memory
-//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example replay --features redis          # as on two machines
+//! # One store in memory:
+//! cargo run --example replay
+//! # As on two machines:
+//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example replay --features redis
 //! ```
 
 use std::error::Error;

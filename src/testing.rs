@@ -60,7 +60,7 @@ pub fn odd_key(text: &str) -> SigningKey {
     SigningKey::odd(text)
 }
 
-/// A clock that stands still until it is set. Clones show the same time.
+/// A clock that shows the same time until it is set. Clones show the same time.
 ///
 /// Setting it forward lets time pass, also for [`monotonic`](Clock::monotonic). Setting it back is
 /// like correcting the clock of a machine: the monotonic time stays.

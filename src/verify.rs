@@ -296,7 +296,7 @@ fn signed_by<'a>(
     })
 }
 
-/// Returns the canonical form, or `None` if there is none, or if it equals the body, which was
+/// Returns the canonical form, or `None` if the body has none or if it equals the body, which was
 /// already compared.
 fn canonical_form<'a>(body: impl IntoIterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     let mut text = Vec::new();

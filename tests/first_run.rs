@@ -147,7 +147,7 @@ fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
-            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
+            "in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
         ),
         (
             &[("\u{feff}INNGEST_SIGNING_KEY", KEY)],
@@ -155,7 +155,7 @@ fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
-            "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
+            "in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
         ),
         // A trailing newline is trimmed, but not one in the middle.
         (

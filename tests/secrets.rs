@@ -258,7 +258,7 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     let (nowhere, one_place) = ([0; 6], [0, 0, 1, 0, 1, 1]);
     check("before", nowhere);
 
-    // The search must find what is there.
+    // The search must find secrets that exist.
     for (at, hex) in [(0, TEXT), (2, HASH), (4, INNER), (5, OUTER)] {
         let mut bytes = masked(hex);
         for byte in &mut bytes {

@@ -48,7 +48,7 @@ impl Log {
     }
 }
 
-/// Starts a watch that has polled once. The clock stands still except in `pass`.
+/// Starts a watch that has polled once. Time passes only in `pass`.
 async fn watch(config: &Config) -> JoinHandle<()> {
     let watch = tokio::spawn(config.watch(EVERY));
     tokio::time::sleep(EVERY / 2).await;
@@ -185,7 +185,7 @@ async fn without_a_file_there_is_nothing_to_watch() {
             .unwrap()
             .watch(Duration::ZERO)
             .await;
-        assert!(log.take().contains("no signing key is watched"));
+        assert!(log.take().contains("no key file to watch"));
     }
 }
 

@@ -2,8 +2,10 @@
 //! rejected and why, and when the old key can be removed.
 //!
 //! ```text
-//! cargo run --example metrics                                   # a tour: calls to itself, and what Prometheus sees
-//! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics     # as in production; LISTEN_ADDR says where
+//! # A tour: calls to itself, and what Prometheus sees.
+//! cargo run --example metrics
+//! # As in production. LISTEN_ADDR sets the address.
+//! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics
 //! ```
 //!
 //! Copy `count.rs`, and `alerts.yml` for Prometheus: `promtool test rules alerts_test.yml` shows
@@ -47,14 +49,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     if let (true, Some(keys)) = (tour, config.keys()) {
         println!(
-            "Seven calls to this app, one of its own to an API that knows the old key only, and what Prometheus sees:\n"
+            "Seven calls to this app, one call from it to an API that knows only the old key, and \
+             what Prometheus sees:\n"
         );
         call_in(&app, keys).await?;
         call_out(&config, &metrics).await?;
         println!("{}", scrape(&app).await?);
     }
     println!(
-        "Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C stops."
+        "Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C \
+         stops."
     );
     Ok(axum::serve(listener, app).await?)
 }

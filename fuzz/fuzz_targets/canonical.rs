@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let expected = json::canonical(&sent);
     let mac = header::sign(CURRENT.1, expected.as_deref().unwrap_or_default(), NOW);
     let signature = header::write(NOW, &mac);
-    // The crate's own form, as it signs it for tests: empty if there is none.
+    // The crate's own form, as it signs it for tests: empty if the body has none.
     let request = INNGEST.call_in_canonical_form("/", sent[1..].to_vec());
     assert_eq!(request.headers()[SIGNATURE_HEADER], signature);
 

@@ -69,7 +69,7 @@ use crate::verify::Tolerance;
 ///    matches, reject \[401\].
 /// 10. Check the time again, so that a slow body does not outlive the window. If a [replay
 ///     guard](crate::replay) is set, record the signature. Reject the request if the signature was
-///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time once more,
+///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time again,
 ///     so that a slow store does not outlive the window either.
 /// 11. Respond to a verified trust probe (`POST ?probe=trust`) with 200 and `{}`.
 /// 12. Call the inner service, which is first used here: an unverified request never occupies its

@@ -248,7 +248,7 @@ fn app(
         .service(handler)
 }
 
-/// A request, as far as it is sent.
+/// A request that may be sent only in part.
 struct Sent {
     method: &'static str,
     uri: &'static str,

@@ -36,7 +36,7 @@ pub(in crate::layer) struct Buffer {
     /// The frame that completed the body, after `filling`.
     last: Bytes,
     len: usize,
-    /// Held until the body is dropped, as it is once it has been read.
+    /// Held until the body is dropped, which happens once it has been read.
     place: Option<Place>,
 }
 
