@@ -160,6 +160,16 @@ impl TestInngest {
     }
 
     /// Sets a fallback key, which verifiers and layers accept too.
+    ///
+    /// ```
+    /// use inngest_auth::{KeyRole, testing::TestInngest};
+    ///
+    /// let inngest = TestInngest::default().fallback("signkey-test-87654321".parse()?);
+    /// let (_, header) = inngest.sign_with_fallback(b"{}");
+    /// let (authentic, _) = inngest.verifier().verify([header.as_bytes()], b"{}").unwrap();
+    /// assert_eq!(authentic.verified().key(), KeyRole::Fallback);
+    /// # Ok::<(), inngest_auth::KeyError>(())
+    /// ```
     #[must_use]
     pub fn fallback(mut self, fallback: SigningKey) -> Self {
         self.fallback = Some(fallback);

@@ -59,12 +59,41 @@ impl Verifier {
 
     /// Sets how far a signature's time may differ from the clock, in the past and in the future
     /// (default: 300 s).
+    ///
+    /// ```
+    /// use inngest_auth::{RejectionKind, SigningKey, Verifier, testing::TestClock};
+    /// use std::time::Duration;
+    ///
+    /// let key: SigningKey = "signkey-test-12345678".parse()?;
+    /// let header = key.sign(b"{}", 1_700_000_000).to_string();
+    /// let clock = TestClock::at(1_700_000_060);
+    /// let verifier = Verifier::new(key).clock(clock.clone()).tolerance(Duration::from_secs(60));
+    /// assert!(verifier.verify([header.as_bytes()], b"{}").is_ok());
+    ///
+    /// clock.set(Some(1_700_000_061));
+    /// let rejection = verifier.verify([header.as_bytes()], b"{}").unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::Stale);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tolerance(mut self, tolerance: impl Into<Tolerance>) -> Self {
         self.tolerance = tolerance.into();
         self
     }
 
     /// Sets the maximum body size in bytes (default: 8 MiB).
+    ///
+    /// ```
+    /// use inngest_auth::{RejectionKind, testing::TestInngest};
+    ///
+    /// let inngest = TestInngest::default();
+    /// let verifier = inngest.verifier().body_limit(2);
+    /// let (_, header) = inngest.sign(b"{}");
+    /// assert!(verifier.verify([header.as_bytes()], b"{}").is_ok());
+    ///
+    /// let (_, header) = inngest.sign(b"{ }");
+    /// let rejection = verifier.verify([header.as_bytes()], b"{ }").unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::BodyTooLarge);
+    /// ```
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self

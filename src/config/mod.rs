@@ -111,6 +111,19 @@ impl Config {
     /// # Errors
     ///
     /// Returns a [`ConfigError`], as [`from_env`](Self::from_env) does.
+    ///
+    /// ```
+    /// use inngest_auth::Config;
+    ///
+    /// // Also accepts `std::env::vars_os()` in which some values were replaced.
+    /// let config = Config::from_vars([
+    ///     ("INNGEST_SIGNING_KEY", "signkey-test-12345678"),
+    ///     ("INNGEST_API_BASE_URL", "http://inngest.internal:8288/"),
+    ///     ("PATH", "/usr/bin"),
+    /// ])?;
+    /// assert_eq!(config.api_base()?, "http://inngest.internal:8288");
+    /// # Ok::<(), inngest_auth::ConfigError>(())
+    /// ```
     pub fn from_vars<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigError>
     where
         K: Into<String>,

@@ -100,12 +100,34 @@ impl InngestAuth {
     /// # Errors
     ///
     /// Returns a [`ConfigError`] that says what to set.
+    ///
+    /// ```no_run
+    /// use inngest_auth::{ConfigError, InngestAuth};
+    ///
+    /// fn main() -> Result<(), ConfigError> {
+    ///     // Stops the program, with a message that says what to set.
+    ///     let auth = InngestAuth::try_from_env()?;
+    ///     # let _ = auth;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_from_env() -> Result<Self, ConfigError> {
         Config::from_env().map(|config| Self::from_config(&config))
     }
 
     /// Creates the layer from a [`Config`]. The layer shares its [`KeyRing`] with everything else
     /// that is built from the same `Config`.
+    ///
+    /// ```
+    /// use inngest_auth::{Config, InngestApiAuth, InngestAuth};
+    ///
+    /// let config = Config::from_vars([("INNGEST_SIGNING_KEY", "signkey-test-12345678")])?;
+    /// let inbound = InngestAuth::from_config(&config);
+    /// let outbound = InngestApiAuth::from_config(&config);
+    /// assert!(inbound.status().is_ready());
+    /// assert!(outbound.keys().is_some());
+    /// # Ok::<(), inngest_auth::ConfigError>(())
+    /// ```
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
             Mode::Cloud(keys) => {
@@ -118,6 +140,18 @@ impl InngestAuth {
 
     /// Creates a layer that verifies requests with these keys. It does not read environment
     /// variables.
+    ///
+    /// ```
+    /// use inngest_auth::{InngestAuth, KeyRing, SigningKey};
+    ///
+    /// let key: SigningKey = "signkey-test-12345678".parse()?;
+    /// let ring = KeyRing::from(key);
+    /// let auth = InngestAuth::new(ring.clone());
+    /// // Keys can change while the layer is in use.
+    /// ring.rotate("signkey-test-87654321".parse()?);
+    /// # assert_eq!(auth.keys().unwrap().snapshot().fallback(), Some(&"signkey-test-12345678".parse()?));
+    /// # Ok::<(), inngest_auth::KeyError>(())
+    /// ```
     pub fn new(keys: impl Into<KeyRing>) -> Self {
         Self::with(Mode::Cloud(Verifier::new(keys)))
     }
@@ -174,6 +208,21 @@ impl InngestAuth {
     }
 
     /// Returns what this layer does with requests, for a readiness probe.
+    ///
+    /// ```
+    /// use axum::{Router, http::StatusCode, routing::get};
+    /// use inngest_auth::{InngestAuth, Status};
+    ///
+    /// /// Kubernetes and similar platforms send no requests to an instance that is not ready.
+    /// fn readiness(auth: &InngestAuth) -> Router {
+    ///     let status = match auth.status() {
+    ///         Status::Unusable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    ///         _ => StatusCode::OK,
+    ///     };
+    ///     Router::new().route("/readyz", get(move || async move { status }))
+    /// }
+    /// # let _ = readiness(&InngestAuth::unverified_dev());
+    /// ```
     #[must_use]
     pub fn status(&self) -> Status {
         match &self.0.mode {
@@ -185,12 +234,56 @@ impl InngestAuth {
 
     /// Sets how far a signature's time may differ from the clock, in the past and in the future: 1
     /// s to 1 h (default: 5 min).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::{Rejection, RejectionKind, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().tolerance(Duration::from_secs(60));
+    /// let app = Router::new().route("/api/inngest", any(|| async {}).layer(auth));
+    ///
+    /// let late = inngest.call("/api/inngest", "{}");
+    /// let response = app.clone().oneshot(inngest.call("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 200);
+    ///
+    /// // 61 seconds later:
+    /// inngest.clock().set(Some(1_700_000_061));
+    /// let response = app.oneshot(late).await?;
+    /// assert_eq!(response.status(), 401);
+    /// let rejection = response.extensions().get().map(Rejection::kind);
+    /// assert_eq!(rejection, Some(RejectionKind::Stale));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tolerance(self, tolerance: impl Into<Tolerance>) -> Self {
         self.set_verifier(|verifier| verifier.tolerance(tolerance))
     }
 
     /// Sets the maximum body size in bytes (default: 8 MiB). Larger requests are rejected with 413.
     /// Inngest's own limit is 4 MiB.
+    ///
+    /// ```
+    /// use inngest_auth::{InngestAuth, testing::TestInngest};
+    /// # use {axum::{Router, routing::any}, tower::ServiceExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth: InngestAuth = inngest.auth().body_limit(1024);
+    /// let app = Router::new().fallback(any(|| async { "ran" })).layer(auth);
+    ///
+    /// let response = app.clone().oneshot(inngest.call("/", "x".repeat(1024))).await?;
+    /// assert_eq!(response.status(), 200);
+    /// let response = app.oneshot(inngest.call("/", "x".repeat(1025))).await?;
+    /// assert_eq!(response.status(), 413);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body_limit(self, bytes: usize) -> Self {
         self.set(|policy| policy.body_limit = bytes)
             .set_verifier(|verifier| verifier.body_limit(bytes))
@@ -206,6 +299,20 @@ impl InngestAuth {
     ///
     /// If the limit is reached, the oldest body that is waiting for its client is rejected with 503
     /// to make room. A body that arrives in one frame, as small ones do, holds nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::InngestAuth;
+    ///
+    /// // For a service with little memory: bodies of at most 5 MiB, which together hold at most
+    /// // 64 MiB before they are verified and 64 MiB after, and which must arrive within 10 s.
+    /// let auth = InngestAuth::from_env()
+    ///     .body_limit(5 * 1024 * 1024)
+    ///     .body_budget(64 * 1024 * 1024)
+    ///     .verified_backlog(64 * 1024 * 1024)
+    ///     .body_deadline(Duration::from_secs(10));
+    /// # let _ = auth;
+    /// ```
     pub fn body_budget(self, bytes: usize) -> Self {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
@@ -226,6 +333,31 @@ impl InngestAuth {
     /// An unsigned sync is a `PUT` without a signature whose query has no `fnId`, `stepId` or
     /// `probe`. The handler receives it with an empty body and without `X-Inngest-Sync-Kind`, and
     /// sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    ///
+    /// ```
+    /// use axum::{Router, http::Method, routing::any};
+    /// use inngest_auth::{Caller, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let handler = any(|caller: Caller, body: String| async move { format!("{caller:?}: {body:?}") });
+    /// let auth = inngest.auth().insecure_unsigned_sync(true);
+    /// let app = Router::new().route("/api/inngest", handler.layer(auth));
+    ///
+    /// let mut sync = inngest.unsigned("/api/inngest", "any text");
+    /// *sync.method_mut() = Method::PUT;
+    /// let response = app.clone().oneshot(sync).await?;
+    /// let body = axum::body::to_bytes(response.into_body(), 1024).await?;
+    /// assert_eq!(body, r#"UnsignedSync: """#);
+    ///
+    /// // Unsigned calls are still rejected.
+    /// let response = app.oneshot(inngest.unsigned("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
         self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
@@ -239,6 +371,24 @@ impl InngestAuth {
     /// tolerance. If the body fails while it is buffered, the client gets a 500.
     ///
     /// Put compression outside this layer: inside, it would hide the bytes that must be signed.
+    ///
+    /// ```
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::{SIGNATURE_HEADER, SignResponses, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// for (sign, expected) in [(SignResponses::Required, false), (SignResponses::All, true)] {
+    ///     let auth = inngest.auth().sign_responses(sign);
+    ///     let app = Router::new().route("/api/inngest", any(|| async { "ran" }).layer(auth));
+    ///     let response = app.oneshot(inngest.call("/api/inngest", "{}")).await?;
+    ///     assert_eq!(response.headers().contains_key(SIGNATURE_HEADER), expected);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sign_responses(self, sign: SignResponses) -> Self {
         self.set(|policy| policy.sign_responses = sign)
     }
@@ -253,6 +403,17 @@ impl InngestAuth {
     /// seconds (default: 60 s, maximum: a day).
     ///
     /// It must cover how far the clocks of the instances that share a store may differ.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{InngestAuth, SystemClock, replay::MemoryReplayStore};
+    ///
+    /// let store = MemoryReplayStore::new(100_000, &SystemClock);
+    /// let auth = InngestAuth::from_env()
+    ///     .replay_guard(store)
+    ///     .replay_skew(Duration::from_secs(10));
+    /// # let _ = auth;
+    /// ```
     pub fn replay_skew(self, skew: Duration) -> Self {
         // Redis rejects an expiry beyond its range. Then every request would be rejected.
         self.set(|policy| policy.replay_skew = skew.as_secs().min(24 * 60 * 60))
@@ -277,6 +438,32 @@ impl InngestAuth {
     /// `X-Inngest-Signature` are removed. So a rejection neither completes a run nor fails it for
     /// good, and Inngest retries with its own back-off. The [`Rejection`] is in the response's
     /// extensions whatever the function returns.
+    ///
+    /// ```
+    /// use axum::http::{HeaderValue, StatusCode};
+    /// use inngest_auth::{RejectionKind, testing::TestInngest};
+    /// # use {axum::{Router, routing::any}, tower::ServiceExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().on_rejection(|rejection, mut response| {
+    ///     if rejection.kind() == RejectionKind::Missing {
+    ///         *response.status_mut() = StatusCode::NOT_FOUND;
+    ///     }
+    ///     response.headers_mut().insert("x-service", HeaderValue::from_static("billing"));
+    ///     response
+    /// });
+    /// let app = Router::new().route("/api/inngest", any(|| async {}).layer(auth));
+    ///
+    /// let response = app.clone().oneshot(inngest.unsigned("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 404);
+    /// let response = app.oneshot(inngest.tampered("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 401);
+    /// assert_eq!(response.headers()["x-service"], "billing");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_rejection(
         self,
         respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static,
