@@ -115,7 +115,6 @@ impl Config {
     /// ```
     /// use inngest_auth::Config;
     ///
-    /// // Also accepts `std::env::vars_os()` in which some values were replaced.
     /// let config = Config::from_vars([
     ///     ("INNGEST_SIGNING_KEY", "signkey-test-12345678"),
     ///     ("INNGEST_API_BASE_URL", "http://inngest.internal:8288/"),
@@ -200,7 +199,7 @@ impl Config {
     ///
     /// A reload does not check whether a file is still being written. Call it when the files are
     /// complete, for example on SIGHUP.
-    #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) does without a call.")]
+    #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) reloads by itself.")]
     /// # Errors
     ///
     /// Returns a [`ConfigError`] that names the file and says what is wrong with it, or that no key
