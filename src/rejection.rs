@@ -244,6 +244,9 @@ pub enum RejectionKind {
     Unconfigured,
     /// 500: the clock cannot tell the time.
     NoTime,
+    /// 500: the body was not there at once, and the layer is polled outside a Tokio runtime, whose
+    /// timer limits how long it waits.
+    NoRuntime,
 }
 
 impl RejectionKind {
@@ -264,7 +267,7 @@ impl RejectionKind {
             Self::BodyTooSlow => 408,
             Self::BodyBroken => 400,
             Self::OverBudget | Self::BacklogFull | Self::StoreUnavailable => 503,
-            Self::Unconfigured | Self::NoTime => 500,
+            Self::Unconfigured | Self::NoTime | Self::NoRuntime => 500,
         }
     }
 
@@ -288,6 +291,7 @@ impl RejectionKind {
             Self::StoreUnavailable => "store_unavailable",
             Self::Unconfigured => "unconfigured",
             Self::NoTime => "no_time",
+            Self::NoRuntime => "no_runtime",
         }
     }
 
@@ -314,6 +318,10 @@ impl RejectionKind {
             Self::StoreUnavailable => "the replay store is down or full",
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",
+            Self::NoRuntime => {
+                "the layer cannot wait for the body outside a Tokio runtime: run the server in one, \
+                 with its timer enabled"
+            }
         }
     }
 }

@@ -74,7 +74,7 @@ fn a_serving_example_says_what_to_try_next() {
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
             &[
-                "cargo run --example sign -- --url 'http://127.0.0.1:",
+                "cargo run --manifest-path cli/Cargo.toml -- sign --url 'http://127.0.0.1:",
                 "RUST_LOG=debug",
             ][..],
             &["INFO", "verifies every request", "current_key=b2ed992186a5"][..],
@@ -84,7 +84,7 @@ fn a_serving_example_says_what_to_try_next() {
                 ("INNGEST_SIGNING_KEY", KEY),
                 ("INNGEST_SIGNING_KEY_FALLBACK", KEY),
             ],
-            &["cargo run --example sign"],
+            &["cargo run --manifest-path cli/Cargo.toml -- sign"],
             &[
                 "WARN",
                 "there is no fallback key; unset it, or set it to the other key of the rotation",

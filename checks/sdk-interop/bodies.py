@@ -6,13 +6,22 @@ import struct
 ALPHABETS = [
     "abc",
     "&<>/",
-    " \t\n\r\b\f\"\\",
+    ' \t\n\r\b\f"\\',
     "\x00\x1f\x7f\x80",
     "éü€日本語\ufb33\ufeff\u2028\u2029\ufffd\uffff",
     "😀𝄞\U0010ffff",
 ]
 NUMBERS = "0 -0 -0.0 0e9 1e20 1e21 1e-6 1e-7 5e-324 2e-324 1e-400 1.7976931348623157e308".split()
-ESCAPES = {'"': '\\"', "\\": "\\\\", "/": "\\/", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+ESCAPES = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "/": "\\/",
+    "\b": "\\b",
+    "\f": "\\f",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+}
 
 
 class Bodies:
@@ -33,7 +42,11 @@ class Bodies:
 
     def deep(self, depth):
         ends = [self.random.choice([("[", "]"), ('{"":', "}")]) for _ in range(depth)]
-        return "".join(begin for begin, _ in ends) + self.value(6) + "".join(end for _, end in reversed(ends))
+        return (
+            "".join(begin for begin, _ in ends)
+            + self.value(6)
+            + "".join(end for _, end in reversed(ends))
+        )
 
     def value(self, depth=0):
         kind = self.random.randrange(7 if depth < 6 else 5)
@@ -43,18 +56,23 @@ class Bodies:
         elif kind == 6:
             written = self.object(depth)
         else:
-            written = [lambda: "null", lambda: "true", lambda: "false", self.text, self.number][kind]()
+            written = [lambda: "null", lambda: "true", lambda: "false", self.text, self.number][
+                kind
+            ]()
         return self.space() + written + self.space()
 
     def space(self):
         return self.random.choice(["", "", "", "", " ", "\n\t"])
 
     def text(self):
-        chars = (self.random.choice(self.random.choice(ALPHABETS)) for _ in range(self.random.randrange(9)))
+        chars = (
+            self.random.choice(self.random.choice(ALPHABETS))
+            for _ in range(self.random.randrange(9))
+        )
         return '"' + "".join(map(self.spelled, chars)) + '"'
 
     def spelled(self, char):
-        """As it is, where JSON allows that; in short; or as UTF-16 code units."""
+        """The character itself where JSON allows it, its short escape, or its UTF-16 code units."""
         ways = [] if char in '"\\' or char < " " else [char]
         ways += [ESCAPES[char]] if char in ESCAPES else []
         units = struct.unpack(f">{len(char.encode('utf-16-be')) // 2}H", char.encode("utf-16-be"))
@@ -64,15 +82,22 @@ class Bodies:
 
     def number(self):
         pick = self.random
-        return pick.choice([
-            lambda: str(pick.randrange(-100, 100)),
-            lambda: str(pick.randrange(-(2**53), 2**53)),
-            lambda: str(pick.randrange(-(10**30), 10**30)),
-            lambda: f"{pick.randrange(-999, 999)}{pick.choice('eE')}{pick.choice(['', '+', '-'])}{pick.randrange(30)}",
-            lambda: f"{pick.choice(['', '-'])}{pick.randrange(10**6)}.{pick.randrange(10**25)}0",
-            lambda: pick.choice(NUMBERS),
-            self.any_double,
-        ])()
+        return pick.choice(
+            [
+                lambda: str(pick.randrange(-100, 100)),
+                lambda: str(pick.randrange(-(2**53), 2**53)),
+                lambda: str(pick.randrange(-(10**30), 10**30)),
+                lambda: (
+                    f"{pick.randrange(-999, 999)}{pick.choice('eE')}"
+                    f"{pick.choice(['', '+', '-'])}{pick.randrange(30)}"
+                ),
+                lambda: (
+                    f"{pick.choice(['', '-'])}{pick.randrange(10**6)}.{pick.randrange(10**25)}0"
+                ),
+                lambda: pick.choice(NUMBERS),
+                self.any_double,
+            ]
+        )()
 
     def any_double(self):
         """Every bit pattern but those of infinities and NaNs."""

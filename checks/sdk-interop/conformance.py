@@ -1,6 +1,8 @@
-"""Our verifier and our signer held against Inngest's official SDKs, over loopback only. `checks/sdk-interop/run` runs it.
+"""Compares our verifier and our signer with Inngest's official SDKs, over loopback only.
+`checks/sdk-interop/run` runs it.
 
-1. Random bodies that each SDK signs, our verifier's verdict of them, and the SDK's of our signed answers.
+1. Random bodies that each SDK signs: our verifier's verdict of them, and the SDK's verdict of our
+   signed responses.
 2. Random calls that our signer signs, sent to a serve endpoint of each SDK: the function runs.
 3. A table of edge cases, sent to all three. Our verdict must be the rule's.
 """
@@ -11,7 +13,6 @@ import hmac
 import http.client
 import json
 import os
-import pathlib
 import re
 import socket
 import subprocess
@@ -21,35 +22,16 @@ import time
 import urllib.parse
 
 from bodies import Bodies
+from sdks import HERE, KEYS, SDKS, environment, serving
 from inngest._internal import transforms
 
-HERE = pathlib.Path(__file__).parent
 COUNTERPART = os.environ["COUNTERPART"]
-SDKS = {"Python": [sys.executable, HERE / "python_sdk.py"], "TypeScript": ["node", HERE / "node_sdk.mjs"]}
-KEYS = {
-    "current": "signkey-test-8ee2262a15e8d3c42d6a840db7af3de2aab08ef632b32a37a687f24b34dba3ff",
-    "fallback": "signkey-test-0123456789abcdef",
-    "other": "signkey-test-ffffffffffffffff",
-}
 OURS = [COUNTERPART, "serve", KEYS["current"], KEYS["fallback"]]
 BODIES, CALLS = 4000, 2000
 
 
-@contextlib.contextmanager
-def serving(command, env, *args):
-    """The address of a server that prints it first."""
-    server = subprocess.Popen([*command, *args], env=env, stdout=subprocess.PIPE, text=True)
-    try:
-        address = server.stdout.readline().strip()
-        assert address, f"did not start: {command}"
-        yield address
-    finally:
-        server.terminate()
-        server.wait()
-
-
 def post(url, body, signatures):
-    """The status, the headers and the body of the answer."""
+    """The status, the headers and the body of the response."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=60)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/api/inngest?fnId=conformance-ran&stepId=step")
@@ -58,8 +40,8 @@ def post(url, body, signatures):
         for signature in signatures:
             connection.putheader("X-Inngest-Signature", signature.encode())
         connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        response = connection.getresponse()
+        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
 
 
 def random_bodies():
@@ -70,7 +52,9 @@ def random_bodies():
         elif at % 40 == 1:
             body = made.deep(made.random.randrange(90, 115))
         elif at % 40 == 2:
-            body = transforms.canonicalize(made.deep(made.random.randrange(130, 400)).encode()).decode()
+            body = transforms.canonicalize(
+                made.deep(made.random.randrange(130, 400)).encode()
+            ).decode()
         else:
             body = made.object(least=1)
         yield transforms.canonicalize(body.encode()).decode() if at % 4 == 0 and at % 80 else body
@@ -81,7 +65,9 @@ def check(env):
         file.writelines(json.dumps(body) + "\n" for body in random_bodies())
         file.flush()
         running = [
-            subprocess.Popen([*command, "check", url, file.name], env=env, stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [*command, "check", url, file.name], env=env, stdout=subprocess.PIPE, text=True
+            )
             for command in SDKS.values()
         ]
         try:
@@ -95,18 +81,38 @@ def check(env):
         verified = counts["raw"] + counts["canonical"]
         assert verified + counts["too long"] == BODIES and all(counts.values()), counts
         print(
-            f"{sdk}: {verified} of its signatures verified here, {counts['canonical']} of them over the canonical form "
-            f"only, and as many signed answers verified by it; {counts['too long']} too long for a canonical form and "
-            f"{counts['wrong']} wrong signatures refused"
+            f"{sdk}: {verified} of its signatures verified here, {counts['canonical']} of them "
+            f"over the canonical form only, and as many signed responses verified by it; "
+            f"{counts['too long']} too long for a canonical form and "
+            f"{counts['wrong']} wrong signatures rejected"
         )
 
 
 def call(at, data):
     """A call as Inngest makes it, in its canonical form."""
-    event = {"data": data, "id": f"event-{at}", "name": "conformance/call", "ts": 1795462701786, "user": {}}
+    event = {
+        "data": data,
+        "id": f"event-{at}",
+        "name": "conformance/call",
+        "ts": 1795462701786,
+        "user": {},
+    }
     stack = {"current": 0, "stack": []}
-    ctx = {"attempt": 0, "disable_immediate_execution": False, "max_attempts": 1, "run_id": f"run-{at}", "stack": stack}
-    made = {"ctx": ctx, "event": event, "events": [event], "steps": {}, "use_api": False, "version": 2}
+    ctx = {
+        "attempt": 0,
+        "disable_immediate_execution": False,
+        "max_attempts": 1,
+        "run_id": f"run-{at}",
+        "stack": stack,
+    }
+    made = {
+        "ctx": ctx,
+        "event": event,
+        "events": [event],
+        "steps": {},
+        "use_api": False,
+        "version": 2,
+    }
     return transforms.canonicalize(json.dumps(made).encode())
 
 
@@ -118,7 +124,9 @@ def random_calls():
 
 
 def sign(key, bodies):
-    signed = subprocess.run([COUNTERPART, "sign", key], input=b"\n".join(bodies), capture_output=True, check=True)
+    signed = subprocess.run(
+        [COUNTERPART, "sign", key], input=b"\n".join(bodies), capture_output=True, check=True
+    )
     signatures = signed.stdout.decode().splitlines()
     assert len(signatures) == len(bodies)
     return signatures
@@ -127,26 +135,44 @@ def sign(key, bodies):
 def run_functions(env):
     bodies = list(random_calls())
     for sdk, command in SDKS.items():
-        refused = 0
+        rejected = 0
         signed = {role: sign(key, bodies) for role, key in KEYS.items()}
         with serving(command, env, "serve") as url:
             for at, body in enumerate(bodies):
                 signature = signed["fallback" if at % 3 == 0 else "current"][at]
-                status, _, answer = post(url, body, [signature])
-                assert (status, json.loads(answer)) == (200, {"ran": f"event-{at}"}), (sdk, status, answer, body[:500])
+                status, _, said = post(url, body, [signature])
+                assert (status, json.loads(said)) == (200, {"ran": f"event-{at}"}), (
+                    sdk,
+                    status,
+                    said,
+                    body[:500],
+                )
                 if at % 10 == 0:
-                    for sent, wrong in [(body, signed["other"][at]), (body.replace(b"run-", b"ran-"), signature)]:
-                        status, _, answer = post(url, sent, [wrong])
-                        assert status == 401 and b"ran" not in answer, (sdk, status, answer, sent[:500])
-                        refused += 1
-        print(f"{sdk}: {len(bodies)} calls that were signed here ran its function; {refused} wrong ones did not")
+                    for sent, wrong in [
+                        (body, signed["other"][at]),
+                        (body.replace(b"run-", b"ran-"), signature),
+                    ]:
+                        status, _, said = post(url, sent, [wrong])
+                        assert status == 401 and b"ran" not in said, (
+                            sdk,
+                            status,
+                            said,
+                            sent[:500],
+                        )
+                        rejected += 1
+        print(
+            f"{sdk}: {len(bodies)} calls that were signed here ran its function; "
+            f"{rejected} wrong ones did not"
+        )
 
 
 def bytes_of(case, name):
     if f"{name}_hex" in case:
         return bytes.fromhex(case[f"{name}_hex"])
     text = case[name]
-    return (text if isinstance(text, str) else "".join(part * times for part, times in text)).encode()
+    return (
+        text if isinstance(text, str) else "".join(part * times for part, times in text)
+    ).encode()
 
 
 def filled(template, signed, key, now):
@@ -154,7 +180,9 @@ def filled(template, signed, key, now):
     secret = transforms.remove_signing_key_prefix(key).encode()
 
     def times(text, opening, closing):
-        return re.sub(rf"{opening}now([+-]\d+)?{closing}", lambda found: str(now + int(found[1] or 0)), text)
+        return re.sub(
+            rf"{opening}now([+-]\d+)?{closing}", lambda found: str(now + int(found[1] or 0)), text
+        )
 
     def mac(suffix):
         return hmac.new(secret, signed + suffix.encode(), hashlib.sha256).hexdigest()
@@ -175,13 +203,22 @@ def edge_cases():
     cases = json.loads((HERE / "edge_cases.json").read_text("utf-8"))
     known = json.loads((HERE / "../../tests/vectors/known_answers.json").read_text("utf-8"))
     # Upper-case digits are the one thing that the vectors leave open.
-    rules = {"accept": "raw", "either": "raw", "reject": "refuse"}
+    rules = {"accept": "raw", "either": "raw", "reject": "reject"}
     for case in known["header_case"]:
-        cases.append({"what": case["id"], "header": case["template"], "rule": rules[case["expected"]], "step": 4})
+        cases.append(
+            {
+                "what": case["id"],
+                "header": case["template"],
+                "rule": rules[case["expected"]],
+                "step": 4,
+            }
+        )
     for case in known["timestamp_case"]:
         then = f"now{case['offset_seconds']:+}"
         header = f"t={{{then}}}&s={{mac over body||'<{then}>'}}"
-        cases.append({"what": case["id"], "header": header, "rule": rules[case["expected"]], "step": 5})
+        cases.append(
+            {"what": case["id"], "header": header, "rule": rules[case["expected"]], "step": 5}
+        )
     return cases
 
 
@@ -194,25 +231,33 @@ def judge_edge_cases(env):
     wrong = 0
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(serving(OURS, env, str(now)))
-        theirs = [stack.enter_context(serving(command, env, "serve", str(now))) for command in SDKS.values()]
+        theirs = [
+            stack.enter_context(serving(command, env, "serve", str(now)))
+            for command in SDKS.values()
+        ]
         cases = edge_cases()
         print("\n" + row("step", "case", "rule", "here", *SDKS))
         for case in cases:
             body = bytes_of(case, "body") if "body" in case or "body_hex" in case else call(0, {})
             signed = bytes_of(case, "signed") if "signed" in case else body
             templates = case.get("headers", [case.get("header", "t={now}&s={mac}")])
-            headers = [filled(template, signed, KEYS[case.get("key", "current")], now) for template in templates]
+            headers = [
+                filled(template, signed, KEYS[case.get("key", "current")], now)
+                for template in templates
+            ]
 
-            status, said, answer = post(ours, body, headers)
+            status, said, handed_on = post(ours, body, headers)
             assert status in (200, 401), (status, case)
-            here = said["x-verified"].split()[1].lower() if status == 200 else "refuse"
+            here = said["x-verified"].split()[1].lower() if status == 200 else "reject"
             if status == 200:
-                assert answer == (body if here == "raw" else signed), case
-            # An SDK signs what it answers to a signature that it accepted.
+                assert handed_on == (body if here == "raw" else signed), case
+            # An SDK signs its response to a signature that it accepted.
             verdicts = []
             for url in theirs:
                 status, said, _ = post(url, body, headers)
-                verdicts.append("accept" if status != 401 and "x-inngest-signature" in said else "refuse")
+                verdicts.append(
+                    "accept" if status != 401 and "x-inngest-signature" in said else "reject"
+                )
             wrong += here != case["rule"]
             mark = "" if here == case["rule"] else "<-- not by the rule"
             print(row(case["step"], case["what"], case["rule"], here, *verdicts, mark))
@@ -221,17 +266,9 @@ def judge_edge_cases(env):
 
 
 def main():
+    # Inngest's API must not be called.
     with socket.create_server(("127.0.0.1", 0)) as api:
-        # Where the SDKs would find Inngest's API. Nobody answers there, and nobody must call.
-        address = f"http://127.0.0.1:{api.getsockname()[1]}"
-        env = {
-            "PATH": os.environ["PATH"],
-            "INNGEST_SIGNING_KEY": KEYS["current"],
-            "INNGEST_SIGNING_KEY_FALLBACK": KEYS["fallback"],
-            "INNGEST_BASE_URL": address,
-            "INNGEST_API_BASE_URL": address,
-            "INNGEST_EVENT_API_BASE_URL": address,
-        }
+        env = environment(f"http://127.0.0.1:{api.getsockname()[1]}")
         check(env)
         run_functions(env)
         judge_edge_cases(env)

@@ -1,7 +1,9 @@
-// What Inngest's official TypeScript SDK signs, verifies and serves. Nothing of it is written again here.
+// What Inngest's official TypeScript SDK signs, verifies and serves. None of it is reimplemented
+// here.
 //
-//     node node_sdk.mjs check URL BODIES   # signs each body for our server at URL, and verifies its answer
+//     node node_sdk.mjs check URL BODIES   # signs bodies for our server, verifies its responses
 //     node node_sdk.mjs serve [NOW]        # a serve endpoint, at that time; prints its address
+//     node node_sdk.mjs parse              # parses an in-band sync's functions (on stdin)
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -13,10 +15,14 @@ import { serve as handler } from "inngest/node";
 // Inside the package: the signer, and the check of a signature, that its serve endpoint has.
 const inside = (path) => import(new URL(path, import.meta.resolve("inngest")));
 const { signDataWithKey } = await inside("./helpers/net.js");
+const { functionConfigSchema } = await inside("./types.js");
 const { InngestCommHandler } = await inside("./components/InngestCommHandler.js");
 const canonicalize = createRequire(import.meta.resolve("inngest"))("canonicalize");
 
-const [CURRENT, FALLBACK] = [process.env.INNGEST_SIGNING_KEY, process.env.INNGEST_SIGNING_KEY_FALLBACK];
+const [CURRENT, FALLBACK] = [
+  process.env.INNGEST_SIGNING_KEY,
+  process.env.INNGEST_SIGNING_KEY_FALLBACK,
+];
 const WRONG = "signkey-test-ffffffffffffffff";
 // Longest body, in bytes, whose canonical form is worked out. Longer ones verify as they are.
 const CANONICAL = 64 * 1024;
@@ -26,7 +32,13 @@ const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 // With one function, which tells whose call it was.
 function app(keys) {
   const silent = { logger: quiet, internalLogger: quiet };
-  const client = new Inngest({ id: "conformance", isDev: false, checkpointing: false, ...silent, ...keys });
+  const client = new Inngest({
+    id: "conformance",
+    isDev: false,
+    checkpointing: false,
+    ...silent,
+    ...keys,
+  });
   const ran = { id: "ran", triggers: [{ event: "conformance/call" }] };
   return { client, functions: [client.createFunction(ran, ({ event }) => ({ ran: event.id }))] };
 }
@@ -43,8 +55,12 @@ async function check(url, bodies) {
     return `t=${time}&s=${await signDataWithKey(JSON.parse(sent), key, `${time}`, quiet)}`;
   };
   const call = async (sent, signature) => {
-    const answer = await fetch(url, { method: "POST", body: sent, headers: { "X-Inngest-Signature": signature } });
-    return [answer.status, answer.headers, await answer.text()];
+    const response = await fetch(url, {
+      method: "POST",
+      body: sent,
+      headers: { "X-Inngest-Signature": signature },
+    });
+    return [response.status, response.headers, await response.text()];
   };
   for (const [at, line] of readFileSync(bodies, "utf8").trimEnd().split("\n").entries()) {
     const sent = JSON.parse(line);
@@ -52,13 +68,15 @@ async function check(url, bodies) {
     const [key, role] = at % 3 === 0 ? [FALLBACK, "Fallback"] : [CURRENT, "Current"];
     const now = Math.floor(Date.now() / 1000);
     const canonical = canonicalize(JSON.parse(sent));
-    const form = sent === canonical ? "raw" : Buffer.byteLength(sent) <= CANONICAL ? "canonical" : "too long";
+    const form =
+      sent === canonical ? "raw" : Buffer.byteLength(sent) <= CANONICAL ? "canonical" : "too long";
     // The SDK has two signers: one of them for where there is no Web Crypto.
     const { crypto } = globalThis;
-    if (at % 5 === 0) Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });
+    if (at % 5 === 0)
+      Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });
     const signing = sign(sent, key, now);
     Object.defineProperty(globalThis, "crypto", { value: crypto, configurable: true });
-    const [status, headers, answer] = await call(sent, await signing);
+    const [status, headers, said] = await call(sent, await signing);
     counts[form] += 1;
     if (form === "too long") {
       assert.deepEqual([status, headers.get("x-inngest-signature")], [401, null], which);
@@ -66,10 +84,20 @@ async function check(url, bodies) {
     }
     const how = `${role} ${form === "raw" ? "Raw" : "Canonical"}`;
     assert.deepEqual([status, headers.get("x-verified")], [200, how], which);
-    assert.equal(answer, canonical, which);
-    for (const [body, other, valid] of [[answer, key, true], [answer, WRONG, false], [`${answer}!`, key, false]]) {
-      const checked = await verifiers.get(other).validateSignature(headers.get("x-inngest-signature"), body);
-      assert.deepEqual([checked.success, checked.keyUsed], [valid, valid ? other : undefined], which);
+    assert.equal(said, canonical, which);
+    for (const [body, other, valid] of [
+      [said, key, true],
+      [said, WRONG, false],
+      [`${said}!`, key, false],
+    ]) {
+      const checked = await verifiers
+        .get(other)
+        .validateSignature(headers.get("x-inngest-signature"), body);
+      assert.deepEqual(
+        [checked.success, checked.keyUsed],
+        [valid, valid ? other : undefined],
+        which,
+      );
     }
     if (at % 10 === 0) {
       for (const signature of [await sign(sent, WRONG, now), await sign(sent, key, now - 310)]) {
@@ -84,12 +112,19 @@ async function check(url, bodies) {
 
 async function serve(now) {
   if (now !== undefined) Date.now = () => Number(now) * 1000;
-  const answer = handler(app({}));
+  const respond = handler(app({}));
   const server = createServer((request, response) =>
-    answer(request, response).catch(() => response.writeHead(500).end()),
+    respond(request, response).catch(() => response.writeHead(500).end()),
   );
-  server.listen(0, "127.0.0.1", () => console.log(`http://127.0.0.1:${server.address().port}/api/inngest`));
+  server.listen(0, "127.0.0.1", () =>
+    console.log(`http://127.0.0.1:${server.address().port}/api/inngest`),
+  );
+}
+
+function parse() {
+  for (const config of JSON.parse(readFileSync(0, "utf8")))
+    functionConfigSchema.strict().parse(config);
 }
 
 const [, , command, ...args] = process.argv;
-await { check, serve }[command](...args);
+await { check, serve, parse }[command](...args);

@@ -1,7 +1,7 @@
-"""What Inngest's official Python SDK signs, verifies and serves. Nothing of it is written again here.
+"""What Inngest's official Python SDK signs, verifies and serves. None of it is reimplemented here.
 
-    python python_sdk.py check URL BODIES   # signs each body for our server at URL, and verifies its answer
-    python python_sdk.py serve [NOW]        # a serve endpoint, at that time; prints its address
+python python_sdk.py check URL BODIES   # signs bodies for our server, verifies its responses
+python python_sdk.py serve [NOW]        # a serve endpoint, at that time; prints its address
 """
 
 import http.client
@@ -29,8 +29,9 @@ def check(url, bodies):
 
     def call(sent, signature):
         connection.request("POST", "/api/inngest", sent, {"X-Inngest-Signature": signature})
-        answer = connection.getresponse()
-        return answer.status, net.normalize_headers(dict(answer.getheaders())), answer.read()
+        response = connection.getresponse()
+        headers = net.normalize_headers(dict(response.getheaders()))
+        return response.status, headers, response.read()
 
     counts = dict.fromkeys(["raw", "canonical", "too long", "wrong"], 0)
     with open(bodies, encoding="utf-8") as lines:
@@ -39,20 +40,42 @@ def check(url, bodies):
             which = f"body {at}: {line[:200]}"
             key, role = (FALLBACK, "Fallback") if at % 3 == 0 else (CURRENT, "Current")
             canonical = transforms.canonicalize(sent)
-            form = "raw" if sent == canonical else "canonical" if len(sent) <= CANONICAL else "too long"
-            status, headers, answer = call(sent, net.sign_request(sent, key))
+            form = (
+                "raw"
+                if sent == canonical
+                else "canonical"
+                if len(sent) <= CANONICAL
+                else "too long"
+            )
+            status, headers, said = call(sent, net.sign_request(sent, key))
             counts[form] += 1
             if form == "too long":
                 assert (status, headers.get("x-inngest-signature")) == (401, None), (status, which)
                 continue
-            assert (status, headers.get("x-verified")) == (200, f"{role} {form.title()}"), (status, headers, which)
-            assert answer == canonical, which
-            for body, other, valid in [(answer, key, True), (answer, WRONG, False), (answer + b"!", key, False)]:
+            assert (status, headers.get("x-verified")) == (200, f"{role} {form.title()}"), (
+                status,
+                headers,
+                which,
+            )
+            assert said == canonical, which
+            for body, other, valid in [
+                (said, key, True),
+                (said, WRONG, False),
+                (said + b"!", key, False),
+            ]:
                 checked = net.validate_response_sig(
-                    body=body, headers=headers, mode=server_lib.ServerKind.CLOUD, signing_key=other)
-                assert checked == other if valid else isinstance(checked, Exception), (checked, headers, which)
+                    body=body, headers=headers, mode=server_lib.ServerKind.CLOUD, signing_key=other
+                )
+                assert checked == other if valid else isinstance(checked, Exception), (
+                    checked,
+                    headers,
+                    which,
+                )
             if at % 10 == 0:
-                for signature in [net.sign_request(sent, WRONG), net.sign_request(sent, key, round(time.time()) - 310)]:
+                for signature in [
+                    net.sign_request(sent, WRONG),
+                    net.sign_request(sent, key, round(time.time()) - 310),
+                ]:
                     status, headers, _ = call(sent, signature)
                     assert (status, headers.get("x-inngest-signature")) == (401, None), which
                     counts["wrong"] += 1

@@ -1,11 +1,11 @@
 //! `inngest-auth check`
 
-use inngest_auth::{Config, KeyRing, SigningKey};
+use inngest_auth::{Config, ConfigError, KeyRing, SigningKey};
 
 use crate::report::Report;
 
-pub(crate) fn run() -> Report {
-    let config = match Config::from_env() {
+pub(crate) fn run(config: Result<Config, ConfigError>) -> Report {
+    let config = match config {
         Ok(config) => config,
         Err(error) => {
             return Report::new(false)

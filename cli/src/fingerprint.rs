@@ -4,8 +4,7 @@ use inngest_auth::{Config, SigningKey};
 
 use crate::report::{Failure, Report};
 
-pub(crate) fn run() -> Result<Report, Failure> {
-    let config = Config::from_env()?;
+pub(crate) fn run(config: &Config) -> Result<Report, Failure> {
     let keys = config
         .keys()
         .ok_or("INNGEST_DEV is set, so no key is used; unset it")?

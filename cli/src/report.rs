@@ -9,7 +9,14 @@ pub(crate) struct Report {
     yes: bool,
     /// What people read in the place of the lines.
     text: Option<String>,
-    lines: Map<String, Value>,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    name: &'static str,
+    value: Value,
+    /// What it means, for people.
+    meaning: Option<&'static str>,
 }
 
 impl Report {
@@ -17,14 +24,27 @@ impl Report {
         Self {
             yes,
             text: None,
-            lines: Map::new(),
+            lines: Vec::new(),
         }
     }
 
-    pub(crate) fn line(mut self, name: &str, value: impl Into<Value>) -> Self {
+    /// Adds a line, unless the value is null.
+    pub(crate) fn line(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
         if !value.is_null() {
-            self.lines.insert(name.to_owned(), value);
+            self.lines.push(Line {
+                name,
+                value,
+                meaning: None,
+            });
+        }
+        self
+    }
+
+    /// Tells people what the last line means.
+    pub(crate) fn meaning(mut self, meaning: &'static str) -> Self {
+        if let Some(line) = self.lines.last_mut() {
+            line.meaning = Some(meaning);
         }
         self
     }
@@ -55,11 +75,20 @@ impl Report {
 
     fn show(&self, json: bool) -> String {
         if json {
-            return Value::Object(self.lines.clone()).to_string();
+            let members = self.lines.iter();
+            let members = members.map(|line| (line.name.to_owned(), line.value.clone()));
+            return Value::Object(members.collect::<Map<_, _>>()).to_string();
         }
-        let line = |(name, value): (&String, &Value)| match value {
-            Value::String(text) => format!("{name}: {text}"),
-            value => format!("{name}: {value}"),
+        let line = |Line {
+                        name,
+                        value,
+                        meaning,
+                    }: &Line| {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            let meaning = meaning.map(|it| format!(" ({it})")).unwrap_or_default();
+            format!("{name}: {value}{meaning}")
         };
         let lines = || self.lines.iter().map(line).collect::<Vec<_>>().join("\n");
         self.text.clone().unwrap_or_else(lines)

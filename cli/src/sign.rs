@@ -2,7 +2,7 @@
 
 use inngest_auth::{Clock, Config, SIGNATURE_HEADER, SystemClock};
 
-use crate::input;
+use crate::input::{self, Stdin};
 use crate::report::{Failure, Report};
 
 /// Bodies up to this many bytes are printed; shells and systems stop at some length.
@@ -29,8 +29,7 @@ pub(crate) struct Args {
     body: Option<String>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<Report, Failure> {
-    let config = Config::from_env()?;
+pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, Failure> {
     let keys = config
         .keys()
         .ok_or("INNGEST_DEV is set, so there is nothing to sign with; unset it")?
@@ -41,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<Report, Failure> {
     } else {
         keys.current()
     };
-    let body = input::bytes(args.body.as_deref())?;
+    let body = input::bytes(args.body.as_deref(), stdin)?;
     let at = args
         .at
         .or_else(|| SystemClock.now())

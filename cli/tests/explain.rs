@@ -37,7 +37,8 @@ fn captured(signatures: &[String], body: &[u8]) -> Vec<u8> {
         .collect::<Vec<_>>()
         .concat();
     let head = format!(
-        "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n{signatures}\r\n",
+        "POST /api/inngest?fnId=a&stepId=step HTTP/1.1\r\nHost: a\r\n\
+         Content-Length: {}\r\n{signatures}\r\n",
         body.len()
     );
     [head.as_bytes(), body].concat()
@@ -123,6 +124,27 @@ fn a_captured_request_is_explained() {
         for (name, value) in expected {
             assert_eq!(said[name], *value, "{what}: {said}");
         }
+        assert_eq!(said["what to do"].is_null(), code == 0, "{what}: {said}");
+    }
+}
+
+/// People read the verdict first, and learn which time it is about.
+#[test]
+fn a_request_of_last_night_is_not_called_stale_without_a_word_about_the_time() {
+    let key: SigningKey = KEY.parse().unwrap();
+    let request = captured(&[key.sign(b"{}", AT).to_string()], b"{}");
+    let output = run(&["explain"], &[("INNGEST_SIGNING_KEY", KEY)], &request);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.starts_with("verdict: rejected\nkind: stale\n"),
+        "{said}"
+    );
+    for text in [
+        "\nsignature: genuine (",
+        "(now; give",
+        "\nwhat to do: give --at",
+    ] {
+        assert!(said.contains(text), "{text}: {said}");
     }
 }
 
@@ -158,6 +180,36 @@ fn what_sign_prints_is_genuine() {
         printed.ends_with(r"--data-binary 'it'\''s'") || printed.trim_end().ends_with(r"'it'\''s'"),
         "{printed}"
     );
+}
+
+#[test]
+fn keys_from_standard_input_take_the_place_of_the_environments() {
+    let environment = [("INNGEST_SIGNING_KEY", "signkey-test-00")];
+    let keys = format!("{KEY}\nsignkey-test-87654321\n");
+    for (input, code, current, fallback) in [
+        (&*keys, 0, Some("b2ed992186a5"), Some("235c6e3ab897")),
+        (KEY, 0, Some("b2ed992186a5"), None),
+        ("", 2, None, None),
+        ("oops", 2, None, None),
+        (&keys.repeat(2), 2, None, None),
+    ] {
+        for args in [
+            &["fingerprint", "--json", "--keys-stdin"][..],
+            &["sign", "--json", "--keys-stdin", "{}"],
+        ] {
+            let output = run(args, &environment, input.as_bytes());
+            let said = json(&output);
+            assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+            let key = if args[0] == "sign" { "key" } else { "current" };
+            assert_eq!(said[key].as_str(), current, "{args:?}: {said}");
+            if args[0] == "fingerprint" {
+                assert_eq!(said["fallback"].as_str(), fallback, "{said}");
+            }
+        }
+    }
+    // It cannot have the body, too: an empty one would be signed.
+    let output = run(&["sign", "--keys-stdin"], &environment, KEY.as_bytes());
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]

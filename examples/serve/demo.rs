@@ -1,4 +1,5 @@
-//! The tour that `serve` gives where nothing is configured: five calls to itself, and what became of them.
+//! The tour that `serve` gives where nothing is configured: five calls to itself, and their
+//! outcomes.
 //!
 //! It makes up keys. An example may; the library never does.
 
@@ -25,7 +26,7 @@ pub(crate) struct Tour {
 }
 
 impl Tour {
-    /// `None` as soon as any `INNGEST_…` variable is set: somebody meant something by it.
+    /// Returns `None` if any `INNGEST_…` variable is set: it was set for a reason.
     pub(crate) fn where_nothing_is_configured() -> Option<Self> {
         let configured =
             std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
@@ -91,10 +92,14 @@ impl Tour {
                 .to_owned(),
         ];
         for (name, what, body, signature) in calls {
-            let answer = call(server, body, signature.as_deref()).await?;
-            lines.push(format!("  {name:<8}  {what:<40}  {}", answer.verdict()));
+            let reply = call(server, body, signature.as_deref()).await?;
+            lines.push(format!("  {name:<8}  {what:<40}  {}", reply.verdict()));
         }
-        lines.push("\nThe last three must not get in: 401 is all that their sender learns. The log says why:\n".into());
+        lines.push(
+            "\nThe last three must not get in: 401 is all that their sender learns. The log says \
+             why:\n"
+                .into(),
+        );
         Ok(lines.join("\n"))
     }
 
@@ -109,7 +114,8 @@ Try it yourself. This call is good for five minutes; change a letter of it and i
 With your own key, and calls that you sign (in another terminal, with the same key):
 
   INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example serve
-  INNGEST_SIGNING_KEY=signkey-test-12345678 cargo run --example sign -- '{{\"hello\":\"world\"}}'
+  INNGEST_SIGNING_KEY=signkey-test-12345678 \\
+    cargo run --manifest-path cli/Cargo.toml -- sign '{{\"hello\":\"world\"}}'
 
 INNGEST_DEV=1 instead of a key lets everybody in, as beside Inngest's dev server. Ctrl-C stops.",
             reachable(server)
@@ -146,13 +152,13 @@ pub(crate) fn reachable(mut server: SocketAddr) -> SocketAddr {
     server
 }
 
-struct Answer {
+struct Reply {
     status: String,
     body: String,
 }
 
-impl Answer {
-    /// The status, and the one word of the answer that tells why.
+impl Reply {
+    /// Returns the status, and the part of the response that tells why.
     fn verdict(&self) -> String {
         let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         let (colour, word) = match json["key"].as_str() {
@@ -168,24 +174,25 @@ impl Answer {
     }
 }
 
-/// HTTP in fifteen lines: enough for a server that closes when it has answered.
-async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Result<Answer> {
+/// HTTP in fifteen lines: enough for a server that closes after its response.
+async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Result<Reply> {
     let signature = signature.map_or_else(String::new, |value| {
         format!("X-Inngest-Signature: {value}\r\n")
     });
     let request = format!(
-        "POST {TARGET} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\nContent-Length: {}\r\n{signature}\r\n{body}",
+        "POST {TARGET} HTTP/1.1\r\nHost: {server}\r\nConnection: close\r\n\
+         Content-Length: {}\r\n{signature}\r\n{body}",
         body.len()
     );
     let mut socket = TcpStream::connect(reachable(server)).await?;
     socket.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await?;
-    let (head, body) = answer
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply).await?;
+    let (head, body) = reply
         .split_once("\r\n\r\n")
         .ok_or(io::ErrorKind::InvalidData)?;
     let status = head.split(' ').nth(1).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Answer {
+    Ok(Reply {
         status: status.into(),
         body: body.into(),
     })
@@ -202,7 +209,7 @@ impl HeldLog {
 
     pub(crate) fn release(&self) {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Nobody is left to be told that this failed.
+        // If this fails, there is nowhere to report it.
         let _ = io::stderr().write_all(&held.unwrap_or_default());
     }
 }

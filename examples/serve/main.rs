@@ -2,10 +2,10 @@
 //! `demo.rs` is a tour.
 //!
 //! ```text
-//! cargo run --example serve                                # a tour, with keys made up for this run
+//! cargo run --example serve                                # a tour, with keys made up for it
 //! INNGEST_SIGNING_KEY=signkey-… cargo run --example serve  # as in production
-//! INNGEST_DEV=1 cargo run --example serve                  # beside the dev server: verifies nothing
-//! RUST_LOG=debug cargo run --example serve                 # logs the rejections that any scanner causes, too
+//! INNGEST_DEV=1 cargo run --example serve                  # with the dev server: verifies nothing
+//! RUST_LOG=debug cargo run --example serve                 # logs all rejections
 //! ```
 
 mod app;
@@ -54,7 +54,7 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Error>> {
-    // One configuration for both directions: what rotates the keys of one rotates those of the other.
+    // One configuration for both directions, so that their keys rotate together.
     let config = match &tour {
         Some(tour) => tour.config()?,
         None => Config::from_env()
@@ -92,7 +92,7 @@ fn reached_at(address: SocketAddr) -> Result<Serve, &'static str> {
     })
 }
 
-/// A command that starts, for whoever stands before one that did not.
+/// Returns a command that starts, after one that failed.
 fn what_to_type(error: &ConfigError) -> String {
     let set = match error.variable() {
         "INNGEST_DEV" => "INNGEST_DEV=1".to_owned(),
@@ -106,24 +106,32 @@ fn what_to_try(config: &Config, address: SocketAddr) -> String {
     let url = format!("http://{address}{PATH}?fnId=demo&stepId=step");
     if config.is_dev() {
         return format!(
-            "Dev mode: anybody gets in. Try:\n\n  curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
+            "Dev mode: anybody gets in. Try:\n\n  \
+             curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
         );
     }
     format!(
         "Only what is signed gets in. In another terminal, with the same INNGEST_SIGNING_KEY:\n\n  \
-         cargo run --example sign -- --url '{url}' '{{\"hello\":\"world\"}}'\n\n\
+         cargo run --manifest-path cli/Cargo.toml -- sign --url '{url}' \
+         '{{\"hello\":\"world\"}}'\n\n\
          Run the curl line that it prints. RUST_LOG=debug shows every rejection. Ctrl-C stops."
     )
 }
 
 async fn listen() -> Result<TcpListener, String> {
     let address = std::env::var("LISTEN_ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    TcpListener::bind(&address).await.map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => {
-            format!("{address} is taken: stop what listens there, or set LISTEN_ADDR=127.0.0.1:0 for any free port")
-        }
-        _ => format!("Cannot listen on {address} ({error}): set LISTEN_ADDR to host:port, like 127.0.0.1:3000"),
-    })
+    TcpListener::bind(&address)
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => format!(
+                "{address} is taken: stop what listens there, or set LISTEN_ADDR=127.0.0.1:0 for \
+                 any free port"
+            ),
+            _ => format!(
+                "Cannot listen on {address} ({error}): set LISTEN_ADDR to host:port, like \
+                 127.0.0.1:3000"
+            ),
+        })
 }
 
 /// Ctrl-C, or what a supervisor sends.

@@ -37,7 +37,7 @@ pub(crate) struct App {
     pub(crate) functions: Vec<Value>,
 }
 
-/// Where Inngest reaches the app. Never taken from `Host` and the like, which nobody signs.
+/// Where Inngest reaches the app. Never taken from `Host` or similar headers: they are not signed.
 pub(crate) struct Serve {
     /// `INNGEST_SERVE_ORIGIN`: what it has of a URL takes the place of every other.
     pub(crate) configured: Option<AppUrl>,
@@ -150,7 +150,8 @@ impl Registry {
         }))
     }
 
-    /// What the app is: the response to a `GET`. Whoever is not known learns less, as in dev mode.
+    /// Returns the response to a `GET`: what the app is. An unverified client learns less, as in
+    /// dev mode.
     pub(crate) fn inspection(&self, caller: Caller) -> Value {
         let keys = self.config.keys().map(KeyRing::snapshot);
         let fallback = keys.as_deref().and_then(Keys::fallback);
@@ -289,8 +290,8 @@ fn deploy_id(parts: &Parts) -> Option<String> {
     pairs.find_map(|(name, id)| (name == "deployId").then(|| id.into_owned()))
 }
 
-/// Returns what the caller says it is, for the API to check that it is the same. Nobody signed it:
-/// nothing else may depend on it.
+/// Returns the kind of server that the caller claims to be, so that the API can check it. The
+/// header is not signed: nothing else may depend on it.
 fn server_kind(headers: &HeaderMap) -> Option<&'static str> {
     let said = headers.get("x-inngest-server-kind")?;
     ["cloud", "dev"].into_iter().find(|kind| said == kind)

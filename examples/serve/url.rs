@@ -49,7 +49,7 @@ impl AppUrl {
         }
     }
 
-    /// Returns the URL that calls the function. What else the query says is kept as it is written.
+    /// Returns the URL that calls the function. The rest of the query is kept unchanged.
     pub(crate) fn of_function(&self, id: &str) -> Self {
         let ours = |pair: &&str| {
             let name = form_urlencoded::parse(pair.as_bytes()).next();

@@ -138,6 +138,20 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_is_printed_with_its_port_and_without_the_path() {
+        for (base, printed) in [
+            ("https://api.inngest.com", "https://api.inngest.com:443"),
+            (
+                "http://GATEWAY.example/inngest/",
+                "http://gateway.example:80",
+            ),
+            ("http://[::1]:8288", "http://[::1]:8288"),
+        ] {
+            assert_eq!(Origin::parse(base).unwrap().to_string(), printed);
+        }
+    }
+
+    #[test]
     fn a_base_url_that_cannot_be_used_says_why() {
         for (base, expected) in [
             ("https://api.inngest.com", None),

@@ -213,7 +213,8 @@ impl Config {
     }
 
     /// Polls the key files, and publishes their keys when they change. Spawn the future. It never
-    /// ends unless there is no file to watch.
+    /// ends unless there is no file to watch. It needs a Tokio runtime with its timer enabled;
+    /// outside one it logs an ERROR and ends.
     ///
     /// ```no_run
     /// # use std::time::Duration;

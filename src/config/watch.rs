@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::error::ConfigError;
@@ -18,6 +19,10 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
         tracing::warn!("no key file to watch: no signing key is read from a file");
         return;
     };
+    if Handle::try_current().is_err() {
+        tracing::error!("the signing keys are not watched: Config::watch needs a Tokio runtime");
+        return;
+    }
     let every = every.max(Duration::from_millis(1));
     let mut polls = interval(every);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -36,8 +36,15 @@ use crate::verify::Tolerance;
 ///     Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
 /// ```
 ///
-/// Clones share the keys and the body budget. The layer needs a Tokio runtime with its timer
-/// enabled, as `#[tokio::main]` provides.
+/// Clones share the keys and the body budget.
+///
+/// # Runtime
+///
+/// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides: the timer
+/// limits how long a body is waited for. Outside a runtime, a request whose body is not there at once
+/// is rejected \[500\], and an ERROR in the log says why. In a runtime that was built without
+/// `enable_time` or `enable_all`, Tokio panics at such a body (`timers are disabled`): that cannot be
+/// found out beforehand.
 ///
 /// # Steps
 ///

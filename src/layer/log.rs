@@ -228,7 +228,7 @@ impl Log {
 fn level(rejection: &Rejection, request: &Request<Body>) -> Level {
     use RejectionKind as Kind;
     match rejection.kind() {
-        Kind::Unconfigured | Kind::NoTime => Level::Error,
+        Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => Level::Error,
         Kind::Missing | Kind::Doubled | Kind::Malformed | Kind::BodyTooSlow | Kind::BodyBroken => {
             Level::Debug
         }
@@ -298,7 +298,9 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
             concurrency of the functions in Inngest"
         }
         // The error itself says what to do.
-        Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime => return None,
+        Kind::StoreUnavailable | Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => {
+            return None;
+        }
     })
 }
 

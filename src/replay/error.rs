@@ -70,3 +70,44 @@ fn advice(command: &str, code: &str) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_servers_code_and_says_what_to_do() {
+        for (command, code, advice) in [
+            ("SET", "OOM", "(out of memory: "),
+            ("SET", "NOAUTH", "(authentication required: "),
+            ("AUTH", "WRONGPASS", "(wrong user or password; "),
+            ("SET", "NOPERM", "(permission denied: "),
+            ("SET", "READONLY", "(a replica: connecting again "),
+            ("SET", "MASTERDOWN", "(a replica without its primary: "),
+            ("SET", "LOADING", "(the server is loading its data: "),
+            ("SET", "MISCONF", "(the server cannot save its data: "),
+            ("SET", "NOREPLICAS", "(too few replicas: "),
+            ("SET", "MOVED", "(a Redis Cluster: "),
+            ("SET", "ASK", "(a Redis Cluster: "),
+            ("SET", "CLUSTERDOWN", "(a Redis Cluster: "),
+            ("SET", "CROSSSLOT", "(a Redis Cluster: "),
+            ("SET", "TRYAGAIN", "(a Redis Cluster: "),
+            ("AUTH", "ERR", "(the server expects no password, "),
+            ("SELECT", "ERR", "(no such database)"),
+            // What the code alone does not tell gets no advice.
+            ("SET", "ERR", ""),
+            ("CONFIG", "ERR", ""),
+            ("SET", "BUSY", ""),
+        ] {
+            let server_error = ReplayStoreError::Server {
+                command,
+                code: code.to_owned(),
+            };
+            let said = server_error.to_string();
+            let begins = format!("replay store responded to {command} with an error: {code}");
+            let after = said.strip_prefix(&*begins).expect("the code comes first");
+            assert!(after.trim_start().starts_with(advice), "{said}");
+            assert_eq!(after.is_empty(), advice.is_empty(), "{said}");
+        }
+    }
+}

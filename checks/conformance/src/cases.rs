@@ -218,7 +218,7 @@ async fn wait_for_event_basic(bench: &Bench) -> Outcome {
         &event,
         &[waiting.clone(), (0, &after, 200, result)],
     )?;
-    // The same without the event: after ten seconds there is none.
+    // The same without the event: after ten seconds the wait times out.
     let exchanges = bench
         .synced()
         .await?

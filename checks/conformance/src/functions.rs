@@ -1,7 +1,7 @@
 //! The functions that the conformance runner calls, by the names and events of its cases.
 //!
-//! An Inngest function is called again for each of its steps. The call says what the steps before it
-//! gave; the first step that is not among them is run, and the response says what came of it.
+//! An Inngest function is called again for each of its steps. The call has the results of earlier
+//! steps. The first step without a result is run, and the response has what it returned.
 
 use std::collections::HashMap;
 
@@ -119,7 +119,7 @@ fn wait_for_event(call: &Call) -> Result<Value, Halt> {
 
 /// Why a function goes no further in this call.
 enum Halt {
-    /// A step was run, or is to be waited for: Inngest calls again when there is a result.
+    /// A step was run, or must be waited for: Inngest calls again when it has a result.
     Step(Value),
     Failed(&'static str),
 }

@@ -1,4 +1,4 @@
-//! The app that the README says to paste: built as it stands there, and driven to a completed call.
+//! The app that the README says to paste: built word by word, and driven to a completed call.
 
 use std::fmt::Write;
 use std::fs;
@@ -55,7 +55,10 @@ pub(crate) async fn run() -> Outcome {
     }
     let response = sender.send_as_is("POST", &url, &[], None, b"{}").await?;
     if response.status != 401 {
-        return Err(format!("an unsigned call was answered {}", response.status));
+        return Err(format!(
+            "the response to an unsigned call has status {}",
+            response.status
+        ));
     }
     Ok(())
 }
@@ -65,7 +68,8 @@ async fn build(root: &Path, section: &str, source: &str) -> Outcome<PathBuf> {
     let package = root.join("target/pasted");
     fs::create_dir_all(package.join("src")).map_err(told)?;
     let mut manifest = String::from(
-        "[package]\nname = \"my-app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n[workspace]\n\n[dependencies]\n",
+        "[package]\nname = \"my-app\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+         [workspace]\n\n[dependencies]\n",
     );
     for line in section
         .lines()

@@ -1,5 +1,6 @@
-//! A stand-in for Inngest's server: it syncs an app, takes events, and calls functions over sockets,
-//! signed as the server signs. Its time is the clock's: it waits for nobody, and jumps to what is due.
+//! A stand-in for Inngest's server: it syncs an app, takes events, and calls functions over
+//! sockets, signed as the server signs. It never waits: it sets its clock to when the next thing is
+//! due.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ use crate::condition;
 /// The server waits so long before it calls again, in seconds.
 const BACK_OFF: u64 = 15;
 
-/// A response, or why there is none that counts.
+/// A result, or why the app failed.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 /// The part of the server that apps call: it knows one key.
@@ -55,7 +56,12 @@ impl Api {
     }
 
     pub(crate) fn take_registered(&self) -> Vec<Value> {
-        std::mem::take(&mut self.registered.lock().expect("nobody panics with it"))
+        std::mem::take(
+            &mut self
+                .registered
+                .lock()
+                .expect("nothing panics while it is locked"),
+        )
     }
 }
 
@@ -77,7 +83,7 @@ async fn register(State(api): State<Api>, headers: HeaderMap, body: Bytes) -> (S
         Ok(registration) => {
             api.registered
                 .lock()
-                .expect("nobody panics with it")
+                .expect("nothing panics while it is locked")
                 .push(registration);
             (
                 StatusCode::OK,
@@ -328,7 +334,7 @@ impl Server {
         let url = step["runtime"]["url"]
             .as_str()
             .ok_or("a function has no URL")?;
-        // `serde_json` sorts names and writes no spaces: for these bodies that is their canonical form.
+        // `serde_json` sorts names and writes no spaces: the canonical form of these bodies.
         let call = json!({
             "ctx": {
                 "attempt": attempt,

@@ -7,7 +7,7 @@ use lambda_http::{IntoResponse, request};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
-use crate::{Answer, Setup, layered};
+use crate::{Reply, Setup, layered};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Event {
@@ -25,7 +25,7 @@ pub(crate) async fn send(
     method: Method,
     headers: &HeaderMap,
     body: &[u8],
-) -> Answer {
+) -> Reply {
     let text = str::from_utf8(body).ok().filter(|_| !base64);
     let mut single = Map::new();
     let mut several: Map<String, Value> = Map::new();
@@ -45,23 +45,26 @@ pub(crate) async fn send(
             "version": "2.0", "routeKey": "$default", "rawPath": "/", "rawQueryString": "",
             "headers": single, "body": body, "isBase64Encoded": text.is_none(),
             "requestContext": {
-                "accountId": "1", "apiId": "api", "domainName": "app.example", "domainPrefix": "app",
+                "accountId": "1", "apiId": "api", "domainName": "app.example",
+                "domainPrefix": "app",
                 "http": {
-                    "method": method.as_str(), "path": "/", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1",
-                    "userAgent": "Inngest",
+                    "method": method.as_str(), "path": "/", "protocol": "HTTP/1.1",
+                    "sourceIp": "127.0.0.1", "userAgent": "Inngest",
                 },
-                "requestId": "1", "routeKey": "$default", "stage": "$default", "time": "", "timeEpoch": 0,
+                "requestId": "1", "routeKey": "$default", "stage": "$default", "time": "",
+                "timeEpoch": 0,
             },
         }),
         Event::Gateway => json!({
             "resource": "/", "path": "/", "httpMethod": method.as_str(),
             "headers": single, "multiValueHeaders": several,
-            "queryStringParameters": {}, "multiValueQueryStringParameters": {}, "pathParameters": {},
-            "stageVariables": {}, "body": body, "isBase64Encoded": text.is_none(),
+            "queryStringParameters": {}, "multiValueQueryStringParameters": {},
+            "pathParameters": {}, "stageVariables": {},
+            "body": body, "isBase64Encoded": text.is_none(),
             "requestContext": {
-                "accountId": "1", "apiId": "api", "resourceId": "1", "resourcePath": "/", "stage": "prod",
-                "requestId": "1", "httpMethod": method.as_str(), "protocol": "HTTP/1.1", "identity": {},
-                "authorizer": {},
+                "accountId": "1", "apiId": "api", "resourceId": "1", "resourcePath": "/",
+                "stage": "prod", "requestId": "1", "httpMethod": method.as_str(),
+                "protocol": "HTTP/1.1", "identity": {}, "authorizer": {},
             },
         }),
     };
@@ -71,7 +74,7 @@ pub(crate) async fn send(
         .await
         .expect("a router does not fail");
     let (head, body) = response.into_response().await.into_parts();
-    Answer {
+    Reply {
         status: head.status.as_u16(),
         headers: head.headers,
         body: body.collect().await.expect("it is in memory").to_bytes(),

@@ -1,4 +1,4 @@
-//! Servers that take the layer as it is.
+//! Servers that take the layer without an adapter.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -50,18 +50,18 @@ pub(crate) async fn axum(setup: &Setup) -> SocketAddr {
     address
 }
 
+/// The handler as a service that is no router.
+pub(crate) async fn functions(request: Request<Body>) -> Result<Response<Body>, Infallible> {
+    let method = request.method().clone();
+    let body = request.into_body().collect().await.map(Collected::to_bytes);
+    let response = inngest(method, body.unwrap_or_default()).await;
+    Ok(response.into_response())
+}
+
 /// hyper, and a service that is no router.
 pub(crate) async fn hyper(setup: &Setup) -> SocketAddr {
     let (listener, address) = listen().await;
-    let functions = service_fn(async |request: Request<Body>| {
-        let method = request.method().clone();
-        let body = request.into_body().collect().await.map(Collected::to_bytes);
-        let response: Response<Body> = inngest(method, body.unwrap_or_default())
-            .await
-            .into_response();
-        Ok::<_, Infallible>(response)
-    });
-    let service = TowerToHyperService::new(setup.auth().layer(functions));
+    let service = TowerToHyperService::new(setup.auth().layer(service_fn(functions)));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let service = service.clone();

@@ -5,6 +5,8 @@ mod by_hand;
 mod lambda;
 mod layered;
 mod poem;
+mod sync_body;
+mod tls;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use inngest_auth::testing::TestClock;
 use inngest_auth::{InngestAuth, KeyRing, Keys, SIGNATURE_HEADER, SigningKey, Verifier};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use lambda::Event;
@@ -52,7 +55,7 @@ impl Setup {
     }
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -61,22 +64,26 @@ pub(crate) struct Answer {
 #[derive(Clone, Copy)]
 enum Host {
     Axum(Http),
+    AxumServer(Http),
     Hyper(Http),
     Tonic(Http),
     Lambda(Event, bool),
     Actix(Http),
     Poem(Http),
+    PoemTower(Http),
 }
 
-#[derive(Clone, Copy)]
-enum Http {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Http {
     One,
     Two,
 }
 
-const HOSTS: [(&str, Host); 12] = [
+const HOSTS: [(&str, Host); 15] = [
     ("axum, HTTP/1", Host::Axum(Http::One)),
     ("axum, HTTP/2", Host::Axum(Http::Two)),
+    ("axum-server, rustls, HTTP/1", Host::AxumServer(Http::One)),
+    ("axum-server, rustls, HTTP/2", Host::AxumServer(Http::Two)),
     ("hyper, HTTP/1", Host::Hyper(Http::One)),
     ("hyper, HTTP/2", Host::Hyper(Http::Two)),
     ("axum beside tonic, HTTP/1", Host::Tonic(Http::One)),
@@ -91,40 +98,50 @@ const HOSTS: [(&str, Host); 12] = [
         "lambda_http, URL, base64",
         Host::Lambda(Event::FunctionUrl, true),
     ),
+    ("poem, as a Tower service", Host::PoemTower(Http::One)),
     ("actix-web, by Verifier", Host::Actix(Http::One)),
     ("poem, by Verifier", Host::Poem(Http::One)),
 ];
 
 impl Host {
-    async fn send(self, setup: &Setup, method: Method, headers: &HeaderMap, body: &[u8]) -> Answer {
+    async fn send(self, setup: &Setup, method: Method, headers: &HeaderMap, body: &[u8]) -> Reply {
         let (address, http) = match self {
             Self::Axum(http) => (layered::axum(setup).await, http),
             Self::Hyper(http) => (layered::hyper(setup).await, http),
             Self::Tonic(http) => (layered::tonic(setup).await, http),
             Self::Actix(http) => (actix::start(setup), http),
             Self::Poem(http) => (poem::start(setup).await, http),
+            Self::PoemTower(http) => (poem::start_tower(setup).await, http),
+            Self::AxumServer(http) => {
+                let address = tls::start(setup);
+                let socket = tls::connect(address, http).await;
+                return over(socket, address, http, method, headers, body).await;
+            }
             Self::Lambda(event, base64) => {
                 return lambda::send(setup, event, base64, method, headers, body).await;
             }
         };
-        over_a_socket(address, http, method, headers, body).await
+        let socket = TcpStream::connect(address).await.expect("it listens");
+        over(socket, address, http, method, headers, body).await
     }
 }
 
-async fn over_a_socket(
+/// Sends a request over a connection.
+async fn over(
+    socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     address: SocketAddr,
     http: Http,
     method: Method,
     headers: &HeaderMap,
     body: &[u8],
-) -> Answer {
+) -> Reply {
     let mut request = Request::builder()
         .method(method)
         .uri(format!("http://{address}/"))
         .body(Full::new(Bytes::copy_from_slice(body)))
         .expect("it is a request");
     *request.headers_mut() = headers.clone();
-    let socket = TokioIo::new(TcpStream::connect(address).await.expect("it listens"));
+    let socket = TokioIo::new(socket);
     let response = match http {
         Http::One => {
             let host = HeaderValue::from_str(&address.to_string()).expect("an address is a host");
@@ -144,7 +161,7 @@ async fn over_a_socket(
         }
     };
     let (head, body) = response.expect("it responds").into_parts();
-    Answer {
+    Reply {
         status: head.status.as_u16(),
         headers: head.headers,
         body: body
@@ -213,22 +230,22 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
             signature.parse().expect("it is a header's value"),
         );
     }
-    let answer = host.send(&setup, method.clone(), &headers, &body).await;
-    if answer.status != expected {
+    let reply = host.send(&setup, method.clone(), &headers, &body).await;
+    if reply.status != expected {
         return Err(format!(
             "status {} in the place of {expected}",
-            answer.status
+            reply.status
         ));
     }
     let handed_on = handed_on.unwrap_or(body);
-    if expected == 200 && answer.body != handed_on {
+    if expected == 200 && reply.body != handed_on {
         return Err("the handler got other bytes than those that were authenticated".into());
     }
-    let signed = answer
+    let signed = reply
         .headers
         .get(SIGNATURE_HEADER)
         .map(HeaderValue::as_bytes);
-    let required = (method == Method::PUT).then(|| current.sign(&answer.body, NOW).to_string());
+    let required = (method == Method::PUT).then(|| current.sign(&reply.body, NOW).to_string());
     if signed != required.as_deref().map(str::as_bytes) {
         return Err(format!("the response's signature is {signed:?}"));
     }

@@ -1,14 +1,19 @@
-//! poem: `http`'s types, and a body of its own.
+//! poem: `http`'s types, and a body of its own. It takes Tower services too, if their response
+//! bodies are `Sync`.
 
 use std::net::SocketAddr;
 
+use axum::body::Body;
 use inngest_auth::{SIGNATURE_HEADER, Verifier};
+use poem::endpoint::TowerCompatExt;
 use poem::http::{HeaderValue, StatusCode};
 use poem::listener::{Acceptor, Listener, TcpListener};
-use poem::{Request, Response, Server};
+use poem::{Endpoint, Request, Response, Server};
+use tower::ServiceBuilder;
 
 use crate::by_hand::{Admitted, admit, signature};
-use crate::{SYNC_KIND, Setup};
+use crate::sync_body::SyncBody;
+use crate::{SYNC_KIND, Setup, layered};
 
 /// The endpoint: all that poem itself takes.
 async fn inngest(verifier: Option<Verifier>, mut request: Request) -> Response {
@@ -49,7 +54,26 @@ fn respond(in_band: bool, admitted: Admitted, signature: Option<String>) -> Resp
     response.body(admitted.body)
 }
 
+/// By `Verifier`.
 pub(crate) async fn start(setup: &Setup) -> SocketAddr {
+    let verifier = setup.verifier();
+    let endpoint = poem::endpoint::make(move |request| {
+        let verifier = verifier.clone();
+        async move { Ok::<_, poem::Error>(inngest(verifier, request).await) }
+    });
+    serve(endpoint).await
+}
+
+/// By the layer.
+pub(crate) async fn start_tower(setup: &Setup) -> SocketAddr {
+    let service = ServiceBuilder::new()
+        .map_response(|response: http::Response<Body>| response.map(SyncBody::new))
+        .layer(setup.auth())
+        .service_fn(layered::functions);
+    serve(service.compat()).await
+}
+
+async fn serve(endpoint: impl Endpoint + 'static) -> SocketAddr {
     let acceptor = TcpListener::bind("127.0.0.1:0")
         .into_acceptor()
         .await
@@ -57,11 +81,6 @@ pub(crate) async fn start(setup: &Setup) -> SocketAddr {
     let address = *acceptor.local_addr()[0]
         .as_socket_addr()
         .expect("it is a TCP listener");
-    let verifier = setup.verifier();
-    let endpoint = poem::endpoint::make(move |request| {
-        let verifier = verifier.clone();
-        async move { Ok::<_, poem::Error>(inngest(verifier, request).await) }
-    });
     tokio::spawn(Server::new_with_acceptor(acceptor).run(endpoint));
     address
 }

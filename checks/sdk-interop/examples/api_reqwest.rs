@@ -1,4 +1,5 @@
-//! A call to the API that the environment names: `INNGEST_SIGNING_KEY=… cargo run --example api_reqwest`.
+//! A call to the API that the environment names:
+//! `INNGEST_SIGNING_KEY=… cargo run --example api_reqwest`.
 
 use inngest_auth::Config;
 use reqwest::{Method, Request};
@@ -15,8 +16,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         format!("{}/v1/events", config.api_base()?).parse()?,
     );
     match call(&client()?, keys, &request).await {
-        Ok(answer) => println!("{} answered {}", config.api_base()?, answer.status()),
-        Err(error) => println!("no answer: {error:?}"),
+        Ok(response) => println!("{} responded {}", config.api_base()?, response.status()),
+        Err(error) => println!("no response: {error:?}"),
     }
     Ok(())
 }

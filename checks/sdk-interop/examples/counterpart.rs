@@ -1,8 +1,9 @@
-//! What the conformance test holds against other people's SDKs: our signer, and a server that echoes what got through.
+//! What the check compares with the official SDKs: our signer, and a server that echoes what it
+//! verified.
 //!
 //! ```text
 //! counterpart sign KEY < BODIES              # one a line; prints one signature a line
-//! counterpart serve CURRENT FALLBACK [NOW]   # prints its address; with NOW its clock stands still
+//! counterpart serve CURRENT FALLBACK [NOW]   # prints its address; with NOW its clock is fixed
 //! ```
 
 use std::error::Error;

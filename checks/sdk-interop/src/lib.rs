@@ -1,51 +1,52 @@
-//! Inngest's API called with reqwest, which is no Tower service: a short loop over the ring's tokens.
+//! Calls Inngest's API with reqwest, which is no Tower service: a short loop over the ring's
+//! tokens.
 
 use inngest_auth::KeyRing;
 use reqwest::header::AUTHORIZATION;
 use reqwest::{Client, Request, Response, StatusCode, redirect};
 
-/// A client that follows no redirect: following one would take the token to wherever it points.
+/// Creates a client that follows no redirect: a redirect could lead the token to another host.
 ///
 /// # Errors
 ///
-/// Where reqwest cannot make one.
+/// Returns an error if reqwest cannot create one.
 pub fn client() -> reqwest::Result<Client> {
     Client::builder().redirect(redirect::Policy::none()).build()
 }
 
-/// Sends `request` with the current key's token, and on 401 or 403 once more with the fallback's. `request` must go
-/// to the API, and its body must be bytes and no stream.
+/// Sends `request` with the current key's token, and on 401 or 403 retries it with the fallback
+/// key's. `request` must be for the API, and its body must be bytes and not a stream.
 ///
 /// # Errors
 ///
-/// [`CallError`] if the body is a stream, or reqwest fails.
+/// Returns a [`CallError`] if the body is a stream, or if reqwest fails.
 pub async fn call(
     client: &Client,
     keys: &KeyRing,
     request: &Request,
 ) -> Result<Response, CallError> {
-    let mut answer = Err(CallError::Stream);
+    let mut outcome = Err(CallError::Stream);
     for token in keys.bearers() {
         let mut attempt = request.try_clone().ok_or(CallError::Stream)?;
         attempt.headers_mut().insert(AUTHORIZATION, token);
         let response = client.execute(attempt).await.map_err(CallError::Client)?;
-        let refused = matches!(
+        let rejected = matches!(
             response.status(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
         );
-        answer = Ok(response);
-        if !refused {
+        outcome = Ok(response);
+        if !rejected {
             break;
         }
     }
-    answer
+    outcome
 }
 
-/// Why there is no answer.
+/// An error returned when there is no response.
 #[derive(Debug)]
 pub enum CallError {
-    /// A body that can be sent once only.
+    /// The body is a stream, which can be sent only once.
     Stream,
-    /// Reqwest's own.
+    /// Reqwest failed.
     Client(reqwest::Error),
 }

@@ -1,4 +1,5 @@
-//! The loop against a real server that knows one of the keys, and a second host that must see nothing.
+//! The loop against a real server that knows one of the keys, and a second host that must receive
+//! nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -53,11 +54,11 @@ async fn one_request_where_the_current_key_is_known_two_where_only_the_fallback_
                 StatusCode::UNAUTHORIZED
             }
         });
-        let answer = call(&client().unwrap(), &keys, &to(serve(app).await))
+        let response = call(&client().unwrap(), &keys, &to(serve(app).await))
             .await
             .unwrap();
         assert_eq!(
-            (answer.status().as_u16(), count.load(Ordering::SeqCst)),
+            (response.status().as_u16(), count.load(Ordering::SeqCst)),
             (status, requests),
             "{known}"
         );
@@ -80,11 +81,11 @@ async fn a_redirect_takes_no_token_to_a_second_host() {
         )
     });
     let keys = KeyRing::from(key("signkey-prod-11"));
-    let answer = call(&client().unwrap(), &keys, &to(serve(api).await))
+    let response = call(&client().unwrap(), &keys, &to(serve(api).await))
         .await
         .unwrap();
     assert_eq!(
-        (answer.status().as_u16(), seen.load(Ordering::SeqCst)),
+        (response.status().as_u16(), seen.load(Ordering::SeqCst)),
         (307, 0)
     );
 }

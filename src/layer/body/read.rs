@@ -9,6 +9,7 @@ use axum_core::body::Body;
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::LengthLimitError;
+use tokio::runtime::Handle;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
@@ -128,10 +129,14 @@ impl<'body> Frames<'body> {
     /// such a client is rejected after a few.
     fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let now = Instant::now();
-        let time = self.time;
-        let deadline = self
-            .deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+        let deadline = match &mut self.deadline {
+            Some(deadline) => deadline,
+            // `sleep` would panic.
+            None if Handle::try_current().is_err() => {
+                return Poll::Ready(Some(Err(RejectionKind::NoRuntime)));
+            }
+            none => none.insert(Box::pin(tokio::time::sleep(self.time))),
+        };
         if self.this_turn > 0 || self.progress.is_none() {
             self.progress = Some(now);
         }

@@ -11,6 +11,7 @@ use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue,
     RedisConnectionInfo, RedisError,
 };
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -72,6 +73,11 @@ impl Connector {
         command: &Cmd,
         patience: Duration,
     ) -> Result<T, ReplayStoreError> {
+        if Handle::try_current().is_err() {
+            return Err(unavailable(
+                "it needs a Tokio runtime, and is polled outside one",
+            ));
+        }
         let link = self.link();
         let worked = link.worked.load(Ordering::Relaxed);
         match link.query(name, command, patience).await {
