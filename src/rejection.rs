@@ -244,8 +244,8 @@ pub enum RejectionKind {
     Unconfigured,
     /// 500: the clock cannot tell the time.
     NoTime,
-    /// 500: the body was not there at once, and the layer is polled outside a Tokio runtime, whose
-    /// timer limits how long it waits.
+    /// 500: the body had not arrived yet, and the layer ran outside a Tokio runtime, whose timer it
+    /// needs to limit the wait.
     NoRuntime,
 }
 
@@ -319,8 +319,8 @@ impl RejectionKind {
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",
             Self::NoRuntime => {
-                "the layer cannot wait for the body outside a Tokio runtime: run the server in one, \
-                 with its timer enabled"
+                "the layer cannot wait for the body outside a Tokio runtime: run the server in \
+                 one, with its timer enabled"
             }
         }
     }

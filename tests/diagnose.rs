@@ -1,4 +1,5 @@
-//! Why a signature does not match: each cause is made with real bytes, and no other cause is reported.
+//! Why a signature does not match: each cause is made with real bytes, and no other cause is
+//! reported.
 
 use hmac::{Hmac, KeyInit, Mac};
 use inngest_auth::{Cause, Keys, Signature, SigningKey, Tolerance, diagnose, verify};

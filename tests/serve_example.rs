@@ -1,4 +1,4 @@
-//! The router that people copy, over a real socket, with requests as a real Inngest server sent
+//! The router that users copy, over a real socket, with requests as a real Inngest server sent
 //! them.
 //!
 //! Some were sent to other paths. The path is not signed, so all of them are sent to `/api/inngest`
@@ -53,7 +53,8 @@ impl Reply {
     }
 }
 
-/// Current key, fallback, and an API that stands in for Inngest's.
+/// Returns a configuration with a current key, a fallback key, and an API that stands in for
+/// Inngest's.
 fn config(fallback: &str, api: &str) -> Config {
     Config::from_vars([
         ("INNGEST_SIGNING_KEY", CURRENT),
@@ -70,7 +71,8 @@ async fn listening(app: Router) -> SocketAddr {
     address
 }
 
-/// Where the app is reached: `INNGEST_SERVE_ORIGIN`, if any, and the address that it listens on.
+/// Returns the app's URL settings: `INNGEST_SERVE_ORIGIN`, if any, and the address that it listens
+/// on.
 fn serve(configured: Option<&str>) -> Serve {
     Serve {
         configured: configured.map(|url| AppUrl::parse(url).unwrap()),
@@ -83,15 +85,15 @@ async fn started(auth: InngestAuth, config: &Config, configured: Option<&str>) -
     listening(app::app(auth, registry, app::inspect)).await
 }
 
-/// The example's app, with an API that nobody listens at.
+/// Serves the example's app, with an API address on which nothing listens.
 async fn alone(auth: InngestAuth) -> SocketAddr {
     started(auth, &config("", "http://127.0.0.1:1"), None).await
 }
 
-/// The one registration that the API has seen: its URI, its headers, its body.
+/// The only registration that the API has received: its URI, headers and body.
 type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Value)>>>;
 
-/// An API that knows one key.
+/// Starts an API that accepts one key.
 async fn api(known: &SigningKey, status: StatusCode, response: &'static str) -> (String, Seen) {
     let bearer = format!("Bearer {}", *known.bearer());
     let seen = Seen::default();
@@ -120,7 +122,7 @@ async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Reply {
     }
 }
 
-/// What `inspect` says.
+/// Returns the response of `inspect`.
 fn inspected(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> Value {
     json!({
         "mode": mode,
@@ -132,7 +134,7 @@ fn inspected(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> Va
     })
 }
 
-/// The functions as they are registered at this URL.
+/// Returns the functions as they are registered at this URL.
 fn functions(url: &str) -> Value {
     json!([{
         "id": "inngest-auth-demo-inspect", "name": "inspect", "triggers": [{"event": "demo/inspect"}],
@@ -143,7 +145,7 @@ fn functions(url: &str) -> Value {
     }])
 }
 
-/// What a verified `GET` is told.
+/// Returns the response to a verified `GET`.
 fn inspection(config: &Config, mut more: Value) -> Value {
     let keys = config.keys().unwrap().snapshot();
     let mut told = json!({
@@ -188,7 +190,7 @@ impl Captured {
 
     fn body(&self) -> Vec<u8> {
         match self.0.get("body_base64") {
-            // The one body that is not text.
+            // The only body that is not text.
             Some(encoded) => {
                 assert_eq!(encoded, "/wBwbGFpbg0KdGV4dA==");
                 b"\xff\0plain\r\ntext".to_vec()
@@ -197,11 +199,11 @@ impl Captured {
         }
     }
 
-    /// The bytes that the handler must get.
+    /// Returns the bytes that the handler must receive.
     fn authenticated(&self) -> Vec<u8> {
         match self.text("signed_form") {
-            // Of these bodies the canonical form is what any serializer that escapes no more than
-            // it must makes.
+            // For these bodies, any serializer that escapes no more than necessary produces the
+            // canonical form.
             "canonical" => serde_json::from_slice::<Value>(&self.body())
                 .unwrap()
                 .to_string()
@@ -243,7 +245,7 @@ fn key() -> SigningKey {
     CURRENT.parse().unwrap()
 }
 
-/// A signed request.
+/// Returns a signed request.
 fn signed(method: &str, uri: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
@@ -348,8 +350,8 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     );
 }
 
-/// By what Inngest signed, by `INNGEST_SERVE_ORIGIN` and by the address that it listens on; never
-/// by what a header says.
+/// The URL comes from what Inngest signed, from `INNGEST_SERVE_ORIGIN` or from the address that the
+/// app listens on, never from a header.
 #[tokio::test]
 async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
     let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
@@ -488,7 +490,7 @@ fn a_url_of_a_function_keeps_the_query_and_names_one_function() {
 #[tokio::test]
 async fn a_registration_says_all_that_the_api_reads() {
     let old: SigningKey = "signkey-prod-0123456789abcdef".parse().unwrap();
-    // In a rotation the API may know the fallback only.
+    // During a rotation the API may accept only the fallback key.
     for (known, environment, kind) in [
         (&key(), None, None),
         (&old, Some("my-branch"), Some("cloud")),
@@ -641,8 +643,8 @@ async fn a_sync_without_a_url_is_a_400_that_says_so() {
     }
 }
 
-/// The API's default is an https URL. Nobody has a certificate here: what counts is that TLS is
-/// spoken.
+/// The API's default is an https URL. There is no certificate here; the test only checks that the
+/// client speaks TLS.
 #[tokio::test]
 async fn an_https_api_is_called_over_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -688,7 +690,7 @@ async fn a_trust_probe_gets_a_signed_response() {
     );
 }
 
-/// Nothing is verified there, so whoever asks learns no more than anybody may know.
+/// Requests are not verified in dev mode, so a client learns only what is public.
 #[tokio::test]
 async fn in_dev_mode_calls_run_and_an_introspection_is_short() {
     let dev = Config::from_vars([("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", CURRENT)]).unwrap();
@@ -704,7 +706,7 @@ async fn in_dev_mode_calls_run_and_an_introspection_is_short() {
     });
     let response = send(server, signed("GET", "/api/inngest", "")).await;
     assert_eq!((response.status, response.json()), (StatusCode::OK, short));
-    // The conformance runner syncs so.
+    // The conformance runner sends such syncs.
     let sync = signed("PUT", "/api/inngest", r#"{"url":"http://127.0.0.1:9/"}"#);
     let response = send(server, with(sync, "x-inngest-sync-kind", "in_band")).await;
     assert_eq!(
@@ -713,7 +715,7 @@ async fn in_dev_mode_calls_run_and_an_introspection_is_short() {
     );
 }
 
-/// The whole hash of a key is what the API takes as a token.
+/// The API accepts the whole hash of a key as a token, so no response may contain it.
 #[tokio::test]
 async fn no_response_contains_a_key_or_a_token() {
     let other = "signkey-prod-0123456789abcdef";
@@ -747,8 +749,8 @@ async fn an_unsigned_sync_registers_the_app_if_that_was_chosen() {
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
     let server = started(auth, &config, None).await;
-    // In-band needs a signature: unsigned, the payload is shown to nobody but the API. Nor does an
-    // unsigned body say where the app is.
+    // An in-band sync needs a signature: an unsigned one gets no payload, and the app registers
+    // with the API instead. Nor does an unsigned body determine the app's URL.
     let mut request = with(
         signed("PUT", "/api/inngest", r#"{"url":"http://elsewhere"}"#),
         "x-inngest-sync-kind",

@@ -24,8 +24,8 @@ pub(crate) async fn follow(ring: KeyRing, secret: Uri, every: Duration, patience
     }
 }
 
-/// Reads the secret, which contains both keys, so that whoever changes it also states which old key
-/// is still needed: `{"INNGEST_SIGNING_KEY": "signkey-…", "INNGEST_SIGNING_KEY_FALLBACK":
+/// Reads the secret, which contains both keys, so that a person who changes it also states which
+/// old key is still needed: `{"INNGEST_SIGNING_KEY": "signkey-…", "INNGEST_SIGNING_KEY_FALLBACK":
 /// "signkey-…"}`.
 async fn poll(
     ring: &KeyRing,

@@ -40,11 +40,11 @@ use crate::verify::Tolerance;
 ///
 /// # Runtime
 ///
-/// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides: the timer
-/// limits how long a body is waited for. Outside a runtime, a request whose body is not there at once
-/// is rejected \[500\], and an ERROR in the log says why. In a runtime that was built without
-/// `enable_time` or `enable_all`, Tokio panics at such a body (`timers are disabled`): that cannot be
-/// found out beforehand.
+/// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides, because
+/// the timer limits how long it waits for a body. Outside a runtime, a request whose body has not
+/// arrived yet is rejected with \[500\], and an ERROR in the log says why. In a runtime built
+/// without `enable_time` or `enable_all`, Tokio panics on such a body (`timers are disabled`),
+/// which the layer cannot detect beforehand.
 ///
 /// # Steps
 ///
@@ -156,7 +156,8 @@ impl InngestAuth {
     /// let auth = InngestAuth::new(ring.clone());
     /// // Keys can change while the layer is in use.
     /// ring.rotate("signkey-test-87654321".parse()?);
-    /// # assert_eq!(auth.keys().unwrap().snapshot().fallback(), Some(&"signkey-test-12345678".parse()?));
+    /// # let keys = auth.keys().unwrap().snapshot();
+    /// # assert_eq!(keys.fallback(), Some(&"signkey-test-12345678".parse()?));
     /// # Ok::<(), inngest_auth::KeyError>(())
     /// ```
     pub fn new(keys: impl Into<KeyRing>) -> Self {
@@ -275,13 +276,14 @@ impl InngestAuth {
     /// Inngest's own limit is 4 MiB.
     ///
     /// ```
-    /// use inngest_auth::{InngestAuth, testing::TestInngest};
-    /// # use {axum::{Router, routing::any}, tower::ServiceExt};
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::testing::TestInngest;
+    /// # use tower::ServiceExt;
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let inngest = TestInngest::new("signkey-test-12345678".parse()?);
-    /// let auth: InngestAuth = inngest.auth().body_limit(1024);
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().body_limit(1024);
     /// let app = Router::new().fallback(any(|| async { "ran" })).layer(auth);
     ///
     /// let response = app.clone().oneshot(inngest.call("/", "x".repeat(1024))).await?;
@@ -349,9 +351,9 @@ impl InngestAuth {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
-    /// let handler = any(|caller: Caller, body: String| async move { format!("{caller:?}: {body:?}") });
+    /// let handler = |caller: Caller, body: String| async move { format!("{caller:?}: {body:?}") };
     /// let auth = inngest.auth().insecure_unsigned_sync(true);
-    /// let app = Router::new().route("/api/inngest", handler.layer(auth));
+    /// let app = Router::new().route("/api/inngest", any(handler).layer(auth));
     ///
     /// let mut sync = inngest.unsigned("/api/inngest", "any text");
     /// *sync.method_mut() = Method::PUT;

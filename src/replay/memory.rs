@@ -104,7 +104,8 @@ impl MemoryReplayStore {
     /// use inngest_auth::{SystemClock, replay::MemoryReplayStore};
     ///
     /// // In a rolling deployment, two processes overlap for up to 10 s.
-    /// let store = MemoryReplayStore::new(100_000, &SystemClock).clock_error(Duration::from_secs(10));
+    /// let overlap = Duration::from_secs(10);
+    /// let store = MemoryReplayStore::new(100_000, &SystemClock).clock_error(overlap);
     /// assert!(store.is_empty());
     /// ```
     #[must_use]

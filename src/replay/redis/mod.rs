@@ -112,7 +112,7 @@ impl ReplayStore for RedisReplayStore {
             .into_iter()
             .flat_map(hex::encode)
             .map(char::from);
-        let key = format!("{}:{}", self.namespace, String::from_iter(digits));
+        let key = format!("{}:{}", self.namespace, digits.collect::<String>());
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("NX").arg("EX").arg(seconds);
         let written: Option<String> = self.connector.query("SET", &set, self.timeout).await?;
