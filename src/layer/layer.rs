@@ -62,8 +62,8 @@ use crate::verify::Tolerance;
 ///    each present once \[401\]. See [`Signature::parse`](crate::Signature::parse).
 /// 5. Require `t` to be within the [tolerance](Self::tolerance) of the clock, in the past and in
 ///    the future \[401\]. If the clock cannot tell the time, reject with \[500\].
-/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller one is not
-///    trusted, so nothing is allocated for it.
+/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller value is not
+///    trusted either, so nothing is allocated for it.
 /// 7. Read the body under the size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
 ///    [memory budget](Self::body_budget) that all unverified bodies share. If the budget is used
 ///    up, the oldest body that is waiting for its client is rejected to make room \[503\]. The HMAC
@@ -87,8 +87,8 @@ use crate::verify::Tolerance;
 ///     the key that verified the request and the request's own `t`.
 ///
 /// A rejection tells the client a status, but no reason. The reason is in the log, and in the
-/// response's extensions as a [`Rejection`], where an outer layer can count it. Other responses
-/// carry `Caller`, and `Verified` if the request was verified.
+/// response's extensions as a [`Rejection`], where an outer layer can count it. Responses of the
+/// inner service have `Caller` in their extensions, and `Verified` if the request was verified.
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Policy>);
