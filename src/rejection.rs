@@ -23,7 +23,8 @@ const MAX_TEXT: usize = 256;
 /// /// In a layer outside `InngestAuth`.
 /// fn is_clock_trouble(response: &Response) -> bool {
 ///     let rejection = response.extensions().get::<Rejection>();
-///     rejection.is_some_and(|r| matches!(r.kind(), RejectionKind::Stale | RejectionKind::Future))
+///     let kind = rejection.map(Rejection::kind);
+///     matches!(kind, Some(RejectionKind::Stale | RejectionKind::Future))
 /// }
 /// assert!(!is_clock_trouble(&Response::default()));
 /// ```

@@ -57,7 +57,8 @@
 //! assert_eq!(api.clone().oneshot(request).await?.status(), StatusCode::OK);
 //!
 //! // A request to another host is not sent.
-//! let request = Request::post("https://api.inngest.example/fn/register").body("{}".to_owned())?;
+//! let elsewhere = "https://api.inngest.example/fn/register";
+//! let request = Request::post(elsewhere).body("{}".to_owned())?;
 //! assert!(matches!(api.oneshot(request).await, Err(ApiAuthError::WrongOrigin)));
 //! # Ok(())
 //! # }

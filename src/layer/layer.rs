@@ -32,8 +32,8 @@ use crate::verify::Tolerance;
 /// # use axum::{Router, routing::any};
 /// # use inngest_auth::InngestAuth;
 /// # async fn inngest_handler() {}
-/// let app: Router =
-///     Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
+/// let inngest = any(inngest_handler).layer(InngestAuth::from_env());
+/// let app: Router = Router::new().route("/api/inngest", inngest);
 /// ```
 ///
 /// Clones share the keys and the body budget.
@@ -348,10 +348,13 @@ impl InngestAuth {
     /// use inngest_auth::{Caller, testing::TestInngest};
     /// # use tower::ServiceExt;
     ///
+    /// async fn handler(caller: Caller, body: String) -> String {
+    ///     format!("{caller:?}: {body:?}")
+    /// }
+    ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
-    /// let handler = |caller: Caller, body: String| async move { format!("{caller:?}: {body:?}") };
     /// let auth = inngest.auth().insecure_unsigned_sync(true);
     /// let app = Router::new().route("/api/inngest", any(handler).layer(auth));
     ///
