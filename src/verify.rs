@@ -121,6 +121,14 @@ pub struct Verified {
 }
 
 impl Verified {
+    fn new(key: KeyRole, signature: &Signature, form: Form) -> Self {
+        Self {
+            key,
+            signed_at: signature.signed_at(),
+            form,
+        }
+    }
+
     /// Returns the key that matched.
     #[must_use]
     pub fn key(&self) -> KeyRole {
@@ -226,8 +234,12 @@ pub fn verify<'body>(
     check_fresh(signature, now, tolerance)?;
     let mut running = keys.current().mac();
     running.update(body);
-    let (verified, canonical) = compare(running, signature, keys, [body])?;
-    Ok(Authentic::new(verified, body, canonical))
+    if let Some(verified) = compare_raw(running, signature, keys, [body]) {
+        return Ok(Authentic::new(verified, body, None));
+    }
+    let (verified, canonical) =
+        compare_canonical(signature, keys, [body]).ok_or(VerifyError::Mismatch)?;
+    Ok(Authentic::new(verified, body, Some(canonical)))
 }
 
 /// Checks that the signature lies within the window, both ends included.
@@ -247,39 +259,40 @@ pub(crate) fn check_fresh(
     }
 }
 
-/// Compares the signature with the MACs of `body`, given in pieces, under `keys`.
-///
-/// `running` is the current key's MAC and has already seen the body. Returns the canonical form
-/// too, if that is what was signed.
-pub(crate) fn compare<'a, I>(
+/// Compares the signature with the MACs of `body`, given in pieces, under `keys`. `running` is the
+/// current key's MAC and has already seen the body.
+pub(crate) fn compare_raw<'a>(
     running: Mac,
     signature: &Signature,
     keys: &Keys,
-    body: I,
-) -> Result<(Verified, Option<Vec<u8>>), VerifyError>
-where
-    I: IntoIterator<Item = &'a [u8]> + Clone,
-{
-    let verified = |key, form| Verified {
-        key,
-        signed_at: signature.signed_at(),
-        form,
+    body: impl IntoIterator<Item = &'a [u8]>,
+) -> Option<Verified> {
+    let key = if signature.ends(running) {
+        KeyRole::Current
+    } else if signed_by(keys.fallback(), signature, body) {
+        KeyRole::Fallback
+    } else {
+        return None;
     };
-    if signature.ends(running) {
-        return Ok((verified(KeyRole::Current, Form::Raw), None));
-    }
-    if signed_by(keys.fallback(), signature, body.clone()) {
-        return Ok((verified(KeyRole::Fallback, Form::Raw), None));
-    }
-    let canonical = canonical_form(body).ok_or(VerifyError::Mismatch)?;
+    Some(Verified::new(key, signature, Form::Raw))
+}
+
+/// Compares the signature with the MACs of the canonical form of `body`, if it has another one.
+/// Returns that form too.
+pub(crate) fn compare_canonical<'a>(
+    signature: &Signature,
+    keys: &Keys,
+    body: impl IntoIterator<Item = &'a [u8]>,
+) -> Option<(Verified, Vec<u8>)> {
+    let canonical = canonical_form(body)?;
     let key = if signed_by(Some(keys.current()), signature, [&*canonical]) {
         KeyRole::Current
     } else if signed_by(keys.fallback(), signature, [&*canonical]) {
         KeyRole::Fallback
     } else {
-        return Err(VerifyError::Mismatch);
+        return None;
     };
-    Ok((verified(key, Form::Canonical), Some(canonical)))
+    Some((Verified::new(key, signature, Form::Canonical), canonical))
 }
 
 fn signed_by<'a>(

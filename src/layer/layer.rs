@@ -9,6 +9,7 @@ use axum_core::body::Body;
 use axum_core::response::Response;
 use bytes::Bytes;
 use http::Request;
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -178,6 +179,7 @@ impl InngestAuth {
             body_deadline: Duration::from_secs(30),
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
             backlog: Arc::new(Backlog::new(256 * 1024 * 1024)),
+            canonicalizing: Arc::new(Semaphore::new(1)),
             insecure_unsigned_sync: false,
             sign_responses: SignResponses::default(),
             replay: None,

@@ -14,11 +14,9 @@ use super::limiter::{FEW, Limiter, ONCE};
 use super::sign::{SignResponses, Unsigned};
 use super::turns::Turns;
 use crate::diagnose::{self, Cause};
-use crate::keyring::Keys;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::ReplayStoreError;
-use crate::signature::Signature;
-use crate::verifier::Proof;
+use crate::verifier::{Proof, Unmatched};
 use crate::verify::{Form, Tolerance};
 
 /// The longest text from outside the crate in a line, in bytes.
@@ -49,8 +47,11 @@ impl Log {
     /// do.
     pub(super) fn rejected(&self, rejection: &Rejection, request: &Request<Body>) {
         let level = level(rejection, request);
-        let advice = advice(rejection, request)
-            .filter(|advice| tracing::enabled!(tracing::Level::WARN) && self.advise(advice));
+        let advice = if tracing::enabled!(tracing::Level::WARN) {
+            advice(rejection, request).filter(|advice| self.advise(advice))
+        } else {
+            None
+        };
         let said = Said { rejection, advice };
         macro_rules! log {
             ($level:ident, $suppressed:expr) => {
@@ -89,8 +90,7 @@ impl Log {
         self: &Arc<Self>,
         request: &Request<Body>,
         body: Buffer,
-        signature: Signature,
-        keys: Arc<Keys>,
+        unmatched: Unmatched,
     ) {
         if headers::is_foreign_probe(request) || !tracing::enabled!(tracing::Level::WARN) {
             return;
@@ -107,6 +107,7 @@ impl Log {
         if body.len() > diagnose::MAX_LEN {
             return suspected.into_iter().for_each(|cause| self.explain(cause));
         }
+        let (keys, signature) = (unmatched.keys(), unmatched.signature);
         let turn = self.diagnoses.take(diagnose::cost(body.len(), &keys));
         let (Some(turn), Ok(runtime)) = (turn, Handle::try_current()) else {
             return;

@@ -10,8 +10,10 @@ use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use tokio::sync::{Semaphore, SemaphorePermit};
+
 use super::body::backlog::Backlog;
-use super::body::budget::Budget;
+use super::body::budget::{Budget, OverBudget, Share};
 use super::body::buffer::Buffer;
 use super::body::read::{drain, read};
 use super::caller::Caller;
@@ -23,7 +25,7 @@ use crate::config::Mode;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
-use crate::verifier::{Check, Proof, ResponseSigner, Verifier};
+use crate::verifier::{Check, Proof, ResponseSigner, Unmatched, Verifier};
 use crate::verify::Verified;
 
 /// How long to drain the body of a request that is rejected by its headers, so that its client can
@@ -32,6 +34,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 /// The same for HTTP/2, where a stream costs less than a connection; and how many bytes to drain.
 const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
 const HTTP2_DRAIN: usize = 64 * 1024;
+
+/// Bodies of up to this many bytes are canonicalized without waiting for a turn. What needs it, a
+/// sync, is smaller.
+const QUICKLY_CANONICALIZED: usize = 512;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
 #[derive(Clone)]
@@ -42,6 +48,8 @@ pub(super) struct Policy {
     pub(super) body_deadline: Duration,
     pub(super) budget: Arc<Budget>,
     pub(super) backlog: Arc<Backlog>,
+    /// One permit, for the request whose body is being canonicalized.
+    pub(super) canonicalizing: Arc<Semaphore>,
     pub(super) insecure_unsigned_sync: bool,
     pub(super) sign_responses: SignResponses,
     pub(super) replay: Option<replay::Guard>,
@@ -89,21 +97,19 @@ impl Policy {
         if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
             return Ok(self.forward_unsigned_sync(request).await);
         }
-        let (mut body, proof) = self.verify(verifier, request).await?;
+        let (body, mut proof) = self.verify(verifier, request).await?;
         self.log
             .verified(&proof, verifier.window(), request.method());
         let purpose = Purpose::of(request, body.len());
-        if purpose == Purpose::TrustProbe {
-            // A probe's body is never read.
-            body = Buffer::default();
-        }
-        let place = self.backlog.place(body.len());
-        body.hold(place.map_err(|kind| Rejected::read(kind.into()))?);
+        let canonical = proof.canonical.take();
+        let len = self
+            .replace_body(request, body, canonical, purpose)
+            .map_err(|kind| Rejected::read(kind.into()))?;
         let first_use = self
             .record(verifier, &proof.signature, purpose)
             .await
             .map_err(Rejected::read)?;
-        Ok(self.forward_verified(request, body, proof, purpose, first_use))
+        Ok(self.forward_verified(request, len, &proof, purpose, first_use))
     }
 
     /// Checks the headers, reads the body and compares the MAC: steps 3 to 9.
@@ -113,34 +119,70 @@ impl Policy {
         request: &mut Request<Body>,
     ) -> Result<(Buffer, Proof), Rejected> {
         let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
+        let mut share = self.budget.share();
+        if let Some(bytes) = headers::many(request.headers()) {
+            let reserved = share.reserve(bytes);
+            reserved.map_err(|OverBudget| self.unread(RejectionKind::OverBudget.into()))?;
+        }
         // The MAC is computed as frames arrive.
         let read = read(
             request.body_mut(),
             self.body_deadline,
-            &self.budget,
+            &mut share,
             |frame| check.update(frame),
         );
-        let body = read.await.map_err(|kind| Rejected {
+        read.await.map_err(|kind| Rejected {
             rejection: kind.into(),
             unread: match kind {
                 RejectionKind::OverBudget => Unread::AtMost(check.left()),
                 _ => Unread::Endless,
             },
         })?;
-        match check.finish(body.iter()) {
+        let verify_canonical = match check.finish_raw(share.pieces()) {
+            Ok(proof) => return Ok((share.finish(), proof)),
+            // Boxed, because it is rare and would enlarge the future of every request.
+            Err(unmatched) => Box::pin(self.verify_canonical(request, share, unmatched)),
+        };
+        verify_canonical.await
+    }
+
+    /// Compares the MAC over the canonical form: step 9.
+    async fn verify_canonical(
+        &self,
+        request: &mut Request<Body>,
+        mut share: Share<'_>,
+        unmatched: Unmatched,
+    ) -> Result<(Buffer, Proof), Rejected> {
+        let turn = self.turn_to_canonicalize(&mut share).await;
+        let _turn = turn.map_err(|OverBudget| Rejected::read(RejectionKind::OverBudget.into()))?;
+        let outcome = unmatched.finish_canonical(share.pieces());
+        let body = share.finish();
+        match outcome {
             Ok(proof) => Ok((body, proof)),
-            Err(mismatch) => {
-                self.log
-                    .diagnose(request, body, mismatch.signature, mismatch.keys);
-                let encoding = request
-                    .headers()
-                    .get(CONTENT_ENCODING)
-                    .map(HeaderValue::as_bytes);
-                Err(Rejected::read(
-                    mismatch.rejection.with_content_encoding(encoding),
-                ))
+            Err(unmatched) => {
+                let encoding = request.headers().get(CONTENT_ENCODING);
+                let encoding = encoding.map(HeaderValue::as_bytes);
+                let rejection = unmatched.rejection().with_content_encoding(encoding);
+                self.log.diagnose(request, body, unmatched);
+                Err(Rejected::read(rejection))
             }
         }
+    }
+
+    /// Waits until no other body is being canonicalized, unless this one is small.
+    ///
+    /// Strangers can complete thousands of bodies in the same millisecond. Genuine calls must not
+    /// wait until all of these have been canonicalized, so one at a time is, and others are polled
+    /// in between.
+    async fn turn_to_canonicalize(
+        &self,
+        share: &mut Share<'_>,
+    ) -> Result<Option<SemaphorePermit<'_>>, OverBudget> {
+        if share.len() <= QUICKLY_CANONICALIZED {
+            return Ok(None);
+        }
+        let turn = share.wait_for(self.canonicalizing.acquire()).await?;
+        Ok(Some(turn.expect("it is never closed")))
     }
 
     /// Checks that the window is still open and records the signature: step 10.
@@ -184,21 +226,38 @@ impl Policy {
         }
     }
 
-    /// Gives a verified request the body that was authenticated, and marks it.
-    fn forward_verified(
+    /// Gives a verified request the bytes that were authenticated. Returns their number.
+    fn replace_body(
         &self,
         request: &mut Request<Body>,
         body: Buffer,
-        mut proof: Proof,
+        canonical: Option<Vec<u8>>,
+        purpose: Purpose,
+    ) -> Result<usize, RejectionKind> {
+        let (len, body) = match canonical {
+            // A probe's body is never read.
+            _ if purpose == Purpose::TrustProbe => (0, Body::empty()),
+            // It is too small to count in the backlog.
+            Some(canonical) => (canonical.len(), Body::from(canonical)),
+            None => {
+                let place = self.backlog.place(body.len())?;
+                (body.len(), body.into_body(place, None))
+            }
+        };
+        *request.body_mut() = body;
+        Ok(len)
+    }
+
+    /// Marks a verified request, and decides whether its response may be signed.
+    fn forward_verified(
+        &self,
+        request: &mut Request<Body>,
+        len: usize,
+        proof: &Proof,
         purpose: Purpose,
         first_use: bool,
     ) -> Admitted {
         let caller = Caller::Verified(proof.verified);
-        let (len, body) = match proof.canonical.take() {
-            Some(canonical) => (canonical.len(), Body::from(canonical)),
-            None => (body.len(), body.into_body(None)),
-        };
-        *request.body_mut() = body;
         forward(request, len, caller);
         // A handler could respond to each repetition with a new text, and each would be signed. The
         // probe's response is a constant.

@@ -134,7 +134,7 @@ impl Buffered {
 
     pub(super) fn into_body(self) -> Body {
         self.bytes
-            .into_body(self.trailers.map(|trailers| *trailers))
+            .into_body(None, self.trailers.map(|trailers| *trailers))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The memory that all unverified bodies share.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard};
 use std::task::Waker;
 
@@ -25,8 +27,9 @@ pub(in crate::layer) struct Budget {
 struct Bodies {
     /// The bytes that all bodies hold, waiting or not.
     held: usize,
-    /// The bodies that are waiting for their clients, the oldest first.
+    /// The bodies that are waiting, the oldest first, and the bytes that these hold.
     waiting: BTreeMap<Number, Waiting>,
+    held_waiting: usize,
     next: Number,
 }
 
@@ -48,13 +51,12 @@ impl Budget {
     }
 
     /// Returns the share of one body, initially empty.
-    pub(super) fn share(&self) -> Share<'_> {
+    pub(in crate::layer) fn share(&self) -> Share<'_> {
         Share {
             budget: self,
             buffer: Buffer::default(),
             held: 0,
-            number: None,
-            waits: false,
+            state: State::New,
         }
     }
 
@@ -66,18 +68,27 @@ impl Budget {
 }
 
 /// One body and its share of the budget, released on drop.
-pub(super) struct Share<'budget> {
+pub(in crate::layer) struct Share<'budget> {
     budget: &'budget Budget,
     /// Empty while the budget holds it, so that the budget can drop it if others need the room.
     buffer: Buffer,
     held: usize,
-    number: Option<Number>,
-    waits: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    /// It holds nothing yet.
+    New,
+    /// It is being read.
+    Numbered(Number),
+    /// The budget has it.
+    Waiting(Number),
 }
 
 /// The budget has no room for a body, or took the room that it had.
 #[derive(Debug, PartialEq)]
-pub(super) struct OverBudget;
+pub(in crate::layer) struct OverBudget;
 
 impl Share<'_> {
     /// Copies a frame into the body.
@@ -92,29 +103,28 @@ impl Share<'_> {
         Ok(())
     }
 
-    fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
+    /// Adds `more` bytes to the share.
+    pub(in crate::layer) fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
         let budget = self.budget;
         let fits = |held: usize| {
             held.checked_add(more)
                 .is_some_and(|sum| sum <= budget.limit)
         };
-        // It would not fit even alone, so do not drop other bodies for it.
-        if !fits(self.held) {
-            return Err(OverBudget);
-        }
         let mut dropped = Vec::new();
         let mut bodies = budget.lock();
+        // It would not fit even without the bodies that are waiting. Do not drop them for nothing.
+        if !fits(bodies.held - bodies.held_waiting) {
+            return Err(OverBudget);
+        }
         while !fits(bodies.held) {
-            // The other bodies are being read at this moment.
-            let Some((_, oldest)) = bodies.waiting.pop_first() else {
-                return Err(OverBudget);
-            };
+            let (_, oldest) = bodies.waiting.pop_first().expect("without these it fits");
             bodies.held -= oldest.held;
+            bodies.held_waiting -= oldest.held;
             dropped.push(oldest);
         }
         bodies.held += more;
-        if self.number.is_none() {
-            self.number = Some(bodies.next);
+        if let State::New = self.state {
+            self.state = State::Numbered(bodies.next);
             bodies.next += 1;
         }
         self.held += more;
@@ -127,35 +137,76 @@ impl Share<'_> {
 
     /// Hands the body to the budget until its client sends more.
     pub(super) fn wait(&mut self, waker: &Waker) {
-        let Some(number) = self.number else { return };
+        let State::Numbered(number) = self.state else {
+            return;
+        };
         let waiting = Waiting {
             buffer: std::mem::take(&mut self.buffer),
             held: self.held,
             waker: waker.clone(),
         };
-        self.budget.lock().waiting.insert(number, waiting);
-        self.waits = true;
+        let mut bodies = self.budget.lock();
+        bodies.held_waiting += self.held;
+        bodies.waiting.insert(number, waiting);
+        self.state = State::Waiting(number);
     }
 
     /// Takes the body back, if it was not dropped.
     pub(super) fn resume(&mut self) -> Result<(), OverBudget> {
-        let (true, Some(number)) = (self.waits, &self.number) else {
+        let State::Waiting(number) = self.state else {
             return Ok(());
         };
-        self.waits = false;
-        let waiting = self.budget.lock().waiting.remove(number);
-        let Some(waiting) = waiting else {
+        self.state = State::Numbered(number);
+        let mut bodies = self.budget.lock();
+        let Some(waiting) = bodies.waiting.remove(&number) else {
             self.held = 0;
             return Err(OverBudget);
         };
+        bodies.held_waiting -= waiting.held;
         self.buffer = waiting.buffer;
         Ok(())
     }
 
-    /// Returns the body and releases the share.
-    pub(super) fn finish(&mut self, last: Bytes) -> Buffer {
-        self.release();
+    /// Adds the frame that completes the body, without copying it.
+    pub(super) fn complete(&mut self, last: Bytes) {
         self.buffer.keep(last);
+    }
+
+    /// Waits for `turn`. Until then the complete body belongs to the budget, as if it were waiting
+    /// for its client.
+    pub(in crate::layer) async fn wait_for<T>(
+        &mut self,
+        turn: impl Future<Output = T>,
+    ) -> Result<T, OverBudget> {
+        // A frame that is not copied keeps its connection's whole read buffer in memory.
+        let last = self.buffer.take_last();
+        self.copy(&last)?;
+        drop(last);
+        let mut turn = pin!(turn);
+        poll_fn(|cx| {
+            self.resume()?;
+            let turn = turn.as_mut().poll(cx).map(Ok);
+            if turn.is_pending() {
+                self.wait(cx.waker());
+            }
+            turn
+        })
+        .await
+    }
+
+    /// Returns the pieces of the body.
+    pub(in crate::layer) fn pieces(&self) -> impl Iterator<Item = &[u8]> + Clone {
+        self.buffer.iter()
+    }
+
+    pub(in crate::layer) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Returns the body and releases the share. What happens next is either that the body is
+    /// verified, and counts elsewhere, or that it is freed.
+    pub(in crate::layer) fn finish(mut self) -> Buffer {
+        self.release();
         std::mem::take(&mut self.buffer)
     }
 
@@ -179,8 +230,8 @@ impl Drop for Share<'_> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake};
 
     use super::*;
 
@@ -213,11 +264,9 @@ mod tests {
         assert_eq!(held(&budget), 5 * KIB);
         drop(first);
         assert_eq!(held(&budget), 4 * KIB);
-        let buffer = second.finish(Bytes::from_static(b"the end"));
-        assert_eq!(held(&budget), 0);
-        assert_eq!(buffer.len(), 4 * KIB + 7);
-        drop(second);
-        assert_eq!(held(&budget), 0);
+        second.complete(Bytes::from_static(b"the end"));
+        let buffer = second.finish();
+        assert_eq!((held(&budget), buffer.len()), (0, 4 * KIB + 7));
     }
 
     #[test]
@@ -241,13 +290,55 @@ mod tests {
         assert_eq!(bodies[1].resume(), Err(OverBudget));
         // The other body still has its bytes and continues.
         assert_eq!(bodies[2].resume(), Ok(()));
-        assert_eq!(bodies[2].finish(Bytes::new()).len(), 2 * KIB);
+        assert_eq!(bodies.remove(2).finish().len(), 2 * KIB);
         drop(bodies);
         assert_eq!(held(&budget), 2 * KIB);
-        // A body that could never fit must not drop others.
-        new.wait(&waker);
+    }
+
+    #[test]
+    fn a_body_that_does_not_fit_drops_no_other() {
+        let budget = Budget::new(6 * KIB);
+        let woken = Arc::new(Woken::default());
+        let (mut read, mut waiting) = (budget.share(), budget.share());
+        assert_eq!(waiting.copy(&[0; KIB]), Ok(()));
+        waiting.wait(&Waker::from(Arc::clone(&woken)));
         assert_eq!(budget.share().copy(&[0; 7 * KIB]), Err(OverBudget));
-        assert_eq!((new.resume(), woken.0.load(Ordering::SeqCst)), (Ok(()), 1));
+        assert_eq!(read.copy(&[0; 4 * KIB]), Ok(()));
+        assert_eq!(budget.share().copy(&[0; 3 * KIB]), Err(OverBudget));
+        assert_eq!(
+            (waiting.resume(), woken.0.load(Ordering::SeqCst)),
+            (Ok(()), 0)
+        );
+    }
+
+    #[test]
+    fn a_complete_body_that_waits_for_its_turn_belongs_to_the_budget() {
+        let budget = Budget::new(4 * KIB);
+        let mut cx = Context::from_waker(Waker::noop());
+        for evict in [false, true] {
+            let mut share = budget.share();
+            // Nothing of it is held until it has to wait.
+            share.complete(Bytes::from_static(&[b'x'; 3 * KIB]));
+            assert_eq!(held(&budget), 0);
+            let turn = Arc::new(AtomicBool::new(false));
+            let ready = poll_fn(|_| match turn.load(Ordering::SeqCst) {
+                true => Poll::Ready("turn"),
+                false => Poll::Pending,
+            });
+            let mut waiting = Box::pin(share.wait_for(ready));
+            assert!(waiting.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(held(&budget), 3 * KIB);
+            if evict {
+                assert_eq!(budget.share().copy(&[0; 2 * KIB]), Ok(()));
+            }
+            turn.store(true, Ordering::SeqCst);
+            let expected = if evict { Err(OverBudget) } else { Ok("turn") };
+            assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(expected));
+            drop(waiting);
+            let len = if evict { 0 } else { 3 * KIB };
+            assert_eq!(share.finish().len(), len, "evicted: {evict}");
+            assert_eq!(held(&budget), 0, "evicted: {evict}");
+        }
     }
 
     #[test]
@@ -263,8 +354,8 @@ mod tests {
             drop(body);
             let bodies = budget.lock();
             assert_eq!(
-                (bodies.held, bodies.waiting.len()),
-                (0, 0),
+                (bodies.held, bodies.held_waiting, bodies.waiting.len()),
+                (0, 0, 0),
                 "evicted: {evict}"
             );
         }

@@ -11,11 +11,15 @@ use http_body_util::Full;
 
 use super::backlog::Place;
 
-/// The smallest and largest piece, in bytes, that frames are copied into. Pieces grow with the
-/// body, so that a body of more than 512 bytes takes less than twice what arrived; a shorter one
-/// takes the smallest piece. The largest is below the size from which allocators ask the system for
-/// fresh pages each time (128 KiB in glibc).
-const PIECE: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
+/// The smallest piece, in bytes, that frames are copied into. It is small so that a client that
+/// sends one byte for each of many bodies cannot use up the budget.
+const SMALLEST: usize = 64;
+/// Pieces of up to this many bytes grow with the body, so that memory stays under twice what
+/// arrived. A connection or an HTTP/2 stream itself takes as much.
+const SMALL: usize = 8 * 1024;
+/// The size, in bytes, of all larger pieces. There is a single size, so that each piece fits where
+/// another was freed. With sizes that doubled up to 64 KiB, a process held up to twice the budget.
+const LARGE: usize = 16 * 1024;
 
 /// A body that was read, in pieces.
 ///
@@ -36,8 +40,6 @@ pub(in crate::layer) struct Buffer {
     /// The frame that completed the body, after `filling`.
     last: Bytes,
     len: usize,
-    /// Held until the body is dropped, which happens once it has been read.
-    place: Option<Place>,
 }
 
 impl Buffer {
@@ -56,13 +58,22 @@ impl Buffer {
 
     /// Returns how large a piece [`grow`](Self::grow) would allocate for `more` bytes.
     pub(super) fn piece_for(&self, more: usize) -> usize {
-        self.len.max(more).clamp(*PIECE.start(), *PIECE.end())
+        match self.len.max(more) {
+            wanted @ ..=SMALL => wanted.max(SMALLEST),
+            _ => LARGE,
+        }
     }
 
     /// Begins a new piece of `size` bytes. The one before it is full.
     pub(super) fn grow(&mut self, size: usize) {
         let piece = std::mem::replace(&mut self.filling, Vec::with_capacity(size));
         self.full.extend((!piece.is_empty()).then(|| piece.into()));
+    }
+
+    /// Takes back the frame that was added last without copying it.
+    pub(super) fn take_last(&mut self) -> Bytes {
+        self.len -= self.last.len();
+        std::mem::take(&mut self.last)
     }
 
     /// Adds a frame without copying it. No frame can be copied after it.
@@ -80,16 +91,12 @@ impl Buffer {
         full.chain([&self.filling[..], &self.last[..]])
     }
 
-    /// Assigns the body its place in the backlog.
-    pub(in crate::layer) fn hold(&mut self, place: Option<Place>) {
-        self.place = place;
-    }
-
-    pub(in crate::layer) fn into_body(mut self, trailers: Option<HeaderMap>) -> Body {
-        if self.full.is_empty()
-            && self.filling.is_empty()
-            && trailers.is_none()
-            && self.place.is_none()
+    pub(in crate::layer) fn into_body(
+        mut self,
+        place: Option<Place>,
+        trailers: Option<HeaderMap>,
+    ) -> Body {
+        if self.full.is_empty() && self.filling.is_empty() && trailers.is_none() && place.is_none()
         {
             return Body::new(Full::new(self.last));
         }
@@ -100,7 +107,7 @@ impl Buffer {
             left: self.len as u64,
             pieces: self.full.into_iter(),
             trailers,
-            _place: self.place,
+            _place: place,
         })
     }
 }
@@ -110,6 +117,7 @@ struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
+    /// Held until the body is dropped, as it is once it has been read.
     _place: Option<Place>,
 }
 
@@ -165,14 +173,17 @@ mod tests {
     fn frames_are_copied_into_pieces_that_grow_with_the_body() {
         for (frames, pieces) in [
             (&[][..], &[][..]),
-            (&[5], &[1024]),
-            (&[5, 0, 1019], &[1024]),
-            (&[5, 1020], &[1024, 1024]),
+            (&[1], &[64]),
+            (&[5, 0, 59], &[64]),
+            (&[5, 60], &[64, 64]),
             (&[1024, 1024, 1], &[1024, 1024, 2048]),
             (&[5000, 1], &[5000, 5000]),
-            // A piece is filled before the next begins, and is never larger than 64 KiB.
-            (&[1, 65_535], &[1024, 64_512]),
-            (&[417_792], &[65_536; 7]),
+            (&[8192, 1], &[8192, 8192]),
+            // A piece is filled before the next begins. Above 8 KiB all have the same size.
+            (&[1, 8193], &[64, 8130]),
+            (&[8193], &[16_384]),
+            (&[1, 65_535], &[64, 16_384, 16_384, 16_384, 16_384]),
+            (&[417_792], &[16_384; 26]),
         ] {
             let mut buffer = Buffer::default();
             let mut allocated = Vec::new();
@@ -217,7 +228,7 @@ mod tests {
             let mut buffer = Buffer::default();
             copy(&mut buffer, &[b'x'; 16_384]);
             buffer.keep(vec![b'x'; 7].into());
-            let mut body = buffer.into_body(trailers.clone());
+            let mut body = buffer.into_body(None, trailers.clone());
             let mut next = |left| {
                 assert_eq!(body.size_hint().exact(), Some(left));
                 let ended = body.is_end_stream();

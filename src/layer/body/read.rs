@@ -13,8 +13,7 @@ use tokio::runtime::Handle;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep};
 
-use super::budget::{Budget, OverBudget};
-use super::buffer::Buffer;
+use super::budget::{OverBudget, Share};
 use crate::rejection::RejectionKind;
 
 /// How many frames are read per poll. A client that always has bytes ready must not keep other
@@ -23,17 +22,13 @@ const FRAMES_A_TURN: u32 = 64;
 /// How long a client that always has bytes ready may go without completing a frame.
 const FLOOD: Duration = Duration::from_millis(250);
 
-/// Reads a body to its end, within `time` and the budget. `take` sees every frame first.
-///
-/// The share of the budget is released at the end. What happens next is either that the body is
-/// verified, and counts elsewhere, or that it is freed.
+/// Reads a body to its end into `share`, within `time`. `take` sees every frame first.
 pub(in crate::layer) fn read<'a>(
     body: &'a mut Body,
     time: Duration,
-    budget: &'a Budget,
+    share: &'a mut Share<'_>,
     mut take: impl FnMut(&[u8]) -> Result<(), RejectionKind> + 'a,
-) -> impl Future<Output = Result<Buffer, RejectionKind>> + 'a {
-    let mut share = budget.share();
+) -> impl Future<Output = Result<(), RejectionKind>> + 'a {
     let mut frames = Frames::new(body, time);
     // Not an `async fn`, which would store its arguments twice.
     poll_fn(move |cx| {
@@ -44,11 +39,12 @@ pub(in crate::layer) fn read<'a>(
                 return Poll::Pending;
             };
             let Some(frame) = frame.transpose()? else {
-                return Poll::Ready(Ok(share.finish(Bytes::new())));
+                return Poll::Ready(Ok(()));
             };
             take(&frame)?;
             if frames.body.is_end_stream() {
-                return Poll::Ready(Ok(share.finish(frame)));
+                share.complete(frame);
+                return Poll::Ready(Ok(()));
             }
             share.copy(&frame)?;
         }
@@ -81,12 +77,18 @@ impl From<OverBudget> for RejectionKind {
 /// not cover them.
 struct Frames<'body> {
     body: &'body mut Body,
-    time: Duration,
-    /// Created only if the body is not ready: most bodies are, and a timer has a cost.
-    deadline: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     this_turn: u32,
     /// When a poll last made progress, after the first poll that had to wait.
     progress: Option<Instant>,
+}
+
+/// By when the body must end.
+enum Deadline {
+    /// This long after the first poll that has to wait. A timer has a cost, and most bodies are
+    /// ready at once.
+    After(Duration),
+    At(Pin<Box<Sleep>>),
 }
 
 impl<'body> Frames<'body> {
@@ -94,8 +96,7 @@ impl<'body> Frames<'body> {
     fn new(body: &'body mut Body, time: Duration) -> Self {
         Self {
             body,
-            time,
-            deadline: None,
+            deadline: Deadline::After(time),
             this_turn: 0,
             progress: None,
         }
@@ -129,13 +130,15 @@ impl<'body> Frames<'body> {
     /// such a client is rejected after a few.
     fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let now = Instant::now();
-        let deadline = match &mut self.deadline {
-            Some(deadline) => deadline,
+        if let Deadline::After(time) = self.deadline {
             // `sleep` would panic.
-            None if Handle::try_current().is_err() => {
+            if Handle::try_current().is_err() {
                 return Poll::Ready(Some(Err(RejectionKind::NoRuntime)));
             }
-            none => none.insert(Box::pin(tokio::time::sleep(self.time))),
+            self.deadline = Deadline::At(Box::pin(tokio::time::sleep(time)));
+        }
+        let Deadline::At(deadline) = &mut self.deadline else {
+            unreachable!("it was set above");
         };
         if self.this_turn > 0 || self.progress.is_none() {
             self.progress = Some(now);
