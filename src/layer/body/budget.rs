@@ -317,7 +317,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         for evict in [false, true] {
             let mut share = budget.share();
-            // Nothing of it is held until it has to wait.
+            // The budget does not count it until it has to wait.
             share.complete(Bytes::from_static(&[b'x'; 3 * KIB]));
             assert_eq!(held(&budget), 0);
             let turn = Arc::new(AtomicBool::new(false));

@@ -117,7 +117,7 @@ struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
-    /// Held until the body is dropped, as it is once it has been read.
+    /// Held until the body is dropped, which happens once it has been read.
     _place: Option<Place>,
 }
 
