@@ -123,11 +123,11 @@ fn a_hangup_reloads_at_once_and_a_bad_file_changes_nothing() {
     let process = served(&dir, "3600");
     for (current, fallback, said) in [
         (B, A, "reloaded the signing keys"),
-        (B, A, "nothing has changed"),
+        (B, A, "the signing keys have not changed"),
         (
             "signkey-test-",
             A,
-            "not reloaded; the last good keys stay in use: invalid signing key in INNGEST_SIGNING_KEY_FILE",
+            "the last good keys stay in use: invalid signing key in INNGEST_SIGNING_KEY_FILE",
         ),
         (
             "",
