@@ -82,6 +82,7 @@ impl Signature {
                 }
                 other => (false, skip_unknown(other)?),
             };
+            // Another parser might choose the other one.
             if twice {
                 return Err(SignatureError::Repeated);
             }
@@ -164,6 +165,8 @@ fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)>
     }
 }
 
+/// Parses exactly ten digits without a leading 0. With any other length, digits could be moved
+/// between the end of the body and `t` without changing the MAC.
 fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
     match digits {
         [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => Ok(digits

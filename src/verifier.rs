@@ -174,11 +174,14 @@ impl Verifier {
     ) -> Result<Check, Rejection> {
         let mut signatures = signatures.into_iter();
         let signature = match (signatures.next(), signatures.next()) {
+            // A server without a key sends an empty header.
             (None | Some([]), None) => return Err(RejectionKind::Missing.into()),
             (Some(signature), None) => Signature::parse(signature)?,
+            // Whatever reads the request later might choose the other one.
             _ => return Err(RejectionKind::Doubled.into()),
         };
         let checked_at = self.check_fresh(&signature)?;
+        // One snapshot for the whole request, so that keys that change meanwhile never mix.
         let keys = self.keys.generation();
         Ok(Check {
             running: keys.keys().current().mac(),

@@ -99,6 +99,8 @@ impl SignResponses {
         let headers = response.headers();
         let required = match purpose {
             Purpose::TrustProbe => true,
+            // The request's method and query are not signed, so a captured call could pose as a
+            // sync. Only the handler's own header says that it handled one.
             Purpose::Sync => response.status() == StatusCode::OK && is_in_band(headers),
             Purpose::Introspection | Purpose::Call => false,
         };
