@@ -53,7 +53,8 @@ fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     if !response.status().is_client_error() && !response.status().is_server_error() {
         *response.status_mut() = status(kind);
     }
-    // `Trailer` too, because trailers could repeat the other headers.
+    // `Trailer` too: on HTTP/1, hyper sends only the trailers that it declares, and these could
+    // repeat the other headers.
     for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE, TRAILER] {
         response.headers_mut().remove(header);
     }
