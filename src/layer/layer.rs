@@ -341,9 +341,9 @@ impl InngestAuth {
     /// Sets whether to forward unsigned syncs, which the UI of a self-hosted server sends (default:
     /// `false`).
     ///
-    /// An unsigned sync is a `PUT` without a signature whose query has no `fnId`, `stepId` or
-    /// `probe`. The handler receives it with an empty body and without `X-Inngest-Sync-Kind`, and
-    /// sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    /// An unsigned sync is a `PUT` without a signature and without `X-Run-ID`, whose query has no
+    /// `fnId`, `stepId` or `probe`. The handler receives it with an empty body and without
+    /// `X-Inngest-Sync-Kind`, and sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     ///
     /// ```
     /// use axum::{Router, http::Method, routing::any};
