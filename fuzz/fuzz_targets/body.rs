@@ -34,7 +34,11 @@ static AUTH: LazyLock<InngestAuth> = LazyLock::new(|| {
 
 thread_local! {
     /// Its clock jumps to the next timer when nothing else is left to do.
-    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    static RUNTIME: Runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
 }
 
 fuzz_target!(|input: &[u8]| {

@@ -1,11 +1,11 @@
 //! What clients without a key can make a server with the layer consume, measured on its process
 //! from outside. `README.md` describes each attack.
 
-mod responses;
 mod genuine;
 mod lockout;
 mod memory;
 mod process;
+mod responses;
 mod server;
 mod table;
 mod time;

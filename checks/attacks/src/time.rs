@@ -31,11 +31,17 @@ const FLOODS: [Flood; 10] = [
     Flood { name: "chunk-size line of blanks", signature: fresh, first: "1", piece: " ", last: "" },
     Flood { name: "chunk extension", signature: fresh, first: "1;", piece: "x", last: "" },
     Flood { name: "trailers", signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
-    Flood { name: "chunks of one byte", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "one-byte chunks", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
     Flood { name: "the same, padded", signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
     Flood { name: "stale, zeros", signature: old, first: "", piece: "0", last: "" },
     Flood { name: "unsigned, zeros", signature: none, first: "", piece: "0", last: "" },
-    Flood { name: "unsigned, chunks of one byte", signature: none, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood {
+        name: "unsigned, one-byte chunks",
+        signature: none,
+        first: "",
+        piece: "1\r\nx\r\n",
+        last: "",
+    },
     Flood { name: "the same, padded", signature: none, first: "", piece: "0", last: "1\r\nx\r\n" },
 ];
 
