@@ -33,7 +33,8 @@ const BODY_LIMIT: usize = 8 * 1024 * 1024;
 /// assert_eq!(&*authentic.into_bytes(), b"{}");
 ///
 /// let rejection = verifier.verify([header.as_bytes()], b"[]").unwrap_err();
-/// assert_eq!((rejection.kind(), rejection.kind().status()), (RejectionKind::WrongSignature, 401));
+/// assert_eq!(rejection.kind(), RejectionKind::WrongSignature);
+/// assert_eq!(rejection.kind().status(), 401);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -59,12 +60,41 @@ impl Verifier {
 
     /// Sets how far a signature's time may differ from the clock, in the past and in the future
     /// (default: 300 s).
+    ///
+    /// ```
+    /// use inngest_auth::{RejectionKind, SigningKey, Verifier, testing::TestClock};
+    /// use std::time::Duration;
+    ///
+    /// let key: SigningKey = "signkey-test-12345678".parse()?;
+    /// let header = key.sign(b"{}", 1_700_000_000).to_string();
+    /// let clock = TestClock::at(1_700_000_060);
+    /// let verifier = Verifier::new(key).clock(clock.clone()).tolerance(Duration::from_secs(60));
+    /// assert!(verifier.verify([header.as_bytes()], b"{}").is_ok());
+    ///
+    /// clock.set(Some(1_700_000_061));
+    /// let rejection = verifier.verify([header.as_bytes()], b"{}").unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::Stale);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn tolerance(mut self, tolerance: impl Into<Tolerance>) -> Self {
         self.tolerance = tolerance.into();
         self
     }
 
     /// Sets the maximum body size in bytes (default: 8 MiB).
+    ///
+    /// ```
+    /// use inngest_auth::{RejectionKind, testing::TestInngest};
+    ///
+    /// let inngest = TestInngest::default();
+    /// let verifier = inngest.verifier().body_limit(2);
+    /// let (_, header) = inngest.sign(b"{}");
+    /// assert!(verifier.verify([header.as_bytes()], b"{}").is_ok());
+    ///
+    /// let (_, header) = inngest.sign(b"{ }");
+    /// let rejection = verifier.verify([header.as_bytes()], b"{ }").unwrap_err();
+    /// assert_eq!(rejection.kind(), RejectionKind::BodyTooLarge);
+    /// ```
     pub fn body_limit(mut self, bytes: usize) -> Self {
         self.body_limit = bytes;
         self
@@ -146,11 +176,14 @@ impl Verifier {
     ) -> Result<(Check, Running), Rejection> {
         let mut signatures = signatures.into_iter();
         let signature = match (signatures.next(), signatures.next()) {
+            // A server without a key sends an empty header.
             (None | Some([]), None) => return Err(RejectionKind::Missing.into()),
             (Some(signature), None) => Signature::parse(signature)?,
+            // Whatever reads the request later might choose the other one.
             _ => return Err(RejectionKind::Doubled.into()),
         };
         let checked_at = self.check_fresh(&signature)?;
+        // One snapshot for the whole request, so that keys that change meanwhile never mix.
         let keys = self.keys.generation();
         let running = Running {
             mac: keys.keys().current().mac(),

@@ -1,4 +1,5 @@
-//! The header's grammar and the check of bytes against it, rule by rule; the lower floor, without HTTP.
+//! The header's grammar and the check of bytes against it, rule by rule, on the lower floor without
+//! HTTP.
 
 use std::time::Duration;
 
@@ -49,14 +50,14 @@ fn each_rule_has_its_error() {
         (format!("{TIME}, {MAC}"), Error::BadTime),
         (format!("t&{both}"), Error::BadParameter),
         (format!("{both}&é=1"), Error::BadParameter),
-        // What a proxy makes of several headers.
+        // Several headers, joined by a proxy.
         (format!("{both},{both}"), Error::Joined),
         (format!("{both}, {MAC}&{TIME} ,{both}"), Error::Joined),
         (format!(", {both}"), Error::Joined),
         (format!("{both},"), Error::Joined),
         (format!("{both},{TIME}"), Error::BadMac),
         (",".to_owned(), Error::BadParameter),
-        // One value with a blank around it is not several.
+        // One value with a space at its end is not several.
         (format!("{both} "), Error::BadMac),
         (format!(" {both}"), Error::BadParameter),
         (format!("{both}&x=1,{both}"), Error::Joined),
@@ -79,7 +80,7 @@ fn every_byte_but_hex_digits_is_rejected_in_the_mac() {
                 digit,
                 "{byte:#x} at {at}"
             );
-            // Nor do two make one good.
+            // Two wrong digits do not make a valid one.
             header[mac + ((at - mac) ^ 1)] = byte;
             assert_eq!(
                 Signature::parse(&header).is_ok(),

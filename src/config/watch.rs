@@ -16,7 +16,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
 /// Polls without end.
 pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
     let Some(source) = source else {
-        tracing::warn!("no signing key is watched: none is read from a file");
+        tracing::warn!("no key file to watch: no signing key is read from a file");
         return;
     };
     if Handle::try_current().is_err() {

@@ -106,8 +106,8 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
 /// Returns `true` if the query names no function, step or probe. Such a name asks for a call or a
 /// probe instead.
 ///
-/// Strangers reach this before their signature is checked, and parsing 60 KB takes most of a
-/// millisecond, so a query over 1 KiB is not parsed. No sync has one.
+/// Unauthenticated clients reach this, and parsing 60 KB takes most of a millisecond. So a query
+/// over 1 KiB is not parsed. No genuine sync has one.
 fn asks_only_for_a_sync(uri: &Uri) -> bool {
     uri.query().is_none_or(|query| query.len() <= 1024)
         && !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))

@@ -36,8 +36,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
 const HTTP2_DRAIN: usize = 64 * 1024;
 
-/// Bodies of less than this many bytes are canonicalized without waiting for a turn. What needs it, a
-/// sync, is smaller.
+/// Bodies of less than this many bytes are canonicalized without waiting for a turn. Genuine
+/// requests that need a canonical form, which are syncs, are smaller.
 const QUICKLY_CANONICALIZED: usize = 512;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
@@ -163,9 +163,9 @@ impl Policy {
 
     /// Waits until no other body is being canonicalized, unless this one is quickly done.
     ///
-    /// Strangers can complete thousands of bodies in the same millisecond. Genuine calls must not
-    /// wait until all of these have been canonicalized, so one at a time is, and others are polled
-    /// in between.
+    /// Unauthenticated clients can complete thousands of bodies in the same millisecond. Genuine
+    /// calls must not wait until all of these have been canonicalized. So only one is at a time,
+    /// and other tasks are polled in between.
     async fn turn_to_canonicalize(
         &self,
         share: &mut Share<'_>,
@@ -177,7 +177,7 @@ impl Policy {
             return Ok(Some(turn));
         }
         let turn = Box::pin(share.wait_for(self.canonicalizing.acquire())).await?;
-        Ok(Some(turn.expect("it is never closed")))
+        Ok(Some(turn.expect("the semaphore is never closed")))
     }
 
     /// Checks that the window is still open and records the signature: step 10.

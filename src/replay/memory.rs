@@ -98,6 +98,16 @@ impl MemoryReplayStore {
     /// The default covers a clock kept by NTP (well under a second), the rounding of both times to
     /// seconds, and a machine that has not been corrected for a few days. A rejected call is
     /// accepted at its second attempt, 15 s later, so keep the value below that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{SystemClock, replay::MemoryReplayStore};
+    ///
+    /// // In a rolling deployment, two processes overlap for up to 10 s.
+    /// let overlap = Duration::from_secs(10);
+    /// let store = MemoryReplayStore::new(100_000, &SystemClock).clock_error(overlap);
+    /// assert!(store.is_empty());
+    /// ```
     #[must_use]
     pub fn clock_error(mut self, error: Duration) -> Self {
         self.clock_error = error.as_secs();

@@ -62,6 +62,21 @@ impl RedisReplayStore {
     /// # Errors
     ///
     /// Returns a [`RedisUrlError`] that says what is wrong with the URL without quoting it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{InngestAuth, replay::RedisReplayStore};
+    ///
+    /// let store = RedisReplayStore::new("redis://inngest:p%40ssword@redis.internal:6379")?
+    ///     .namespace("inngest-auth-production")
+    ///     .timeout(Duration::from_millis(500));
+    /// let auth = InngestAuth::from_env().replay_guard(store);
+    /// # let _ = auth;
+    ///
+    /// let error = RedisReplayStore::new("http://redis.internal").unwrap_err();
+    /// assert!(error.to_string().starts_with("invalid Redis URL: "));
+    /// # Ok::<(), inngest_auth::replay::RedisUrlError>(())
+    /// ```
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
         Ok(Self {
             connector: Arc::new(Connector::new(url::parse(url)?)),
