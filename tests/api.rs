@@ -783,8 +783,11 @@ async fn the_token_goes_to_the_api_and_nowhere_else() {
             let outcome = once.clone().oneshot(to(uri.clone())).await;
             assert!(matches!(outcome, Err(ApiAuthError::WrongOrigin)), "{uri}");
         }
+        let api = to(format!("http://{api_at}/fn/register"));
+        layered(&auth).oneshot(api).await.unwrap();
     }
-    assert_eq!((server.take().len(), elsewhere.take().len()), (0, 0));
+    assert_eq!(server.tokens(), [Some(bearer(CURRENT)), None]);
+    assert_eq!(elsewhere.take().len(), 0);
 }
 
 #[tokio::test]
@@ -803,6 +806,13 @@ async fn a_redirect_does_not_carry_the_token() {
         let auth = InngestApiAuth::new(key(CURRENT), &url).unwrap();
         let response = layered(&auth).oneshot(to(format!("{url}/"))).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
+        // What follows redirects outside the layer comes back to it.
+        let location = response.headers()[header::LOCATION].to_str().unwrap();
+        let followed = layered(&auth).oneshot(to(location.to_owned())).await;
+        assert!(
+            matches!(followed, Err(ApiAuthError::WrongOrigin)),
+            "{status}"
+        );
     }
     assert_eq!(elsewhere.take().len(), 0, "requests at the second host");
 }

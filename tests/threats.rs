@@ -25,8 +25,9 @@ use inngest_auth::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower::limit::ConcurrencyLimitLayer;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
 fn kind_of(response: &common::Reply) -> Option<RejectionKind> {
     response.extensions.get::<Rejection>().map(Rejection::kind)
@@ -125,6 +126,23 @@ async fn a_dribbling_client_does_not_delay_a_genuine_call() {
         assert_eq!(send(server, request).await.status, StatusCode::OK);
     }
     assert_eq!(seen.count(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_holds_no_permit_of_the_inner_service() {
+    let it = inngest();
+    let handler = |_: Request<Body>| ready(Ok::<_, Infallible>(Response::<Body>::default()));
+    let inner = ConcurrencyLimitLayer::new(1).layer(service_fn(handler));
+    let mut service = it.auth().layer(inner);
+    let (count, stalled) = asked(|_, _| Poll::Pending);
+    tokio::spawn(service.call(forged(stalled)));
+    while count.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let genuine = service.call(it.call(CALL, "{}"));
+    let response = timeout(Duration::from_secs(1), genuine).await;
+    let response = response.expect("it has the permit").unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 /// Panics if it is called without having reported that it is ready.
@@ -318,6 +336,27 @@ async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
             count.load(Ordering::SeqCst),
             frames,
             "announced: {announced:?}"
+        );
+    }
+}
+
+/// There is nothing left to drain, whatever was wrong with it.
+#[tokio::test]
+async fn a_rejected_body_that_has_ended_leaves_its_connection_open() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth().body_limit(100));
+    let mut waits = it.unsigned(CALL, "");
+    waits
+        .headers_mut()
+        .insert("expect", "100-continue".parse().unwrap());
+    for (request, kind) in [
+        (forged("x".repeat(101).into()), RejectionKind::BodyTooLarge),
+        (waits, RejectionKind::Missing),
+    ] {
+        let answer = ask(&app, request).await;
+        assert_eq!(
+            (kind_of(&answer), answer.header("connection")),
+            (Some(kind), None)
         );
     }
 }

@@ -157,6 +157,15 @@ async fn keys_that_were_changed_by_hand_stay_until_the_files_change() {
     dir.write("current", C);
     pass(2).await;
     assert_eq!(held(&config), pair(C, ""));
+    // The same after a change of the files; and back to what they held at first.
+    config.keys().unwrap().rotate(key(B));
+    pass(5).await;
+    assert_eq!(held(&config), pair(B, C));
+    for text in [A, C] {
+        dir.write("current", text);
+        pass(2).await;
+        assert_eq!(held(&config), pair(text, ""));
+    }
     // An aborted watch does not follow the files.
     watch.abort();
     dir.write("current", B);

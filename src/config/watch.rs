@@ -33,13 +33,15 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
         polls.tick().await;
         let before = seen.take();
         let reloaded = source.reload(|last, now| {
+            if now == last {
+                return false;
+            }
             // A file that is being written may be blank or contain half a key.
             let confirmed = before.as_ref() == Some(now);
-            let new = now != last;
-            if new && !confirmed {
+            if !confirmed {
                 seen = Some(now.clone());
             }
-            new && confirmed
+            confirmed
         });
         match reloaded {
             Ok(_) => warnings.end(),

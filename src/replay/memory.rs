@@ -235,3 +235,29 @@ impl fmt::Debug for MemoryReplayStore {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_forgotten_is_covered_by_few_ranges_and_the_nearest_are_joined() {
+        let mut seconds = Seconds::default();
+        for hundred in (0..16).rev() {
+            seconds.add(100 * hundred);
+        }
+        assert!((0..1600).all(|second| seconds.contains(second) == (second % 100 == 0)));
+        seconds.add(1430);
+        assert_eq!(seconds.0.len(), 16);
+        for (second, covered) in [
+            (1399, false),
+            (1400, true),
+            (1415, true),
+            (1430, true),
+            (1431, false),
+            (1500, true),
+        ] {
+            assert_eq!(seconds.contains(second), covered, "{second}");
+        }
+    }
+}
