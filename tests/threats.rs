@@ -266,7 +266,7 @@ async fn a_rejected_client_with_a_slow_body_is_held_for_at_most_three_seconds() 
 #[tokio::test(start_paused = true)]
 async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
     let it = inngest();
-    let app = Seen::default().app(it.auth().body_limit(100).body_budget(500));
+    let app = Seen::default().app(it.auth().body_limit(100).body_budget(100));
     let rejected = |kind, body| match kind {
         RejectionKind::Missing => it.unsigned(CALL, "").map(|_| body),
         _ => forged(body),
@@ -274,7 +274,7 @@ async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
     for (kind, frames) in [
         // Ten are within the limit, and one more is read.
         (RejectionKind::Missing, 11),
-        // The budget has no room for the second. Eight more are within the limit, and one more is
+        // The budget has no room for the seventh. Three more are within the limit, and one more is
         // read.
         (RejectionKind::OverBudget, 11),
     ] {
@@ -292,7 +292,7 @@ async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
 
         let began = tokio::time::Instant::now();
         let (_, slow) = asked(|asked, _| match asked {
-            0 | 1 => Poll::Ready(Some(Bytes::from_static(b"0123456789"))),
+            ..7 => Poll::Ready(Some(Bytes::from_static(b"0123456789"))),
             _ => Poll::Pending,
         });
         let mut request = rejected(kind, slow);
