@@ -140,7 +140,7 @@ impl Policy {
                 _ => Unread::Endless,
             },
         })?;
-        // The same variable: another would enlarge the future of every request.
+        // Reuses the variable, because another one would enlarge the future of every request.
         check = match check.finish_raw(&running, share.pieces()) {
             Ok(proof) => return Ok((share.finish(), proof)),
             Err(check) => check,
