@@ -70,6 +70,8 @@ pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
         && signatures.next().is_none()
         && asks_only_for_a_sync(request.uri())
         && !request.headers().contains_key(RUN_ID)
+        // They would be held, uncounted, while the body is drained.
+        && many(request.headers()).is_none()
 }
 
 fn names_a_function(uri: &Uri) -> bool {
