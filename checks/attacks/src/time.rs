@@ -1,6 +1,6 @@
 //! Attacks on time and CPU: `flood`, `hostile-json`, `forged`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -201,7 +201,7 @@ fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> S
     server.cpu().saturating_sub(before) / count
 }
 
-/// CPU of one forged request of the greatest length.
+/// CPU of one forged request of the greatest length, and of one with the longest query.
 pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let count = if run.short { 40 } else { 100 };
     let body = vec![b'x'; BODY_LIMIT];
@@ -246,6 +246,32 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
         "",
         &Limit::None,
     );
+    let count = if run.short { 1000 } else { 5000 };
+    let [post, put] = ["POST", "PUT"].map(|method| unsigned_query(method, count));
+    table.row(
+        "unsigned PUT with a query of 60 KB: CPU, more than a POST's",
+        ms(put) - ms(post),
+        "ms",
+        &Limit::AtMost(0.2),
+    );
+    table.note(&format!("POST {:.2} ms, PUT {:.2} ms", ms(post), ms(put)));
+}
+
+/// CPU of one unsigned request whose query is as long as the server takes.
+fn unsigned_query(method: &str, count: u32) -> Duration {
+    let server = Server::start(Options::default());
+    let query = "+&".repeat(30_000);
+    let request = format!("{method} /api/inngest?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    let mut socket = connect(server.address());
+    let before = server.cpu();
+    for _ in 0..count {
+        socket
+            .write_all(request.as_bytes())
+            .expect("the server reads");
+        let len = socket.read(&mut [0; 4096]).expect("the server responds");
+        assert!(len > 0, "the connection goes on");
+    }
+    server.cpu().saturating_sub(before) / count
 }
 
 /// JSON that is costly to bring into canonical form, as long as is looked at.
