@@ -1,4 +1,4 @@
-//! Calls to Inngest's API with hyper-util's client, which follows no redirects.
+//! Calls to Inngest's API with hyper-util's client, which does not follow redirects.
 //!
 //! ```text
 //! cargo run --example api_hyper       # a rotation, with an API of the example's own
@@ -6,8 +6,8 @@
 //!     cargo run --example api_hyper   # one call to your server
 //! ```
 //!
-//! This client speaks plain http, as self-hosted servers do. For Inngest Cloud give its builder a
-//! connector that speaks TLS: nothing else changes.
+//! This client uses plain http, as self-hosted servers do. For Inngest Cloud, give its builder a
+//! connector for TLS. Nothing else changes.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -60,9 +60,9 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     };
     println!("GET {uri} {sent}: {status}");
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-        println!("The server was reached, and it accepted no key. Either INNGEST_API_BASE_URL is");
-        println!("another server than the one that the key is of, or the key has been rotated.");
-        println!("The keys that were tried (a fingerprint may be shown to anybody):");
+        println!("The server was reached, but rejected every key. Either INNGEST_API_BASE_URL is");
+        println!("not the server that the key belongs to, or the key has been rotated.");
+        println!("Keys tried (fingerprints are not secret):");
         if let Some(keys) = config.keys().map(KeyRing::snapshot) {
             println!("  current key: {:?}", keys.current());
             println!("  fallback key: {:?}", keys.fallback());
@@ -72,7 +72,7 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The error and what caused it.
+/// Returns the error and its causes.
 fn told(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes
@@ -81,7 +81,7 @@ fn told(error: &dyn Error) -> String {
         .join(": ")
 }
 
-/// Walks through a rotation, and fails if a call does not end as it says.
+/// Walks through a rotation, and fails if a call does not end as printed.
 async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
     let old: SigningKey = "signkey-demo-11111111".parse()?;
     let new: SigningKey = "signkey-demo-22222222".parse()?;
@@ -89,18 +89,18 @@ async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
     let ring = KeyRing::from(Keys::new(new, Some(old)));
     let api = InngestApiAuth::new(ring.clone(), &server.url)?.layer(http_client());
 
-    println!("INNGEST_SIGNING_KEY is not set, so this calls an API of the example's own, in a");
-    println!("rotation. The app has the new key, and the old one as its fallback.");
-    println!("A 401 below is what should happen: it tells the layer that the API does not know");
-    println!("that key, so it sends the request again with the other. The app sees only the 200.");
+    println!("INNGEST_SIGNING_KEY is not set, so this calls the example's own API during a");
+    println!("rotation. The app has the new key, and the old key as its fallback.");
+    println!("Each 401 below is expected: it tells the layer that the API does not know that");
+    println!("key, so the layer retries with the other key. The app sees only the 200.");
 
-    println!("\nThe API knows the old key only:");
+    println!("\nThe API knows only the old key:");
     server
         .expect(&api, "the first call", &["new key: 401", "old key: 200"])
         .await?;
     server.expect(&api, "the second", &["old key: 200"]).await?;
 
-    println!("\nSomebody clicks Rotate, and the API knows the new key only:");
+    println!("\nAfter Rotate is clicked, the API knows only the new key:");
     server.accept("new key");
     server
         .expect(&api, "the next call", &["old key: 401", "new key: 200"])
@@ -109,11 +109,11 @@ async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
         .expect(&api, "the one after it", &["new key: 200"])
         .await?;
 
-    println!("\nThe app drops the fallback:");
+    println!("\nThe app removes the fallback key:");
     ring.retire_fallback();
     server.expect(&api, "a call", &["new key: 200"]).await?;
 
-    println!("\nA request for another host is an error, and nothing is sent:");
+    println!("\nA request to another host is an error, and nothing is sent:");
     let request = Request::get("http://api.inngest.example/v1/events").body(Full::default())?;
     match api.oneshot(request).await {
         Err(error @ ApiAuthError::WrongOrigin) => println!("  {error}"),
@@ -122,7 +122,7 @@ async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// An API that knows one of two keys, and writes down what it responds to each.
+/// An API that accepts one of two keys, and records its status for each.
 struct StandIn {
     url: String,
     accepted: Arc<Mutex<&'static str>>,
@@ -130,7 +130,7 @@ struct StandIn {
 }
 
 impl StandIn {
-    /// Accepts the old key.
+    /// Starts an API that accepts the old key.
     async fn start(old: &SigningKey, new: &SigningKey) -> Result<Self, Box<dyn Error>> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let server = Self {
@@ -164,7 +164,7 @@ impl StandIn {
         *self.accepted.lock().unwrap() = key;
     }
 
-    /// Calls it once, which must take these requests and succeed.
+    /// Makes one call, which must take these requests and succeed.
     async fn expect(&self, api: &Api, what: &str, requests: &[&str]) -> Result<(), Box<dyn Error>> {
         let request = Request::get(format!("{}/v1/events", self.url)).body(Full::default())?;
         let status = api.clone().oneshot(request).await?.status();

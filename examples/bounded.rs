@@ -1,4 +1,4 @@
-//! A server that bounds what comes before a request's body: connections, headers, streams.
+//! A server that limits what comes before a request's body: connections, headers, streams.
 //!
 //! `INNGEST_DEV=1 cargo run --example bounded`
 
@@ -10,7 +10,8 @@ use hyper_util::{server::conn::auto, service::TowerToHyperService};
 use inngest_auth::InngestAuth;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-/// Everything that the layer cannot bound, because it comes before a request's body.
+/// Sets every limit that the layer cannot set, because it concerns what comes before a request's
+/// body.
 #[tokio::main]
 async fn main() -> io::Result<()> {
     tracing_subscriber::fmt()

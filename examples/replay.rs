@@ -1,8 +1,10 @@
-//! A captured call, sent again: two instances of an app, on two ports, that share what they have seen.
+//! A captured call that is sent again, to two instances of an app on two ports with a shared store.
 //!
 //! ```text
-//! cargo run --example replay                                                            # one store in memory
-//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example replay --features redis          # as on two machines
+//! # One store in memory:
+//! cargo run --example replay
+//! # As on two machines:
+//! REDIS_URL=redis://127.0.0.1:6379 cargo run --example replay --features redis
 //! ```
 
 use std::error::Error;
@@ -25,9 +27,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_max_level(tracing::Level::WARN)
         .init();
     let key: SigningKey = "signkey-demo-0123456789abcdef".parse()?;
-    // In memory one store serves both. In Redis each instance makes its own handle.
-    // These calls are sent in the first second of the process. In a service of your own, leave out
-    // the second line: an earlier process may have accepted what was signed before the start.
+    // In memory, one store serves both instances. With Redis, each instance creates its own handle.
+    //
+    // These calls are sent in the first second of the process. In your own service, leave out the
+    // second line: an earlier process may have accepted what was signed before the start.
     let shared = MemoryReplayStore::new(10_000, &SystemClock);
     let shared = Arc::new(shared.insecure_accept_signed_before_start(true));
     let mut instances = Vec::new();
@@ -62,8 +65,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("2 calls, sent 8 times: {ran} ran");
-    println!("401 is the good outcome: each call ran once, wherever the captured one was sent.");
-    println!("Inngest signs each of its own attempts anew, so they pass.");
+    println!("Each 401 is expected: each call ran once, wherever the captured copy was sent.");
+    println!("Inngest signs each of its own attempts anew, so those are accepted.");
     if ran == 2 {
         Ok(())
     } else {

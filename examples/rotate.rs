@@ -7,7 +7,8 @@
 //! cargo run --example rotate       # serves and watches; `kill -HUP` reads the files at once
 //! ```
 //!
-//! It looks at the files every 2 seconds, or every `WATCH_SECONDS`. Both files are checked before they count: a bad one changes nothing, and is logged.
+//! It polls the files every 2 seconds, or every `WATCH_SECONDS`. Both files are checked before
+//! either is used: a bad one changes nothing, and is logged.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -67,8 +68,8 @@ fn reload_on_hangup(config: Config) -> std::io::Result<()> {
             }
             match config.reload() {
                 Ok(true) => println!("reloaded the signing keys"),
-                Ok(false) => println!("nothing has changed"),
-                Err(error) => println!("not reloaded, the last good keys stay in use: {error}"),
+                Ok(false) => println!("the signing keys have not changed"),
+                Err(error) => println!("not reloaded; the last good keys stay in use: {error}"),
             }
         }
     });
@@ -80,7 +81,7 @@ fn reload_on_hangup(_: Config) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Throw-away keys of the tour. An example may have some; the library never does.
+/// Throw-away keys for the tour. An example may contain keys; the library never does.
 const OLD: &str = "signkey-demo-0123456789abcdef0123456789abcdef";
 const NEW: &str = "signkey-demo-fedcba9876543210fedcba9876543210";
 
@@ -112,8 +113,8 @@ impl Files {
         Ok(Self(directory))
     }
 
-    /// Replaces one file after the other, each as a whole. The fallback key's comes first: in
-    /// between, the service has the old key, and no other.
+    /// Replaces one file after the other, each as a whole. The fallback key's file is first, so
+    /// that the service always has the old key in between.
     fn publish(&self, current: &str, fallback: &str) -> std::io::Result<()> {
         for (name, key) in [("fallback", fallback), ("current", current)] {
             let written = self.0.join("written");
@@ -130,7 +131,7 @@ impl Drop for Files {
     }
 }
 
-/// A rotation from its beginning to its end, with a client that calls throughout.
+/// Runs a whole rotation while a client keeps calling.
 async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn Error>> {
     let ring = config.keys().ok_or("dev mode")?;
     let signs_with = Arc::new(Mutex::new(OLD.parse::<SigningKey>()?));
@@ -152,7 +153,7 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
             None,
             NEW,
         ),
-        ("somebody spoils a file", Some(("signkey-demo-", OLD)), NEW),
+        ("a file is damaged", Some(("signkey-demo-", OLD)), NEW),
         ("the old key is retired", Some((NEW, "")), NEW),
     ];
     for (what, published, key) in steps {
@@ -165,7 +166,7 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
         let mut now = *calls
             .wait_for(|calls| calls.sum() >= before.sum() + 100)
             .await?;
-        // A good file is published by the second poll that sees it.
+        // A good file is published by the second poll that reads it.
         if let Some((Ok(current), fallback)) =
             published.map(|(current, fallback)| (current.parse(), fallback))
         {
@@ -190,7 +191,7 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
     }
 }
 
-/// Verified with the current key, with the fallback key, rejected.
+/// Calls verified with the current key, with the fallback key, and rejected.
 #[derive(Clone, Copy, Default)]
 struct Calls(u64, u64, u64);
 
@@ -200,7 +201,7 @@ impl Calls {
     }
 }
 
-/// Calls until nobody listens.
+/// Calls until the receiver is dropped.
 async fn client(url: String, signs_with: Arc<Mutex<SigningKey>>, report: watch::Sender<Calls>) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Body>();
     while !report.is_closed() {
@@ -212,7 +213,7 @@ async fn client(url: String, signs_with: Arc<Mutex<SigningKey>>, report: watch::
             .header(SIGNATURE_HEADER, header)
             .body("{}".into());
         let Ok(request) = request else { return };
-        let answer = match client.request(request).await {
+        let status = match client.request(request).await {
             Ok(response) if response.status().is_success() => {
                 axum::body::to_bytes(Body::new(response.into_body()), 100)
                     .await
@@ -220,7 +221,7 @@ async fn client(url: String, signs_with: Arc<Mutex<SigningKey>>, report: watch::
             }
             _ => axum::body::Bytes::new(),
         };
-        report.send_modify(|calls| match &answer[..] {
+        report.send_modify(|calls| match &status[..] {
             b"current" => calls.0 += 1,
             b"fallback" => calls.1 += 1,
             _ => calls.2 += 1,

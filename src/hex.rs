@@ -1,19 +1,20 @@
-//! Hex digits, without a table: some of what passes here is secret, and the place of a table that
-//! is read can be told from the cache.
+//! Hex digits, without a lookup table. Some of what passes here is secret, and cache timing can
+//! reveal which entry of a table was read.
 
 /// Encodes a byte in lower case.
 pub(crate) fn encode(byte: u8) -> [u8; 2] {
     [byte >> 4, byte & 0xf].map(|value| value + if value < 10 { b'0' } else { b'a' - 10 })
 }
 
-/// Decodes pairs of digits, in either case, into as many bytes.
+/// Decodes pairs of digits, in either case, into the same number of bytes.
 ///
-/// Returns `false` if anything else is among them: the bytes are then meaningless.
+/// Returns `false` if there is anything else among them. The bytes are then meaningless.
 #[must_use]
 pub(crate) fn decode(pairs: &[[u8; 2]], bytes: &mut [u8]) -> bool {
     let digits = pairs.as_flattened().iter();
     let valid = digits.fold(true, |valid, digit| valid & digit.is_ascii_hexdigit());
-    // The low half of `0` to `9` is the digit; that of `A` and `a`, which begin at 64, is 1.
+    // The low half of the byte is the digit for `0` to `9`. For `A` and `a`, whose byte has bit 6
+    // set, it is 1.
     let value = |digit: u8| (digit & 0xf) + 9 * (digit >> 6);
     for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
         *byte = value(high) << 4 | value(low);

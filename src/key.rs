@@ -306,6 +306,18 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn white_space_around_a_key_is_no_part_of_it() {
+        let key: SigningKey = "signkey-test-12345678".parse().unwrap();
+        for text in [
+            "signkey-test-12345678\n",
+            "signkey-test-12345678\r\n",
+            "\t signkey-test-12345678 ",
+        ] {
+            assert_eq!(text.parse(), Ok(key.clone()), "{text:?}");
+        }
+    }
+
     /// The vectors have keys of 16 to 65 bytes, and tags of 16 bytes and of all 32.
     #[test]
     fn the_mac_is_hmac_sha256_by_project_wycheproof() {

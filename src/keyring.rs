@@ -42,8 +42,8 @@ use crate::key::SigningKey;
 pub struct KeyRing(Arc<Ring>);
 
 struct Ring {
-    /// Read by every request: a lock, or a reference count, would be a line of memory that all
-    /// threads write to.
+    /// Read by every request. A lock or a reference count would be a memory location to which all
+    /// threads write.
     now: ArcSwap<Generation>,
     /// Held while the keys change, so that no change is lost.
     changing: Mutex<()>,

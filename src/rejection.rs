@@ -23,7 +23,8 @@ const MAX_TEXT: usize = 256;
 /// /// In a layer outside `InngestAuth`.
 /// fn is_clock_trouble(response: &Response) -> bool {
 ///     let rejection = response.extensions().get::<Rejection>();
-///     rejection.is_some_and(|r| matches!(r.kind(), RejectionKind::Stale | RejectionKind::Future))
+///     let kind = rejection.map(Rejection::kind);
+///     matches!(kind, Some(RejectionKind::Stale | RejectionKind::Future))
 /// }
 /// assert!(!is_clock_trouble(&Response::default()));
 /// ```
@@ -244,8 +245,8 @@ pub enum RejectionKind {
     Unconfigured,
     /// 500: the clock cannot tell the time.
     NoTime,
-    /// 500: the body was not there at once, and the layer is polled outside a Tokio runtime, whose
-    /// timer limits how long it waits.
+    /// 500: the body had not arrived yet, and the layer ran outside a Tokio runtime, whose timer it
+    /// needs to limit the wait.
     NoRuntime,
 }
 
@@ -319,8 +320,8 @@ impl RejectionKind {
             Self::Unconfigured => "the configuration cannot be used",
             Self::NoTime => "the clock cannot tell the time",
             Self::NoRuntime => {
-                "the layer cannot wait for the body outside a Tokio runtime: run the server in one, \
-                 with its timer enabled"
+                "the layer cannot wait for the body outside a Tokio runtime: run the server in \
+                 one, with its timer enabled"
             }
         }
     }

@@ -44,7 +44,7 @@ pub const SIGNATURE_HEADER: &str = "x-inngest-signature";
 #[derive(Clone, Copy)]
 pub struct Signature {
     signed_at: u64,
-    /// The same in digits, as the sender signed it.
+    /// The same as digits, as the sender signed it.
     digits: [u8; 10],
     mac: [u8; 32],
 }
@@ -82,6 +82,7 @@ impl Signature {
                 }
                 other => (false, skip_unknown(other)?),
             };
+            // Another parser might choose the other one.
             if twice {
                 return Err(SignatureError::Repeated);
             }
@@ -94,7 +95,7 @@ impl Signature {
         })
     }
 
-    /// Adds the time to a MAC that has run over a body, and returns `true` if the result is this
+    /// Adds the time to a MAC that has seen the body, and returns `true` if the result is this
     /// signature's MAC. Compares in constant time.
     pub(crate) fn ends(&self, mut running: Mac) -> bool {
         running.update(&self.digits);
@@ -164,6 +165,8 @@ fn whole_value<const N: usize>(text: &[u8]) -> Option<(&[u8; N], Option<&[u8]>)>
     }
 }
 
+/// Parses exactly ten digits without a leading 0. With any other length, digits could be moved
+/// between the end of the body and `t` without changing the MAC.
 fn parse_time(digits: &[u8; 10]) -> Result<u64, SignatureError> {
     match digits {
         [b'1'..=b'9', ..] if digits.iter().all(u8::is_ascii_digit) => Ok(digits

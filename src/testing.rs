@@ -60,7 +60,7 @@ pub fn odd_key(text: &str) -> SigningKey {
     SigningKey::odd(text)
 }
 
-/// A clock that stands still until it is set. Clones show the same time.
+/// A clock that shows the same time until it is set. Clones show the same time.
 ///
 /// Setting it forward lets time pass, also for [`monotonic`](Clock::monotonic). Setting it back is
 /// like correcting the clock of a machine: the monotonic time stays.
@@ -160,6 +160,16 @@ impl TestInngest {
     }
 
     /// Sets a fallback key, which verifiers and layers accept too.
+    ///
+    /// ```
+    /// use inngest_auth::{KeyRole, testing::TestInngest};
+    ///
+    /// let inngest = TestInngest::default().fallback("signkey-test-87654321".parse()?);
+    /// let (_, header) = inngest.sign_with_fallback(b"{}");
+    /// let (authentic, _) = inngest.verifier().verify([header.as_bytes()], b"{}").unwrap();
+    /// assert_eq!(authentic.verified().key(), KeyRole::Fallback);
+    /// # Ok::<(), inngest_auth::KeyError>(())
+    /// ```
     #[must_use]
     pub fn fallback(mut self, fallback: SigningKey) -> Self {
         self.fallback = Some(fallback);

@@ -220,8 +220,8 @@ pub enum VerifyError {
 /// let accepted = verify(b"{}", &signature, &keys, 1_700_000_300, Tolerance::default())?;
 /// assert_eq!(&*accepted.into_bytes(), b"{}");
 ///
-/// let refused = verify(b"{}", &signature, &keys, 1_700_000_301, Tolerance::default());
-/// assert_eq!(refused.unwrap_err(), VerifyError::Stale { age: 301 });
+/// let rejected = verify(b"{}", &signature, &keys, 1_700_000_301, Tolerance::default());
+/// assert_eq!(rejected.unwrap_err(), VerifyError::Stale { age: 301 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn verify<'body>(
@@ -232,6 +232,8 @@ pub fn verify<'body>(
     tolerance: Tolerance,
 ) -> Result<Authentic<'body>, VerifyError> {
     check_fresh(signature, now, tolerance)?;
+    // The raw bytes first. Calls are signed over them, and so are durable endpoints, whose bodies
+    // need not be JSON. Only syncs are signed over the canonical form.
     let mut running = keys.current().mac();
     running.update(body);
     if let Some(verified) = compare_raw(running, signature, keys, [body]) {
@@ -243,6 +245,9 @@ pub fn verify<'body>(
 }
 
 /// Checks that the signature lies within the window, both ends included.
+///
+/// Both ends matter. An old signature could be replayed for ever, and without the end in the future
+/// digits could be moved between the body and `t`, which are signed without a separator.
 pub(crate) fn check_fresh(
     signature: &Signature,
     now: u64,
@@ -309,11 +314,12 @@ fn signed_by<'a>(
     })
 }
 
-/// Returns the canonical form, or `None` if there is none, or if it equals the body, which was
+/// Returns the canonical form, or `None` if the body has none or if it equals the body, which was
 /// already compared.
 fn canonical_form<'a>(body: impl IntoIterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     for piece in body {
+        // Before copying: unauthenticated clients reach this with bodies of any length.
         if text.len() + piece.len() > canonical::MAX_LEN {
             return None;
         }

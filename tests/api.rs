@@ -1,4 +1,4 @@
-//! Calls to Inngest's API, over sockets, to a server that stands in for it and counts.
+//! Calls to Inngest's API over sockets, to a server that stands in for the API and counts requests.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -34,14 +34,14 @@ use tower::{Layer, ServiceExt, service_fn};
 const CURRENT: &str = "signkey-prod-11111111";
 const FALLBACK: &str = "signkey-prod-22222222";
 const NEXT: &str = "signkey-prod-33333333";
-/// How many calls are in progress at once where a test is about that.
+/// How many calls run concurrently in the tests of concurrent calls.
 const MANY: usize = 64;
 
 fn bearer(text: &str) -> String {
     format!("Bearer {}", *key(text).bearer())
 }
 
-/// The API: what it responds to each token, and the headers of every request that it got.
+/// A stand-in for the API: its status for each token, and the headers of every request received.
 #[derive(Clone)]
 struct Server {
     address: SocketAddr,
@@ -52,7 +52,7 @@ struct Server {
 }
 
 impl Server {
-    /// Responds 401 to any token, and to none, until it is told otherwise.
+    /// Responds 401 to every request until other statuses are set.
     async fn start() -> Self {
         let mut server = Self {
             address: ([0; 4], 0).into(),
@@ -90,7 +90,7 @@ impl Server {
         (StatusCode::from_u16(status).unwrap(), "{}")
     }
 
-    /// Replaces what it responds to the tokens of these keys; to any other it is 401.
+    /// Sets the statuses for the tokens of these keys. Any other token gets 401.
     fn respond_to(&self, keys: &[(&str, u16)]) {
         let known = keys.iter().map(|(text, status)| (bearer(text), *status));
         *self.known.lock().unwrap() = known.collect();
@@ -100,7 +100,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// A request to it.
+    /// Returns a request to this server.
     fn request(&self) -> Request<Full<Bytes>> {
         to(format!("{}/fn/register", self.url()))
     }
@@ -111,25 +111,25 @@ impl Server {
         Config::from_vars(own.into_iter().chain(vars.iter().copied())).unwrap()
     }
 
-    /// The layer with a ring of its own.
+    /// Returns the layer with a ring of its own.
     fn auth(&self, current: &str, fallback: Option<&str>) -> InngestApiAuth {
         let keys = Keys::new(key(current), fallback.map(key));
         InngestApiAuth::new(keys, &self.url()).unwrap()
     }
 
-    /// The headers of the requests since this was last asked.
+    /// Returns the headers of the requests since the last call.
     fn take(&self) -> Vec<HeaderMap> {
         std::mem::take(&mut self.got.lock().unwrap())
     }
 
-    /// The same, their tokens.
+    /// Returns the tokens of the requests since the last call.
     fn tokens(&self) -> Vec<Option<String>> {
         let token =
             |headers: HeaderMap| Some(headers.get("authorization")?.to_str().unwrap().into());
         self.take().into_iter().map(token).collect()
     }
 
-    /// The same, how many there were with each key.
+    /// Returns how many requests had each key's token since the last call.
     fn counts<const N: usize>(&self, keys: [&str; N]) -> [usize; N] {
         let tokens = self.tokens();
         let counts = keys.map(|key| {
@@ -171,7 +171,7 @@ async fn call(
     api.clone().oneshot(server.request()).await
 }
 
-/// Either kind of service, so that one table can be about both.
+/// Either kind of service, so that one table covers both.
 enum Api {
     WithFallback(InngestApiAuthService<HttpClient>),
     Once(InngestApiAuthService<HttpClient, SingleAttempt>),
@@ -214,7 +214,7 @@ async fn the_fallback_is_tried_once_and_only_on_401_and_403() {
     }
 }
 
-/// What happens between two calls, or a call: the keys that it sent, and its last status.
+/// A change between two calls, or a call with the keys that it sent and its last status.
 enum Step<'a> {
     ServerKnows(&'a [(&'a str, u16)]),
     SetKeys(&'a str, Option<&'a str>),
@@ -225,7 +225,7 @@ enum Step<'a> {
 }
 use Step::{Call, CallOnce, RetireFallback, Rotate, ServerKnows, SetKeys};
 
-/// Each begins with `CURRENT` and `FALLBACK`, and with nothing learnt.
+/// Each scenario begins with `CURRENT` and `FALLBACK`, and with nothing learned.
 const SCENARIOS: &[(&str, &[Step<'_>])] = &[
     (
         "before and after it has learnt",
@@ -404,8 +404,8 @@ async fn a_call_begins_with_the_key_that_the_api_accepted_last() {
     }
 }
 
-/// The bound: a call that is in progress when the first rejection comes back may cost one request
-/// more (or, with a single attempt, fail). A call that begins later does not.
+/// A call that is in flight when the first rejection arrives may cost one more request (or, with a
+/// single attempt, fail). A call that begins later must not.
 #[tokio::test]
 async fn of_many_concurrent_calls_each_needs_at_most_one_more_request() {
     let server = Server::knowing(&[FALLBACK]).await;
@@ -414,10 +414,10 @@ async fn of_many_concurrent_calls_each_needs_at_most_one_more_request() {
     let with_fallback = Arc::new(Api::WithFallback(layered(&auth)));
     let rotated = [(CURRENT, 200)];
     for (server_changes, accepted, counts) in [
-        // Nobody knows: all are in progress before the first response.
+        // All calls are in flight before the first response.
         (None, MANY, [MANY, MANY]),
         (None, MANY, [0, MANY]),
-        // The API switches: again all are in progress.
+        // The API switches keys, and again all calls are in flight.
         (Some(rotated), MANY, [MANY, MANY]),
         (None, MANY, [MANY, 0]),
     ] {
@@ -474,14 +474,14 @@ async fn what_one_call_learns_is_used_by_all_later_calls() {
     at_once(&server, &api, None, MANY, [0, MANY]).await;
 }
 
-/// A call that began with the old keys says nothing about the new ones.
+/// A call that began with the old keys reveals nothing about the new ones.
 #[tokio::test]
 async fn a_late_response_from_before_a_rotation_is_ignored() {
     let server = Server::knowing(&[FALLBACK, NEXT]).await;
     let auth = server.auth(CURRENT, Some(FALLBACK));
     let (arrived, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let gate = (Arc::clone(&arrived), Arc::clone(&release));
-    // Holds its first request.
+    // Holds the first request.
     let held_client = service_fn(move |request: Request<Full<Bytes>>| {
         let (arrived, release) = gate.clone();
         async move {
@@ -585,7 +585,7 @@ async fn a_shared_ring_can_be_given_with_the_url_of_the_api() {
     assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
-/// What `Config` accepts, `from_config` must be able to read: it panics otherwise.
+/// `from_config` panics if it cannot parse what `Config` accepted.
 #[test]
 fn every_base_url_that_a_configuration_accepts_has_an_origin() {
     let mut accepted = 0;
@@ -638,8 +638,7 @@ fn the_client_can_be_reached_through_the_service() {
     assert_eq!(api.clone().into_inner(), "client!");
 }
 
-/// The headers beside the token: added where the request has none, in dev mode too, and at both
-/// attempts.
+/// The headers are added if the request lacks them, in dev mode too and at both attempts.
 #[tokio::test]
 async fn the_environment_and_the_versions_are_added_where_absent() {
     const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
@@ -721,7 +720,7 @@ async fn a_branch_key_needs_an_environment_and_is_otherwise_like_any_key() {
     assert!(error.to_string().contains("INNGEST_ENV"), "{error}");
     assert_eq!(server.counts([NEW, OLD]), [0, 0]);
 
-    // The request may name it.
+    // The request may name its own environment.
     let mut request = server.request();
     request
         .headers_mut()
@@ -784,8 +783,11 @@ async fn the_token_goes_to_the_api_and_nowhere_else() {
             let outcome = once.clone().oneshot(to(uri.clone())).await;
             assert!(matches!(outcome, Err(ApiAuthError::WrongOrigin)), "{uri}");
         }
+        let api = to(format!("http://{api_at}/fn/register"));
+        layered(&auth).oneshot(api).await.unwrap();
     }
-    assert_eq!((server.take().len(), elsewhere.take().len()), (0, 0));
+    assert_eq!(server.tokens(), [Some(bearer(CURRENT)), None]);
+    assert_eq!(elsewhere.take().len(), 0);
 }
 
 #[tokio::test]
@@ -804,6 +806,13 @@ async fn a_redirect_does_not_carry_the_token() {
         let auth = InngestApiAuth::new(key(CURRENT), &url).unwrap();
         let response = layered(&auth).oneshot(to(format!("{url}/"))).await.unwrap();
         assert_eq!(response.status().as_u16(), status);
+        // What follows redirects outside the layer comes back to it.
+        let location = response.headers()[header::LOCATION].to_str().unwrap();
+        let followed = layered(&auth).oneshot(to(location.to_owned())).await;
+        assert!(
+            matches!(followed, Err(ApiAuthError::WrongOrigin)),
+            "{status}"
+        );
     }
     assert_eq!(elsewhere.take().len(), 0, "requests at the second host");
 }
@@ -828,7 +837,7 @@ async fn the_client_is_called_only_when_it_is_ready() {
     assert_eq!(server.counts([CURRENT, FALLBACK]), [1, 2]);
 }
 
-/// A client may lend a connection, or a permit, to a response until that is read or dropped.
+/// A client may lend a connection or a permit to a response until that is read or dropped.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_response_is_dropped_before_the_second_attempt() {
     let one_at_a_time = Arc::new(Semaphore::new(1));
@@ -851,7 +860,7 @@ async fn a_rejected_response_is_dropped_before_the_second_attempt() {
     );
 }
 
-/// A body whose end its sender does not know yet. It is not `Clone`.
+/// A body whose length is not known yet. It is not `Clone`.
 struct Stream(mpsc::Receiver<&'static str>);
 
 impl hyper::body::Body for Stream {
@@ -869,7 +878,7 @@ impl hyper::body::Body for Stream {
 
 #[tokio::test]
 async fn a_stream_can_be_published_with_a_single_attempt() {
-    // What the server read, piece by piece, with the head in front.
+    // What the server read, piece by piece, after the request's head.
     let (read, mut pieces) = mpsc::channel(8);
     let app = Router::new().fallback(move |request: Request<Body>| async move {
         let (parts, mut body) = request.into_parts();
@@ -907,7 +916,7 @@ async fn a_stream_can_be_published_with_a_single_attempt() {
             next().await,
             "/v1/realtime/publish?channel=c&topic=t chunked"
         );
-        // Each piece arrives before the next is written: nothing buffers the body.
+        // Each piece arrives before the next is written, so nothing buffers the body.
         for piece in ["one", "two", "three"] {
             write.send(piece).await.unwrap();
             assert_eq!(next().await, piece);
@@ -958,7 +967,7 @@ async fn an_invalid_setting_of_the_api_fails_every_call() {
 #[tokio::test]
 async fn an_unusable_environment_fails_every_call_and_says_what_to_set() {
     if std::env::vars_os().any(|(name, _)| name.to_string_lossy().starts_with("INNGEST_")) {
-        return; // Somebody's own environment, which is usable or not as they made it.
+        return; // The environment of this process is someone else's, and may be valid or not.
     }
     let server = Server::start().await;
     let error = call(&layered(&InngestApiAuth::from_env()), &server)

@@ -1,5 +1,5 @@
-//! What someone can do who has captured a genuine request: with every method, URL and header, since only the body and
-//! the time are signed.
+//! What an attacker can do with a captured genuine request, using any method, URL and headers,
+//! since only the body and the time are signed.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -35,7 +35,7 @@ const HEADERS: [(&str, &str); 3] = [
     ("x-inngest-server-kind", "cloud"),
 ];
 
-/// A store that started long before the requests that it sees.
+/// Returns a store that started long before the requests that it sees.
 fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     it.clock().set(Some(NOW - 600));
     let store = MemoryReplayStore::new(capacity, it.clock());
@@ -52,7 +52,7 @@ fn captured(key: &SigningKey, body: &'static str, method: &str, uri: &str) -> Re
         .unwrap()
 }
 
-/// Every method, URL and header that a captured body can be sent with.
+/// Returns requests with every method, URL and header that a captured body can be sent with.
 fn every_disguise(key: &SigningKey, body: &'static str) -> impl Iterator<Item = Request<Body>> {
     METHODS.into_iter().flat_map(move |method| {
         URLS.into_iter().flat_map(move |uri| {
@@ -78,7 +78,7 @@ async fn echo(request: Request<Body>) -> Response<Body> {
         "{{\"not found\":{:?},\"body\":{body:?}}}",
         parts.uri.query()
     );
-    // The status is the method's, so that every one is seen.
+    // The status depends on the method, so that each status is covered.
     let status = if parts.method == Method::POST {
         404
     } else {
@@ -99,7 +99,7 @@ fn describe(request: &Request<Body>) -> String {
     )
 }
 
-/// A signature over what an attacker chose would be a call with any input.
+/// A signature over bytes that an attacker chose would be a call with any input.
 #[tokio::test]
 async fn by_default_nothing_is_signed_but_the_probes_constant() {
     let it = inngest();
@@ -198,7 +198,7 @@ async fn a_sync_is_signed_only_if_its_200_response_says_in_band() {
     }
 }
 
-/// Counts what runs: everything but `GET` and `HEAD` without a body is a call to this handler.
+/// Counts the requests that run something: everything except `GET` and `HEAD` without a body.
 fn counting(auth: InngestAuth) -> (Router, Arc<AtomicUsize>) {
     let runs = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&runs);
@@ -229,7 +229,7 @@ async fn with_a_guard_a_captured_call_runs_once_whatever_its_disguise() {
             let it = inngest();
             let auth = it.auth().sign_responses(rule).replay_guard(store(&it, 100));
             let (app, runs) = counting(auth);
-            // Genuine: a call, or a durable endpoint that is re-entered.
+            // A genuine call, or a genuine re-entry of a durable endpoint.
             let mut genuine = captured(&signing_key, body, "POST", CALL);
             genuine
                 .headers_mut()
@@ -257,7 +257,7 @@ async fn a_repeated_introspection_and_a_probe_in_one_second_all_get_a_response()
         ("GET", "/api/inngest", 200),
         ("HEAD", "/api/inngest", 200),
         ("POST", "/api/inngest?probe=trust", 200),
-        // The same signature runs nothing.
+        // The same signature must not run anything again.
         ("POST", CALL, 401),
         ("PUT", "/api/inngest", 401),
         ("DELETE", "/api/inngest", 401),
@@ -273,7 +273,8 @@ async fn a_repeated_introspection_and_a_probe_in_one_second_all_get_a_response()
     }
 }
 
-/// A `GET` with a body occurs: a server follows a redirect with it. Repeated, it is a replay like any other.
+/// A `GET` with a body occurs: a server follows a redirect with it. Repeated, it is a replay like
+/// any other.
 #[tokio::test]
 async fn a_get_that_may_run_something_is_accepted_once() {
     let signing_key = key("signkey-test-12345678");
@@ -303,7 +304,8 @@ async fn a_get_that_may_run_something_is_accepted_once() {
     }
 }
 
-/// With every response signed, each one is a new signature: it must not come back, by any method.
+/// With every response signed, each is a new signature. It must not be accepted as a call, by any
+/// method.
 #[tokio::test]
 async fn a_signed_response_never_comes_back_as_a_request() {
     let it = inngest();
@@ -326,7 +328,7 @@ async fn a_signed_response_never_comes_back_as_a_request() {
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
 
-/// Remembers nothing and counts the distinct signatures that it was given.
+/// Accepts everything, and counts the distinct signatures that it was given.
 #[derive(Clone, Default)]
 struct Distinct(Arc<std::sync::Mutex<std::collections::HashSet<[u8; 32]>>>);
 
@@ -341,7 +343,7 @@ impl ReplayStore for Distinct {
     }
 }
 
-/// A handler whose responses differ each time, with every one signed: the worst that a captured request can do.
+/// The worst case: the handler's responses differ each time, and every one is signed.
 #[tokio::test]
 async fn captured_requests_add_at_most_one_request_and_one_response_to_the_store() {
     let signing_key = key("signkey-test-12345678");
@@ -370,7 +372,7 @@ async fn captured_requests_add_at_most_one_request_and_one_response_to_the_store
     }
 }
 
-/// A store that answers only after the clock has moved on.
+/// A store that responds only after the clock has moved on.
 struct Slow(TestInngest, u64);
 
 impl ReplayStore for Slow {
@@ -380,7 +382,7 @@ impl ReplayStore for Slow {
     }
 }
 
-/// A body whose last frame comes when the clock shows `at`.
+/// Returns a body whose last frame arrives when the clock shows `at`.
 fn slow_body(it: &TestInngest, text: &'static str, at: u64) -> Body {
     let clock = it.clock().clone();
     let mut frames = [&text[..1], &text[1..]].into_iter();
@@ -419,7 +421,7 @@ async fn neither_a_slow_body_nor_a_slow_store_outlives_the_window() {
         (1, NOW + 8, None, Some(RejectionKind::Stale)),
         (2, NOW + 2, Some(NOW + 2), None),
         (2, NOW, Some(NOW + 3), Some(RejectionKind::Stale)),
-        // A clock that is set back meanwhile closes the window on the other side.
+        // A clock that is set back in the meantime closes the window on the other side.
         (2, NOW - 3, None, Some(RejectionKind::Future)),
         (2, NOW, Some(NOW - 3), Some(RejectionKind::Future)),
     ] {
@@ -447,7 +449,8 @@ async fn neither_a_slow_body_nor_a_slow_store_outlives_the_window() {
     }
 }
 
-/// What is recorded after its window has closed may be forgotten at once: a replay of it would be new again.
+/// A signature that is recorded after its window has closed may be forgotten at once. A replay of
+/// it would then be new.
 #[tokio::test]
 async fn a_request_whose_window_has_closed_is_not_recorded() {
     let it = inngest();
@@ -463,10 +466,11 @@ async fn a_request_whose_window_has_closed_is_not_recorded() {
     );
 }
 
-/// The server's own wait before each attempt, in seconds, where no header tells it another.
+/// The server's wait before each attempt, in seconds, unless a header sets another.
 const BACK_OFF: [u64; 4] = [15, 30, 60, 120];
 
-/// Inngest as it retries: `Retry-After` is the time of its next attempt, else its own back-off, five attempts in all.
+/// Retries as Inngest does: up to five attempts, after `Retry-After` if the response has it,
+/// otherwise after Inngest's own back-off.
 async fn run_until_done(app: &Router, it: &TestInngest, down_for: u64) -> (bool, Vec<u64>) {
     let started = NOW;
     let mut attempts = Vec::new();
@@ -493,7 +497,7 @@ async fn run_until_done(app: &Router, it: &TestInngest, down_for: u64) -> (bool,
     (false, attempts)
 }
 
-/// A store that is away until a time.
+/// A store that is unavailable until a given time.
 struct Away(TestInngest, u64);
 
 impl ReplayStore for Away {

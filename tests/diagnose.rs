@@ -1,10 +1,11 @@
-//! Why a signature does not match: each cause made with real bytes, and no cause made up.
+//! Why a signature does not match: each cause is made with real bytes, and no other cause is
+//! reported.
 
 use hmac::{Hmac, KeyInit, Mac};
 use inngest_auth::{Cause, Keys, Signature, SigningKey, Tolerance, diagnose, verify};
 
 const AT: u64 = 1_700_000_000;
-/// What the app holds, and what its sender should sign with.
+/// The key that the app holds, and that its sender should sign with.
 const PREFIX: &str = "signkey-prod-";
 const DIGITS: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 
@@ -16,7 +17,7 @@ fn keys() -> Keys {
     Keys::from(key(&format!("{PREFIX}{DIGITS}")))
 }
 
-/// A header over these bytes, by the library's HMAC with any key.
+/// Returns a signature over these bytes with any HMAC key, computed by the library.
 fn signed(hmac_key: &[u8], signed: &[u8]) -> Signature {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(hmac_key).unwrap();
     mac.update(signed);
@@ -28,7 +29,7 @@ fn with_time(body: &[u8], time: &str) -> Vec<u8> {
     [body, time.as_bytes()].concat()
 }
 
-/// Calls as a real server sent them.
+/// Returns the bodies of calls as a real server sent them.
 fn bodies() -> Vec<Vec<u8>> {
     let lines = include_str!("vectors/server_requests.jsonl").lines();
     let requests = lines.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -58,7 +59,7 @@ fn a_sender_who_misreads_the_key_is_diagnosed() {
         ] {
             let signature = signed(hmac_key, &with_time(&body, &at));
             assert_eq!(diagnose(&body, &signature, &keys()), cause);
-            // As the fallback, too.
+            // Also as the fallback key.
             let both = Keys::new(key("signkey-prod-00"), Some(keys().current().clone()));
             assert_eq!(diagnose(&body, &signature, &both), cause);
         }
@@ -84,7 +85,7 @@ fn a_key_in_any_case_and_without_a_prefix_is_diagnosed_too() {
 #[test]
 fn changed_line_endings_and_a_different_time_are_diagnosed() {
     let at = AT.to_string();
-    // Not JSON, whose canonical form would do.
+    // Bodies that are not JSON, so that no canonical form can match.
     for (sent, what_was_signed, cause) in [
         ("[\n", with_time(b"[", &at), Some(Cause::BodyNewline)),
         ("[\r\n", with_time(b"[", &at), Some(Cause::BodyNewline)),
@@ -166,7 +167,7 @@ fn causes_that_are_not_proved_are_suspected_from_the_body_alone() {
         );
         assert!(cause.is_none_or(|cause| !cause.is_proved()));
     }
-    // Too long for an HMAC each.
+    // Too long to prove a cause.
     let body = json(limit + 1);
     let signature = signed(
         format!("{PREFIX}{DIGITS}").as_bytes(),

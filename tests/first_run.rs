@@ -1,6 +1,5 @@
-//! What the example `serve` says to somebody who starts it for the first time, and starts it wrongly.
-//!
-//! It is the built example that runs.
+//! What the example `serve` prints for a person who starts it for the first time, also with a wrong
+//! configuration. The test runs the built example.
 #![cfg(feature = "layer")]
 
 mod built;
@@ -13,13 +12,14 @@ use std::thread;
 use std::time::Duration;
 
 struct Run {
-    /// `None` where it served, until it was stopped.
+    /// `None` if it served until it was stopped.
     failed_with: Option<i32>,
     out: String,
     log: String,
 }
 
-/// Runs it with this environment and nothing else of ours, until it has said all it says at start, or has ended.
+/// Runs the example with exactly this environment, until it has printed its start-up lines or has
+/// ended.
 fn run(vars: &BTreeMap<&str, &str>) -> Run {
     let mut serve = Command::new(built::example("serve"))
         .env_clear()
@@ -70,7 +70,7 @@ const KEY: &str = "signkey-test-12345678";
 #[test]
 fn a_serving_example_says_what_to_try_next() {
     for (vars, out, log) in [
-        // A secret that ends in a newline is as good as one without.
+        // A trailing newline in a secret does no harm.
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-12345678\n")][..],
             &[
@@ -95,7 +95,7 @@ fn a_serving_example_says_what_to_try_next() {
             &["anybody gets in", "curl -i 'http://127.0.0.1:"],
             &["WARN", "does NOT verify requests"],
         ),
-        // Whoever sets a key may not mean to run without it.
+        // Someone who sets a key may not intend to run without it.
         (
             &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
             &["anybody gets in"],
@@ -129,7 +129,7 @@ fn a_serving_example_says_what_to_try_next() {
             "{}",
             run.log
         );
-        // Colour is for terminals.
+        // Colour is only for terminals.
         assert!(!(run.out + &run.log).contains('\u{1b}'), "{vars:?}");
     }
 }
@@ -147,7 +147,7 @@ fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
-            "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
+            "in INNGEST_SIGNING_KEY: it has more than one line; set the key alone",
         ),
         (
             &[("\u{feff}INNGEST_SIGNING_KEY", KEY)],
@@ -155,9 +155,9 @@ fn an_example_that_does_not_serve_says_what_to_type_and_that_works() {
         ),
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-")],
-            "invalid signing key in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
+            "in INNGEST_SIGNING_KEY: nothing follows the prefix; copy the whole key",
         ),
-        // A newline at its end is trimmed, one in the middle of it is not.
+        // A trailing newline is trimmed, but not one in the middle.
         (
             &[("INNGEST_SIGNING_KEY", "signkey-test-1234\n5678")],
             "invalid signing key in INNGEST_SIGNING_KEY: it has more than one line; set the key \

@@ -1,17 +1,17 @@
-//! A rotation over a fleet, simulated: a hundred instances whose keys change at moments of their
-//! own, Inngest, which switches keys, and calls in both directions. Time is simulated and every run
-//! follows from its seed. `FLEET_SEEDS` says how many (default: 30).
+//! A simulated rotation over a fleet: a hundred instances, each of which changes its keys at its
+//! own time, Inngest, which switches keys, and calls in both directions. Time is simulated, and
+//! every run is determined by its seed. `FLEET_SEEDS` sets the number of runs (default: 30).
 
 use inngest_auth::{KeyRing, Keys, SigningKey, Tolerance, verify};
 
 const INSTANCES: usize = 100;
-/// Calls of Inngest in one run; each is tried five times, as Inngest does.
+/// Inngest's calls in one run. Each is tried five times, as Inngest does.
 const CALLS: u64 = 300;
 /// Calls to Inngest's API in one run.
 const API_CALLS: u64 = 100;
 const BACK_OFF: [u64; 4] = [15, 30, 60, 120];
 const TOLERANCE: u64 = 300;
-/// All instances have followed a deployment after this time, in seconds.
+/// By this time, in seconds, all instances have followed a deployment.
 const ROLLOUT: u64 = 600;
 const START: u64 = 1_700_000_000;
 const END: u64 = START + 4000;
@@ -36,7 +36,7 @@ impl Random {
 struct TestKeys {
     old: SigningKey,
     new: SigningKey,
-    /// Of the next rotation.
+    /// The key of the next rotation.
     third: SigningKey,
 }
 
@@ -66,7 +66,7 @@ impl TestKeys {
     }
 }
 
-/// What an instance holds: the current key, then the fallback key.
+/// The keys of an instance: the current key, then the fallback key.
 #[derive(Clone, Copy, Debug)]
 enum Pair {
     Old,
@@ -76,20 +76,20 @@ enum Pair {
     ThirdNew,
 }
 
-/// What an operator does.
+/// The order in which an operator takes the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
-    /// The guide's, in any of the ways that it allows.
+    /// The guide's order, in any of the ways that it allows.
     Documented,
-    /// *Rotate* in the dashboard before the instances have the new key.
+    /// _Rotate_ in the dashboard before the instances have the new key.
     RotatedFirst,
-    /// The new key without the old one as fallback.
+    /// The new key is deployed without the old one as fallback.
     WithoutFallback,
-    /// The old key goes as soon as *Rotate* was clicked.
+    /// The old key is removed as soon as _Rotate_ was clicked.
     RetiredAtOnce,
-    /// After the rotation one deployment is rolled back to the old key alone.
+    /// After the rotation, one deployment is rolled back to the old key alone.
     RolledBack,
-    /// The next rotation begins before *Rotate* was clicked.
+    /// The next rotation begins before _Rotate_ was clicked.
     RotatedTwice,
 }
 
@@ -97,7 +97,7 @@ enum Order {
 enum Event {
     Holds(usize, Pair),
     Rotates,
-    /// A call is signed now, and arrives so many seconds later.
+    /// A call is signed now and arrives this many seconds later.
     Signs {
         call: u64,
         attempt: usize,
@@ -117,25 +117,25 @@ enum Event {
 struct Lost {
     /// Attempts that an instance rejected.
     attempts: u64,
-    /// Calls of which all five attempts were rejected.
+    /// Calls whose five attempts were all rejected.
     calls: u64,
     /// Calls that the API rejected with both keys.
     api: u64,
-    /// From the first loss to the last, in seconds.
+    /// The time from the first loss to the last, in seconds.
     seconds: u64,
 }
 
-/// When each instance holds what, and when Inngest switches.
+/// Returns when each instance changes its keys, and when Inngest switches.
 fn plan(order: Order, random: &mut Random) -> Vec<(u64, Event)> {
     let mut events = Vec::new();
     let deployed = START + ROLLOUT;
-    // Whoever waits longer than needed does nothing wrong.
+    // Waiting longer than needed is allowed.
     let rotated = match order {
         Order::RotatedFirst => random.within(START, ROLLOUT / 2),
         _ => random.within(deployed, 300),
     };
     events.push((rotated, Event::Rotates));
-    // Signed with the old key just before, a call may arrive as late as the tolerance allows.
+    // A call signed with the old key just before may arrive as late as the tolerance allows.
     let retired = rotated
         + if order == Order::RetiredAtOnce {
             0
@@ -152,7 +152,8 @@ fn plan(order: Order, random: &mut Random) -> Vec<(u64, Event)> {
                 holds(random.within(rotated - 100, 99), Pair::ThirdNew);
             }
             Order::RotatedFirst => holds(random.within(rotated, ROLLOUT), Pair::NewOld),
-            // The new key may come as fallback first, and the places may change at any time.
+            // The new key may be deployed as the fallback first, and the keys may swap roles at any
+            // time.
             _ => {
                 let first = if random.below(2) == 0 {
                     Pair::NewOld
@@ -189,7 +190,7 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
     let mut events = plan(order, random);
     for call in 0..CALLS {
         let time = random.within(START, END - START);
-        // Most calls arrive at once, some wait for a connection as long as the tolerance allows.
+        // Most calls arrive at once. Some wait for a connection as long as the tolerance allows.
         let delay = if random.below(4) == 0 {
             random.below(TOLERANCE + 1)
         } else {
@@ -209,7 +210,7 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
         let at = usize::try_from(random.below(INSTANCES as u64)).unwrap();
         events.push((time, Event::CallsApi(at)));
     }
-    // The next event is the last. Events of one second come in any order, by the seed.
+    // The next event is the last in the list. Events of one second are in random order.
     events.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
 
     let rings: Vec<_> = (0..INSTANCES)
@@ -270,7 +271,7 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
                 }
             }
             Event::CallsApi(at) => {
-                // The API knows the key that the server signs with, by its token.
+                // The API accepts the token of the key that the server signs with.
                 let held = rings[at].snapshot();
                 let mut tokens = std::iter::once(held.current()).chain(held.fallback());
                 if !tokens.any(|key| *key.bearer() == *signer.bearer()) {
@@ -304,21 +305,21 @@ fn the_documented_orders_lose_no_call() {
     println!("{} seeds, {INSTANCES} instances: nothing lost", seeds());
 }
 
-/// The guide's table of what another order costs: this prints its figures and holds its bounds.
+/// Prints the figures of the guide's table of mistakes, and checks its bounds.
 #[test]
 fn each_wrong_order_loses_calls_for_as_long_as_the_guide_says() {
     let keys = TestKeys::new();
     let sent = (seeds() * CALLS, seeds() * API_CALLS);
     for (order, bound) in [
-        // Until the last instance has followed.
+        // Until the last instance has the new key.
         (Order::RotatedFirst, ROLLOUT),
-        // From the first instance that followed until *Rotate*, and what was under way then.
+        // From the first instance with the new keys until _Rotate_, and for calls in flight then.
         (Order::WithoutFallback, ROLLOUT + 300 + TOLERANCE),
-        // As long as a call may be under way.
+        // As long as a call may be in flight.
         (Order::RetiredAtOnce, TOLERANCE),
-        // Until the last instance is back.
+        // Until the last instance has both keys again.
         (Order::RolledBack, 2 * ROLLOUT),
-        // From the first instance that followed until *Rotate*, and what was under way then.
+        // From the first instance with the third key until _Rotate_, and for calls in flight then.
         (Order::RotatedTwice, 100 + TOLERANCE),
     ] {
         let mut all = Lost::default();

@@ -1,5 +1,5 @@
-//! Checks that the guide keeps up with the code: every message of the crate can be found on the page
-//! that explains it.
+//! Checks that the guide keeps up with the code: every message of the crate can be found on the
+//! page that explains it.
 
 /// Returns the text on one line and without code marks, as a person would search for it.
 fn words(text: &str) -> String {

@@ -1,4 +1,4 @@
-//! What the handler gets, once a request has passed.
+//! What the handler receives after a request was admitted.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 const SPACED: &str = r#"{ "b": 2, "a": "\u0026" }"#;
 const CANONICAL: &str = r#"{"a":"&","b":2}"#;
 
-/// `SPACED`, of which only the canonical form is signed.
+/// Returns `SPACED`, signed only over its canonical form.
 fn canonical_only(method: &str) -> Request<Body> {
     let signature = key("signkey-test-12345678").sign(CANONICAL.as_bytes(), NOW);
     Request::builder()
@@ -60,8 +60,8 @@ async fn the_handler_reads_what_was_authenticated() {
             CANONICAL,
         ),
     ] {
-        let answer = ask(&app, request).await;
-        assert_eq!(answer.status, StatusCode::OK, "{body}");
+        let response = ask(&app, request).await;
+        assert_eq!(response.status, StatusCode::OK, "{body}");
         let (parts, got) = seen.one();
         assert_eq!(got, body);
         let Some(Caller::Verified(verified)) = parts.extensions.get() else {
@@ -71,7 +71,7 @@ async fn the_handler_reads_what_was_authenticated() {
             (verified.key(), verified.form(), verified.signed_at()),
             (key, form, NOW)
         );
-        assert_eq!(answer.extensions.get::<Verified>(), Some(verified));
+        assert_eq!(response.extensions.get::<Verified>(), Some(verified));
         assert_eq!(parts.headers["content-length"], *body.len().to_string());
     }
 }
@@ -81,7 +81,7 @@ async fn headers_about_the_body_agree_with_it() {
     let seen = Seen::default();
     let server = serve(seen.app(inngest().auth())).await;
     let signature = key("signkey-test-12345678").sign(b"{}", NOW).to_string();
-    // In chunks, with a trailer: no Content-Length, and headers about how it was sent.
+    // Chunked, with a trailer: no `Content-Length`, and headers about how the body was sent.
     let mut request = head(
         "POST",
         &[
@@ -125,11 +125,11 @@ async fn a_handler_that_forwards_the_request_forwards_the_right_length() {
             .body
     };
     let app = Router::new().fallback(proxy).layer(inngest().auth());
-    // With another length the second server waits for bytes that never come.
-    let answered = timeout(Duration::from_secs(30), ask(&app, canonical_only("PUT")));
-    let answer = answered.await.expect("an answer");
+    // With a wrong length the second server would wait for bytes that never arrive.
+    let pending = timeout(Duration::from_secs(30), ask(&app, canonical_only("PUT")));
+    let response = pending.await.expect("a response");
     assert_eq!(
-        (answer.status, &answer.body[..]),
+        (response.status, &response.body[..]),
         (StatusCode::OK, CANONICAL.as_bytes())
     );
     assert_eq!(
@@ -141,7 +141,7 @@ async fn a_handler_that_forwards_the_request_forwards_the_right_length() {
 #[tokio::test]
 async fn marks_from_outside_are_replaced() {
     let it = inngest();
-    // A genuine mark, of another request.
+    // A genuine mark, but of another request.
     let app = Seen::default().app(it.auth());
     let verified = *ask(&app, it.call(CALL, ""))
         .await
@@ -217,17 +217,17 @@ async fn the_extractors_tell_who_sent_the_request() {
             r#"{"message":"Internal Server Error"}"#,
         ),
     ] {
-        let answer = ask(app, request).await;
-        assert_eq!(answer.status, status, "{body}");
+        let response = ask(app, request).await;
+        assert_eq!(response.status, status, "{body}");
         assert!(
-            answer.body.starts_with(body.as_bytes()),
+            response.body.starts_with(body.as_bytes()),
             "{:?} for {body}",
-            answer.body
+            response.body
         );
     }
 }
 
-/// Axum's extractors stop at 2 MB unless told.
+/// Axum's extractors stop at 2 MB by default.
 #[tokio::test]
 async fn extractors_take_a_call_of_3_9_mb_unless_a_limit_inside_says_no() {
     let body = || Bytes::from(vec![b'x'; 3_901_000]);
@@ -277,14 +277,14 @@ async fn dev_mode_forwards_the_body_as_it_streams() {
     let body = http_body_util::StreamBody::new(Frames(receiver));
     let app = Router::new()
         .fallback(|request: Request<Body>| async move {
-            // Answers with the first frame, while the sender still has the body open.
+            // Responds after the first frame, while the client still holds the body open.
             let mut body = request.into_body();
             body.frame().await.unwrap().unwrap().into_data().unwrap()
         })
         .layer(InngestAuth::unverified_dev());
     sender.send("first".into()).await.unwrap();
-    let answer = ask(&app, Request::post(CALL).body(Body::new(body)).unwrap()).await;
-    assert_eq!(answer.body, "first");
+    let response = ask(&app, Request::post(CALL).body(Body::new(body)).unwrap()).await;
+    assert_eq!(response.body, "first");
     drop(sender);
 }
 
@@ -316,10 +316,10 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
             .unwrap()
     };
     for query in ["", "?a=1&b=2", "?deployId=x", "?fnid=x", "?xfnId=1"] {
-        let answer = ask(&app, put(query)).await;
-        assert_eq!(answer.status, StatusCode::OK, "{query}");
-        assert_eq!(answer.extensions.get::<Verified>(), None);
-        assert_eq!(answer.header(SIGNATURE_HEADER), None);
+        let response = ask(&app, put(query)).await;
+        assert_eq!(response.status, StatusCode::OK, "{query}");
+        assert_eq!(response.extensions.get::<Verified>(), None);
+        assert_eq!(response.header(SIGNATURE_HEADER), None);
         let (parts, body) = seen.one();
         assert_eq!(
             parts.extensions.get(),
@@ -358,13 +358,13 @@ async fn an_unsigned_sync_is_emptied_and_cannot_be_a_call() {
             "{method}"
         );
     }
-    // A signature, even a wrong one, is judged.
+    // Any signature, even a wrong one, is verified.
     let mut signed = put("");
     signed
         .headers_mut()
         .insert(SIGNATURE_HEADER, "lol".parse().unwrap());
     assert_eq!(ask(&app, signed).await.status, StatusCode::UNAUTHORIZED);
-    // And only where that was chosen.
+    // Only if unsigned syncs were allowed.
     assert_eq!(
         ask(&seen.app(it.auth()), put("")).await.status,
         StatusCode::UNAUTHORIZED
@@ -378,23 +378,23 @@ async fn the_layer_responds_to_a_trust_probe_and_forwards_what_only_looks_like_o
     let seen = Seen::default();
     let app = seen.app(it.auth());
     for query in ["?probe=trust", "?a=1&probe=trust&b=2", "?%70robe=trust"] {
-        let answer = ask(&app, it.call(&format!("/api/inngest{query}"), "")).await;
+        let response = ask(&app, it.call(&format!("/api/inngest{query}"), "")).await;
         assert_eq!(
-            (answer.status, &answer.body[..]),
+            (response.status, &response.body[..]),
             (StatusCode::OK, &b"{}"[..]),
             "{query}"
         );
         assert_eq!(
-            answer.header("x-inngest-sdk"),
+            response.header("x-inngest-sdk"),
             Some(concat!("inngest-auth:v", env!("CARGO_PKG_VERSION")))
         );
         assert!(
-            answer.header(SIGNATURE_HEADER).is_some()
-                && answer.extensions.get::<Verified>().is_some()
+            response.header(SIGNATURE_HEADER).is_some()
+                && response.extensions.get::<Verified>().is_some()
         );
         assert_eq!(seen.count(), 0, "{query}");
-        let refused = ask(&app, it.unsigned(&format!("/api/inngest{query}"), "")).await;
-        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{query}");
+        let rejected = ask(&app, it.unsigned(&format!("/api/inngest{query}"), "")).await;
+        assert_eq!(rejected.status, StatusCode::UNAUTHORIZED, "{query}");
     }
     for query in [
         "?probe=trust&fnId=x",
@@ -434,7 +434,7 @@ async fn an_outer_layer_sees_one_outcome() {
             response
         }
     });
-    // Inside stands a second layer, with other keys: what it refuses was refused.
+    // A second layer inside, with other keys: its rejection must remain a rejection.
     let other = InngestAuth::new(key("ff")).clock(TestClock::at(NOW));
     let app = Router::new()
         .route("/", any(|Extension(_): Extension<Caller>| async {}))

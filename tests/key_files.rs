@@ -1,4 +1,4 @@
-//! Keys in files, as platforms lay them out and as people get them wrong.
+//! Key files as platforms lay them out, and as people get them wrong.
 #![cfg(unix)]
 
 mod files;
@@ -22,7 +22,7 @@ enum Defect {
     Key(KeyDefect),
 }
 
-/// What is made below by these names, or a path, and what is said of it.
+/// The files made below, or a path, with the defect and its message.
 #[rustfmt::skip]
 const DEFECTS: [(&str, Defect, &str); 19] = [
     ("missing", File(FileDefect::Missing), "no such file; check the path"),
@@ -41,7 +41,7 @@ const DEFECTS: [(&str, Defect, &str); 19] = [
     ("env", Key(KeyDefect::Assignment), "a variable's name"),
     ("half", Key(KeyDefect::OddLength), "an odd number of hex digits"),
     ("two", Key(KeyDefect::Several), "more than one key"),
-    // A key where a path belongs is never shown.
+    // A key that was set instead of a path is never shown.
     (A, File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
     ("5ec2e75ec2", File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
     ("signkey-test-5ec2-typo", File(FileDefect::KeyAsPath), "the variable holds a key"),
@@ -104,7 +104,7 @@ fn every_unusable_file_is_named_with_the_reason() {
             }
         );
     }
-    // Links that go round are an error of the operating system's own.
+    // A cycle of links is reported as an error of the operating system.
     let round = config(&[(CURRENT_FILE, &dir.at("round"))]).unwrap_err();
     let ConfigError::KeyFile {
         reason: FileDefect::Unreadable(_),
@@ -114,7 +114,7 @@ fn every_unusable_file_is_named_with_the_reason() {
         panic!("{round:?}");
     };
     assert!(round.to_string().contains("cannot be read ("), "{round}");
-    // Blank is an error for the current key only.
+    // A blank file is an error for the current key only.
     let blank = config(&[(CURRENT_FILE, &dir.at("blank"))]).unwrap_err();
     let reason = FileDefect::Blank;
     assert_eq!(
@@ -199,7 +199,7 @@ fn a_reload_publishes_both_keys_or_neither() {
         (A, "", Ok(false), pair(A, "")),
         (B, A, Ok(true), pair(B, A)),
         (B, A, Ok(false), pair(B, A)),
-        // Bad in either place: the last good pair stays.
+        // If either file is bad, the last good pair stays in use.
         ("signkey-test-", A, Err(CURRENT_FILE), pair(B, A)),
         ("", A, Err(CURRENT_FILE), pair(B, A)),
         (C, "undefined", Err(FALLBACK_FILE), pair(B, A)),
@@ -224,8 +224,8 @@ fn a_reload_publishes_both_keys_or_neither() {
     assert_eq!(held(&config), pair(C, ""));
 }
 
-/// Docker and systemd: regular files that only their owner may read, in a directory that nobody may
-/// write to. They never change while the process runs.
+/// Docker and systemd use regular files that only their owner can read, in a read-only directory.
+/// The files never change while the process runs.
 #[test]
 fn secrets_of_docker_and_credentials_of_systemd_are_read() {
     for (directory, names) in [
@@ -253,7 +253,7 @@ fn secrets_of_docker_and_credentials_of_systemd_are_read() {
 
 #[test]
 fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
-    // After the first: the two keys change places, or one comes and goes.
+    // After the first state, the two keys swap roles, or the fallback key is added and removed.
     for pairs in [[(A, B), (B, A)], [(A, ""), (B, A)]] {
         for ((link, dir, config), swaps) in layouts().into_iter().zip([1000, 200, 200]) {
             dir.swap(link, "..start", pairs[0].0, pairs[0].1);
@@ -264,7 +264,7 @@ fn a_directory_swapped_a_thousand_times_is_never_seen_half() {
                 AtomicUsize::new(0),
             );
             let legal = pairs.map(|(current, fallback)| pair(current, fallback));
-            // A call that a key of both pairs signed is accepted, whichever pair is published.
+            // A call signed with a key in both pairs is accepted, whichever pair is published.
             let signatures = [A, B]
                 .into_iter()
                 .filter(|text| {

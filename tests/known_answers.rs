@@ -1,4 +1,5 @@
-//! Known answers of keys and signatures, by `tests/vectors/README.md`; the lower floor, without HTTP.
+//! Known answers for keys and signatures, from `tests/vectors/README.md`, on the lower floor
+//! without HTTP.
 
 #[path = "vectors/cases.rs"]
 mod vectors;
@@ -16,7 +17,7 @@ fn key(text: &str) -> SigningKey {
     text.parse().unwrap()
 }
 
-/// The verdict at `now = t`, with the keys of the case.
+/// Returns the verdict at `now = t` with the keys of the case.
 fn judged(case: &Value, keys: &[SigningKey]) -> Option<(Verified, Vec<u8>)> {
     let (current, fallback) = keys.split_first()?;
     let keys = Keys::new(current.clone(), fallback.first().cloned());
@@ -35,7 +36,7 @@ fn judged(case: &Value, keys: &[SigningKey]) -> Option<(Verified, Vec<u8>)> {
 
 fn keys(case: &Value) -> Vec<SigningKey> {
     match case["keys"].as_array() {
-        // An empty one is the mistake that its case is about: no key.
+        // An empty key is the mistake that the case is about: there is no key.
         Some(keys) => keys
             .iter()
             .filter_map(|key| key.as_str().filter(|key| !key.is_empty()))
@@ -107,7 +108,7 @@ fn bearers_are_the_prefix_and_the_hash() {
     }
 }
 
-/// No genuine sender holds one: it has no bearer token.
+/// No genuine sender holds such a key, because it has no bearer token.
 #[test]
 fn a_text_without_a_bearer_is_not_a_key() {
     for case in cases("bearer_hash_error", 10) {
@@ -131,7 +132,7 @@ fn keys_are_normalized_once() {
             );
             continue;
         };
-        // What is left may look like a prefix: `odd_key` would remove that, too.
+        // The remainder may look like a prefix, which `odd_key` would remove too.
         let expected = odd_key(&format!("signkey-other-{normal}")).sign(b"{}", NOW);
         assert_eq!(odd_key(given.trim()).sign(b"{}", NOW), expected, "{case}");
         if let Ok(parsed) = given.parse::<SigningKey>() {
@@ -155,7 +156,7 @@ fn a_prefix_is_signkey_one_word_and_a_dash() {
     ] {
         assert_eq!(format!("{:?}", key(text)), shown, "{text}");
     }
-    // No word, or more than one: no prefix, so that what is there is not hex.
+    // Without a prefix of exactly one word, the whole text must be hex, and it is not.
     for text in [
         "signkey--12345678",
         "signkey-é-12345678",

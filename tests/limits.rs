@@ -1,4 +1,4 @@
-//! What one sender can use up, and what others notice of it: time, and the backlog.
+//! What one client can use up, and what others notice of it: time, and the backlog.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -11,20 +11,20 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Request, StatusCode};
-use common::{Answer, CALL, NOW, Seen, ask, inngest, key};
+use common::{CALL, NOW, Reply, Seen, ask, inngest, key};
 use http_body::Frame;
 use inngest_auth::{Caller, InngestAuth, Rejection, RejectionKind, SIGNATURE_HEADER, Verified};
 use tokio::task::coop;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{Layer, ServiceExt};
 
-fn kind_of(answer: &Answer) -> Option<RejectionKind> {
-    answer.extensions.get::<Rejection>().map(Rejection::kind)
+fn kind_of(response: &Reply) -> Option<RejectionKind> {
+    response.extensions.get::<Rejection>().map(Rejection::kind)
 }
 
-/// A body on a connection whose bytes are always there: in each turn it uses up the cooperative
-/// budget of its task, as hyper does while it looks for the end of a chunk-size line. It gives a
-/// byte in every so many turns; 0 stands for never.
+/// A body on a connection that always has bytes ready. In each poll it uses up the cooperative
+/// budget of its task, as hyper does while it looks for the end of a chunk-size line. It yields a
+/// byte once in the given number of polls; 0 means never.
 struct Flood {
     every: u32,
     turns: u32,
@@ -61,7 +61,7 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
         request.body(body).unwrap()
     };
     for (what, request, kind, ended) in [
-        // Bytes come: it has its deadline, or the time of a drain.
+        // If bytes arrive, it has its deadline, or the time of a drain.
         (
             "a frame in each second turn",
             flood(Some(&forged), 2),
@@ -74,7 +74,7 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
             RejectionKind::Missing,
             3_000,
         ),
-        // None come: that is no body.
+        // If no bytes arrive, it is not a body.
         (
             "no frame",
             flood(Some(&forged), 0),
@@ -89,11 +89,11 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
         ),
     ] {
         let began = tokio::time::Instant::now();
-        let mut answer = pin!(ask(&app, request));
-        // A turn, and then 100 ms in which nothing else happens.
-        let answer = loop {
-            if let Poll::Ready(answer) = poll_once(answer.as_mut()).await {
-                break answer;
+        let mut response = pin!(ask(&app, request));
+        // A poll, and then 100 ms in which nothing else happens.
+        let response = loop {
+            if let Poll::Ready(response) = poll_once(response.as_mut()).await {
+                break response;
             }
             assert!(
                 began.elapsed() < Duration::from_secs(60),
@@ -101,12 +101,12 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
             );
             tokio::time::advance(Duration::from_millis(100)).await;
         };
-        assert_eq!(kind_of(&answer), Some(kind), "{what}");
+        assert_eq!(kind_of(&response), Some(kind), "{what}");
         assert_eq!(began.elapsed().as_millis(), ended, "{what}");
     }
 }
 
-/// Only a sender whose bytes are always there floods.
+/// Only a client that always has bytes ready is a flood.
 #[tokio::test(start_paused = true)]
 async fn a_slow_sender_has_all_of_its_deadline() {
     struct Slow(Option<Pin<Box<tokio::time::Sleep>>>);
@@ -134,22 +134,21 @@ async fn a_slow_sender_has_all_of_its_deadline() {
     }
 }
 
-/// Whatever the layers inside make of it: a queue that says that it is not ready, or one that waits
-/// inside of a call.
+/// Holds for any inner layers: a queue that is not ready, or one that waits within a call.
 #[tokio::test]
 async fn verified_bodies_that_wait_for_the_handler_have_a_backlog_of_their_own() {
     for hides_readiness in [false, true] {
         let it = inngest();
         let limit = GlobalConcurrencyLimitLayer::new(1);
         let seen = Seen::default();
-        // Not one byte for strangers: what arrives in one frame needs none.
+        // No budget for unverified bodies: a body in one frame needs none.
         let auth = it.auth().body_budget(0).verified_backlog(250_000);
         let app = if hides_readiness {
             seen.unguarded().layer(limit.clone()).layer(auth)
         } else {
             seen.unguarded().layer((auth, limit.clone()))
         };
-        // Somebody has the only permit.
+        // The only permit is taken.
         let mut holder = limit.layer(tower::service_fn(|()| async { Ok::<_, Infallible>(()) }));
         holder.ready().await.unwrap();
         let call = |len| it.call(CALL, "x".repeat(len));
@@ -157,13 +156,13 @@ async fn verified_bodies_that_wait_for_the_handler_have_a_backlog_of_their_own()
         let mut waiting = Vec::new();
         let mut begin = async |len| {
             let (app, request) = (app.clone(), call(len));
-            let mut answer = Box::pin(async move { ask(&app, request).await });
-            assert!(poll_once(answer.as_mut()).await.is_pending());
-            waiting.push(answer);
+            let mut response = Box::pin(async move { ask(&app, request).await });
+            assert!(poll_once(response.as_mut()).await.is_pending());
+            waiting.push(response);
         };
         begin(100_000).await;
         begin(100_000).await;
-        // It is full: the next is turned away at once, and may come back on its connection.
+        // The backlog is full: the next call is rejected at once, and its connection can be reused.
         let Poll::Ready(turned_away) = poll_once(pin!(ask(&app, call(100_000)))).await else {
             panic!("it waits");
         };
@@ -171,22 +170,22 @@ async fn verified_bodies_that_wait_for_the_handler_have_a_backlog_of_their_own()
         assert_eq!(kind_of(&turned_away), Some(RejectionKind::BacklogFull));
         assert_eq!(turned_away.header("connection"), None);
         assert_eq!(turned_away.header("retry-after"), None);
-        // What is small is not, nor what does not wait for the handler.
+        // Small bodies, and bodies that do not wait for the handler, are not rejected.
         begin(60_000).await;
         let probe = ask(&app, it.call("/?probe=trust", "x".repeat(100_000))).await;
         assert_eq!(probe.status, StatusCode::OK);
-        // A sender that vanishes makes room.
+        // A client that vanishes frees its place.
         drop(waiting.remove(0));
         let (other, request) = (app.clone(), call(100_000));
         let mut last = pin!(ask(&other, request));
         assert!(poll_once(last.as_mut()).await.is_pending());
         assert_eq!(seen.count(), 0);
         drop(holder);
-        for answer in waiting {
-            assert_eq!(answer.await.status, StatusCode::OK);
+        for response in waiting {
+            assert_eq!(response.await.status, StatusCode::OK);
         }
         assert_eq!(last.await.status, StatusCode::OK);
-        // So does one whose body was read, before its handler is done.
+        // So does a body that was read, before its handler is done.
         assert_eq!(ask(&app, call(250_000)).await.status, StatusCode::OK);
         assert_eq!(seen.count(), 4);
     }
@@ -196,7 +195,7 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
-/// A response that carries the mark of another request, which was verified.
+/// The response carries the mark of another request, which was verified.
 #[tokio::test]
 async fn a_handler_cannot_mark_a_response_as_verified() {
     let it = inngest();
@@ -227,11 +226,11 @@ async fn a_handler_cannot_mark_a_response_as_verified() {
             Caller::UnsignedSync,
         ),
     ] {
-        let answer = ask(&stamped().layer(auth), request).await;
-        assert_eq!(answer.extensions.get::<Verified>(), None, "{caller:?}");
-        assert_eq!(answer.extensions.get::<Caller>(), Some(&caller));
+        let response = ask(&stamped().layer(auth), request).await;
+        assert_eq!(response.extensions.get::<Verified>(), None, "{caller:?}");
+        assert_eq!(response.extensions.get::<Caller>(), Some(&caller));
     }
-    // Nor is what was rejected verified, whatever a closure or a handler says.
+    // A rejected request is not marked as verified either, whatever a closure or a handler does.
     let closure = it.auth().on_rejection(move |_, mut response| {
         response.extensions_mut().insert(foreign);
         response
@@ -245,6 +244,6 @@ async fn a_handler_cannot_mark_a_response_as_verified() {
         response.extensions_mut().insert(rejection);
         response
     });
-    let answer = ask(&both.layer(it.auth()), it.call(CALL, "")).await;
-    assert_eq!(answer.extensions.get::<Verified>(), None);
+    let response = ask(&both.layer(it.auth()), it.call(CALL, "")).await;
+    assert_eq!(response.extensions.get::<Verified>(), None);
 }

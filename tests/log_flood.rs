@@ -1,5 +1,5 @@
-//! How much strangers can write into the log. A file of its own: whether a line is enabled is cached for all threads, by
-//! the subscriber of the one that comes first.
+//! How much unauthenticated clients can write into the log. This is a separate test program,
+//! because the first subscriber determines for all threads whether a line is enabled.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -61,11 +61,11 @@ async fn a_flood_of_rejections_is_one_advice_an_hour_and_ten_lines_a_minute_of_e
             }
             _ => it.unsigned(CALL, "{}"),
         };
-        let answer = ask(&app, request).await;
-        let rejection = answer.extensions.get::<Rejection>();
+        let response = ask(&app, request).await;
+        let rejection = response.extensions.get::<Rejection>();
         assert_eq!(rejection.map(Rejection::kind), Some(kind));
     };
-    // The layer says what it does when it is first used.
+    // The layer logs its settings when it is first used.
     ask(&app, it.call(CALL, "{}")).await;
     log.lines();
     for kind in [

@@ -52,7 +52,7 @@ impl MakeWriter<'_> for Log {
 }
 
 impl Log {
-    /// Everything that this thread says from now on.
+    /// Records everything that this thread logs from now on.
     fn begin(level: Level) -> (Self, DefaultGuard) {
         let log = Self::default();
         let subscriber = tracing_subscriber::fmt()
@@ -69,7 +69,7 @@ impl Log {
     }
 }
 
-/// What is logged behind the target, if anything, and its level.
+/// Returns the level and the text after the target, if anything was logged.
 fn line(said: &str) -> Option<Line<'_>> {
     assert!(said.lines().count() <= 1, "{said}");
     let (level, rest) = said.trim().split_once(' ')?;
@@ -81,7 +81,7 @@ type Build<'a> = &'a dyn Fn() -> InngestAuth;
 /// A level and a text.
 type Line<'a> = (&'a str, &'a str);
 
-/// A request with this method and these headers, and a body that is not signed.
+/// Returns an unsigned request with this method, these headers and a body.
 fn sent(method: &str, headers: &[(&str, &str)]) -> Request<Body> {
     let mut request = Request::builder().method(method).uri("/api/inngest");
     for (name, value) in headers {
@@ -109,7 +109,7 @@ impl http_body::Body for Hanging {
     }
 }
 
-/// A body that breaks off after one frame.
+/// A body that fails after one frame.
 struct Broken(bool);
 
 impl http_body::Body for Broken {
@@ -126,7 +126,7 @@ impl http_body::Body for Broken {
     }
 }
 
-/// A store that accepts what was signed at `NOW`.
+/// Returns a store that accepts what was signed at `NOW`.
 fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     it.clock().set(Some(NOW - 60));
     let store = MemoryReplayStore::new(capacity, it.clock());
@@ -134,14 +134,14 @@ fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     store
 }
 
-/// The app, put around its handler: what a layer says of itself has been said.
+/// Returns the app with the layer added, after the layer has logged its settings.
 fn used(auth: InngestAuth, log: &Log) -> Router {
     let app = Seen::default().app(auth).with_state(());
     log.take();
     app
 }
 
-/// One request, and the same again: what a subscriber at its default level shows of each.
+/// Sends each request twice, and compares what a subscriber at its default level shows.
 #[tokio::test(start_paused = true)]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind() {
@@ -182,7 +182,7 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             r#"kind="missing" method="PUT""#,
             quiet,
         ),
-        // Not malformed: a server without a key sends it.
+        // An empty header is not malformed: a server without a key sends it.
         (
             it.auth(),
             twice(|| sent("PATCH", &[empty])),
@@ -235,7 +235,7 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
         (
             it.auth(),
             twice(|| {
-                // A control character, and more than is logged.
+                // A control character, and more text than is logged.
                 let coding = "gzip\u{9b}".to_owned() + &"x".repeat(300);
                 let coding = HeaderValue::from_bytes(coding.as_bytes()).unwrap();
                 let mut request = it.tampered(CALL, "{}");
@@ -307,7 +307,7 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
 const DEV_SERVER: &str = "the sender seems to be a dev server, which has no signing key, but \
     anyone can send such a request: only on a development machine, set INNGEST_DEV=1";
 
-/// The server's fault, and said as such however often it is asked.
+/// The server's own fault has its level however often it occurs.
 #[tokio::test(start_paused = true)]
 async fn what_rejects_everything_is_logged_as_an_error_and_a_replay_as_a_warning() {
     let it = inngest();
@@ -339,14 +339,14 @@ async fn what_rejects_everything_is_logged_as_an_error_and_a_replay_as_a_warning
     assert_eq!(line(second), Some(("WARN", expected)));
 }
 
-/// Cloud asks every app who it is, with other environments' keys too.
+/// Inngest Cloud also probes every app with other environments' keys.
 #[tokio::test]
 async fn a_get_with_a_foreign_key_is_logged_at_debug() {
     let foreign = TestInngest::new(key("signkey-test-00"));
     for (method, run_id, level) in [
         ("GET", false, "DEBUG"),
         ("HEAD", false, "DEBUG"),
-        // A durable endpoint that is re-entered.
+        // A re-entered durable endpoint.
         ("GET", true, "WARN"),
         ("POST", false, "WARN"),
         ("PUT", false, "WARN"),
@@ -405,7 +405,7 @@ async fn a_flood_is_a_few_lines_a_minute_and_the_next_line_counts_the_rest() {
         let said = log.take();
         assert!(said.contains(" suppressed=289"), "{said}");
     }
-    // And what to do is said again after an hour.
+    // The advice is logged again after an hour.
     tokio::time::advance(Duration::from_secs(60 * 60)).await;
     for (request, _) in kinds {
         ask(&app, request()).await;
@@ -414,7 +414,7 @@ async fn a_flood_is_a_few_lines_a_minute_and_the_next_line_counts_the_rest() {
     }
 }
 
-/// Somebody who looks closer sees both.
+/// A subscriber at DEBUG shows both.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_probes_does_not_hide_a_call_with_a_wrong_key() {
     let foreign = TestInngest::new(key("signkey-test-00"));
@@ -433,7 +433,7 @@ async fn a_flood_of_probes_does_not_hide_a_call_with_a_wrong_key() {
     }
 }
 
-/// As a log pipeline reads them.
+/// As a log pipeline reads the fields.
 #[tokio::test]
 async fn rejections_can_be_queried() {
     let it = inngest();
@@ -533,8 +533,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
                 (
                     "WARN",
                     "inngest-auth admits unsigned syncs, so anyone who can reach this service can \
-                     request a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive \
-                     signed, as they do from a self-hosted server, which repeats them",
+                     request a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC unless you need them (a \
+                     self-hosted server repeats each sync, signed)",
                 ),
             ],
         ),
@@ -579,7 +579,7 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             said.iter().map(|said| line(said)).collect::<Vec<_>>(),
             [Some(mode)]
         );
-        // Twice, by two clones; and a third time as another layer, with another setting.
+        // Twice by two clones, and a third time as another layer with another setting.
         for auth in [auth.clone(), auth.body_deadline(Duration::from_secs(1))] {
             for app in [auth.clone(), auth].map(|auth| auth.layer(Seen::default().unguarded())) {
                 app.oneshot(it.unsigned(CALL, "")).await.unwrap();
@@ -599,8 +599,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
     }
 }
 
-/// What somebody sees who calls `tracing_subscriber::fmt::init()` with `env-filter` on, and has not
-/// set `RUST_LOG`: errors only. In a process of its own, since it is set for all of it.
+/// With `env-filter` on and `RUST_LOG` unset, `tracing_subscriber::fmt::init()` shows errors only.
+/// This runs in a separate process, because the subscriber is global.
 #[test]
 fn dev_mode_with_a_key_is_visible_even_where_only_errors_are() {
     let child = Command::new(std::env::current_exe().unwrap())
@@ -634,7 +634,7 @@ fn in_dev_mode_with_a_key() {
     }
 }
 
-/// Calls carry no server kind, and a server without a key signs nothing: the signature tells.
+/// Calls carry no server kind, and a server without a key does not sign, so the signature decides.
 #[tokio::test]
 async fn a_signed_request_in_dev_mode_is_an_error_once() {
     let it = inngest();
@@ -694,7 +694,7 @@ async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
     }
 }
 
-/// Syncs are signed in canonical form, calls are not.
+/// Syncs are signed over the canonical form, calls are not.
 #[tokio::test]
 async fn a_re_encoded_call_is_a_warning_although_it_is_verified() {
     let it = inngest();
@@ -745,14 +745,14 @@ async fn the_first_use_of_the_fallback_after_a_change_is_logged_once() {
     assert_eq!(said(&log), 1);
 }
 
-/// A verified `PUT` that asks for a sync in band, and an app whose response says that it is one.
+/// Returns a verified `PUT` that asks for an in-band sync.
 fn in_band(it: &TestInngest) -> Request<Body> {
     let mut request = it.call("/api/inngest", "{}");
     *request.method_mut() = Method::PUT;
     request
 }
 
-/// An app whose responses have these headers and this body.
+/// Returns an app whose responses have these headers and this body.
 fn responding(auth: InngestAuth, headers: &'static [(&str, &str)], body: fn() -> Body) -> Router {
     let respond = move || {
         let mut response = Response::new(body());
@@ -829,7 +829,7 @@ async fn a_response_without_its_required_signature_is_a_warning_once_with_the_re
         ),
         (required(), false, &[], stream, None),
         (required(), true, &[IN_BAND], plain, None),
-        // A handler that signs its own.
+        // A handler that sets its own signature.
         (
             required(),
             true,
@@ -894,7 +894,7 @@ async fn a_response_without_its_required_signature_is_a_warning_once_with_the_re
     }
 }
 
-/// Verified, and too late: Inngest will not wait for its response to an in-band sync so long.
+/// Verified but too late: Inngest does not wait that long for the response to an in-band sync.
 #[tokio::test]
 async fn a_response_too_late_to_be_signed_is_a_warning_only_if_a_signature_is_required() {
     let it = inngest();
@@ -952,7 +952,7 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
     let (log, _guard) = Log::begin(Level::TRACE);
     for (api, dev, warns) in [
         ("http://inngest.internal:8288", "", true),
-        // There is no token.
+        // In dev mode there is no token.
         ("http://inngest.internal:8288", "1", false),
         ("https://inngest.internal", "", false),
         ("http://localhost:8288", "", false),
@@ -975,8 +975,8 @@ fn a_token_over_plain_http_to_another_machine_is_a_warning() {
     }
 }
 
-/// Requests as senders with a wrong key or a body that was changed on its way send them, and the line
-/// that follows the rejection.
+/// Sends requests as senders with a wrong key, or with a changed body, do. Checks the line that
+/// follows the rejection.
 #[tokio::test(start_paused = true)]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
@@ -1019,7 +1019,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
                 true,
             )),
         ),
-        // The fallback.
+        // The fallback key.
         (
             "POST",
             "87654321\n",
@@ -1090,7 +1090,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             )),
         ),
         ("POST", foreign, "{}", b"{}", Some("identity"), None),
-        // A probe of Cloud's.
+        // A probe from Inngest Cloud.
         ("GET", foreign, "", b"", None, None),
         ("GET", left_on, "", b"", None, None),
     ] {
@@ -1118,7 +1118,7 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
     }
 }
 
-/// Neither a key, nor a token, nor a MAC, nor a body.
+/// No key, no token, no MAC and no body.
 #[tokio::test]
 async fn no_secret_is_ever_logged() {
     let (log, _guard) = Log::begin(Level::TRACE);
@@ -1143,8 +1143,8 @@ async fn no_secret_is_ever_logged() {
                 .headers_mut()
                 .insert(SIGNATURE_HEADER, header.parse().unwrap());
         }
-        let answer = ask(&app, request).await;
-        tracing::info!(extensions = ?answer.extensions, "shown");
+        let response = ask(&app, request).await;
+        tracing::info!(extensions = ?response.extensions, "shown");
     }
     ring.rotate(common::key("signkey-prod-5ec2e7015ec2e701"));
     ring.retire_fallback();
@@ -1159,7 +1159,7 @@ async fn no_secret_is_ever_logged() {
     assert!(said.contains(&key.fingerprint().to_string()));
 }
 
-/// Two calls at once to an API that has a status for each key, and 401 for any other.
+/// Makes two concurrent calls to an API that has a status for each key, and 401 for any other.
 async fn call_api_twice(auth: &InngestApiAuth, known: &[(&str, u16)]) {
     let known: Vec<_> = known
         .iter()
@@ -1233,8 +1233,8 @@ async fn rejected_keys_are_logged_once_until_the_keys_change() {
     assert_eq!(said.matches(rejected).count(), 1, "{said}");
     all.push_str(&said);
 
-    // With a single attempt: at once if there is one key, and if there are two when both were
-    // tried in vain. A rotation may change the key twice.
+    // With a single attempt, the warning comes at once if there is one key. With two keys it comes
+    // after both failed. A rotation may change the key twice.
     for (keys, expected) in [
         (
             (key(new), None),

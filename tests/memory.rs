@@ -1,4 +1,5 @@
-//! What a request may cost in memory, counted by the allocator. One test, so that nothing else allocates.
+//! The memory cost of a request, counted by the allocator. There is a single test, so that nothing
+//! else allocates.
 #![cfg(feature = "layer")]
 #![allow(
     unsafe_code,
@@ -38,7 +39,7 @@ fn grown(by: usize) {
     PEAK.fetch_max(live, SeqCst);
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
@@ -51,7 +52,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-        // Both live at once, as they may be.
+        // Both may exist at the same time.
         grown(new);
         LIVE.fetch_sub(layout.size(), SeqCst);
         unsafe { System.realloc(pointer, layout, new) }
@@ -63,9 +64,9 @@ static ALLOCATOR: Counting = Counting;
 
 #[derive(Debug)]
 struct Cost {
-    /// Most bytes at once, above what was there before.
+    /// The most bytes at once, above what was held before.
     peak: usize,
-    /// Bytes allocated, given back or not.
+    /// All bytes allocated, freed or not.
     total: usize,
     calls: usize,
 }
@@ -88,7 +89,7 @@ type Handler = fn(
     Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>,
 >;
 
-/// What the handler saw: where each piece of the body lies.
+/// Where each piece of the body is in memory, as seen by the handler.
 static PIECES: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
 
 fn service() -> InngestAuthService<tower::util::ServiceFn<Handler>> {
@@ -105,7 +106,7 @@ fn service() -> InngestAuthService<tower::util::ServiceFn<Handler>> {
             Ok(Response::default())
         })
     };
-    // A busy machine is not what is asked after here.
+    // The deadline is long, because this test must also pass on a busy machine.
     let auth = inngest().auth().body_deadline(Duration::from_secs(600));
     auth.sign_responses(inngest_auth::SignResponses::Never)
         .layer(service_fn(handler))
@@ -126,7 +127,7 @@ fn request(header: &str, body: Body) -> Request<Body> {
         .unwrap()
 }
 
-/// `body` in frames of `size` bytes, that cost nothing of their own.
+/// Returns `body` in frames of `size` bytes, which allocate nothing themselves.
 fn in_frames(body: &Bytes, size: usize) -> Body {
     struct Cut(Bytes, usize);
     impl http_body::Body for Cut {
@@ -172,7 +173,8 @@ async fn a_dribbled_body_costs_little_more_than_itself() {
     }
 }
 
-/// A frame pins the read buffer that it is a slice of. One that completes a body may: the body is verified at once.
+/// A frame pins the read buffer that it is a slice of. The frame that completes a body may do so,
+/// because the body is verified at once.
 async fn only_the_frame_that_completes_a_body_is_kept() {
     let body = Bytes::from(vec![b'x'; 4_000_000]);
     let header = signed(&body);
@@ -206,7 +208,7 @@ async fn only_the_frame_that_completes_a_body_is_kept() {
     }
 }
 
-/// Only what can be in canonical form, because it is short enough, is copied to be brought into it.
+/// Only a body that is short enough to have a canonical form is copied to compute it.
 async fn a_long_body_is_not_copied_for_its_canonical_form() {
     let header = key("signkey-test-00").sign(b"", NOW).to_string();
     for (len, most) in [(64 * 1024 + 1, 16 * 1024), (8 * 1024 * 1024, 16 * 1024)] {
@@ -217,7 +219,7 @@ async fn a_long_body_is_not_copied_for_its_canonical_form() {
     }
 }
 
-/// A stream of what is there already.
+/// A stream of items that are all ready.
 struct Given<T>(std::vec::IntoIter<T>);
 
 impl<T: Unpin> futures_core::Stream for Given<T> {
@@ -285,13 +287,13 @@ async fn a_rejection_by_headers_allocates_next_to_nothing() {
                 .headers_mut()
                 .insert(SIGNATURE_HEADER, header.parse().unwrap());
         }
-        let (answer, cost) = cost(service.call(request)).await;
-        assert_eq!(answer.unwrap().status(), StatusCode::UNAUTHORIZED);
+        let (response, cost) = cost(service.call(request)).await;
+        assert_eq!(response.unwrap().status(), StatusCode::UNAUTHORIZED);
         assert!(cost.calls <= 8, "{header:?}: {cost:?}");
     }
 }
 
-/// Live bytes while the handler runs, above what was there before, of a body of 2 MiB.
+/// Measures the live bytes while the handler runs, above what was held before, for a body of 2 MiB.
 async fn a_body_over_a_socket_pins_no_read_buffers() {
     let body = vec![b'x'; 2 * 1024 * 1024];
     let header = signed(&body);
@@ -325,12 +327,12 @@ async fn a_body_over_a_socket_pins_no_read_buffers() {
         for piece in body.chunks(write) {
             socket.write_all(piece).await.unwrap();
             if pause {
-                // The server reads what there is.
+                // Lets the server read what has arrived.
                 tokio::task::yield_now().await;
             }
         }
-        let answer = common::hear(&mut socket).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let response = common::hear(&mut socket).await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
         let bytes = live.load(SeqCst).saturating_sub(before);
         assert!(
             bytes >= body.len() && bytes <= 2 * body.len(),

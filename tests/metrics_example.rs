@@ -1,4 +1,5 @@
-//! The metrics example, scraped over a real socket: every outcome is counted once, where it belongs.
+//! The metrics example, scraped over a real socket. Every outcome is counted once, under the right
+//! labels.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -46,22 +47,22 @@ async fn call(server: SocketAddr, method: &str, signature: Option<String>) -> St
 }
 
 async fn scraped(server: SocketAddr) -> String {
-    let answer = send(
+    let response = send(
         server,
         Request::get("/metrics").body(Full::default()).unwrap(),
     )
     .await;
-    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(response.status, StatusCode::OK);
     assert!(
-        answer
+        response
             .header("content-type")
             .unwrap()
             .starts_with("application/openmetrics-text")
     );
-    String::from_utf8(answer.body.to_vec()).unwrap()
+    String::from_utf8(response.body.to_vec()).unwrap()
 }
 
-/// The value of the sample with exactly this name and these labels.
+/// Returns the value of the sample with exactly this name and these labels.
 fn sample<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
@@ -83,7 +84,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
     for (signature, status) in [
         (signed(&new, now), 200),
         (signed(&new, now - 40), 200),
-        // By a clock ahead of ours.
+        // Signed by a clock ahead of this machine's.
         (signed(&new, now + 40), 200),
         (signed(&old, now), 200),
         (signed(&new, now - 600), 401),
@@ -123,7 +124,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
             r#"inngest_rejections_total{kind="missing",method="POST"}"#,
             "1",
         ),
-        // Cloud's probes, and methods that somebody makes up.
+        // Inngest Cloud's probes, and invented methods.
         (
             r#"inngest_rejections_total{kind="wrong_signature",method="GET"}"#,
             "1",
@@ -132,7 +133,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
             r#"inngest_rejections_total{kind="missing",method="other"}"#,
             "1",
         ),
-        // Of what was verified, older and younger alike.
+        // Counts verified requests, whether older or from the future.
         ("inngest_signature_age_seconds_count", "4"),
         (r#"inngest_signature_age_seconds_bucket{le="15.0"}"#, "2"),
         (r#"inngest_signature_age_seconds_bucket{le="60.0"}"#, "4"),
@@ -143,7 +144,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
     let last: u64 = last.parse().unwrap();
     assert!((now..now + 100).contains(&last), "{last}");
 
-    // A rotation's end: the question starts anew.
+    // The end of a rotation restarts the count.
     ring.retire_fallback();
     let text = scraped(server).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What is refused, and how: status, body, headers, the kind that the operator sees.
+//! What is rejected, and how: status, body, headers, and the kind that the operator sees.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -15,7 +15,7 @@ use inngest_auth::{
     Config, InngestAuth, KeyRole, Rejection, RejectionKind, SIGNATURE_HEADER, Verified,
 };
 
-/// A body that gives these frames, then fails or hangs.
+/// A body that yields these frames, then fails or hangs.
 struct Frames(Vec<&'static [u8]>, End);
 
 enum End {
@@ -58,7 +58,7 @@ fn signed_by(header: String) -> Request<Body> {
         .unwrap()
 }
 
-/// A replay store that always says the same.
+/// A replay store that always returns the same.
 struct Says(fn() -> Result<Recorded, ReplayStoreError>);
 
 impl ReplayStore for Says {
@@ -157,21 +157,21 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
     ];
     for (kind, status, auth, request) in table {
         let seen = Seen::default();
-        let answer = ask(&seen.app(auth), request).await;
-        assert_eq!(answer.status, status, "{kind:?}");
+        let response = ask(&seen.app(auth), request).await;
+        assert_eq!(response.status, status, "{kind:?}");
         assert_eq!(
-            answer.extensions.get::<Rejection>().map(Rejection::kind),
+            response.extensions.get::<Rejection>().map(Rejection::kind),
             Some(kind)
         );
         assert_eq!(kind.status(), status);
-        assert!(answer.extensions.get::<Verified>().is_none(), "{kind:?}");
+        assert!(response.extensions.get::<Verified>().is_none(), "{kind:?}");
         assert_eq!(
-            answer.header("x-inngest-sdk-handled"),
+            response.header("x-inngest-sdk-handled"),
             Some("true"),
             "{kind:?}"
         );
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some("application/json"),
             "{kind:?}"
         );
@@ -181,11 +181,11 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
             "x-inngest-signature",
             "x-inngest-sdk",
         ] {
-            assert_eq!(answer.header(absent), None, "{kind:?}");
+            assert_eq!(response.header(absent), None, "{kind:?}");
         }
-        let reason = answer.status.canonical_reason().unwrap();
+        let reason = response.status.canonical_reason().unwrap();
         assert_eq!(
-            answer.body,
+            response.body,
             format!(r#"{{"message":"{reason}"}}"#),
             "{kind:?}"
         );
@@ -202,8 +202,8 @@ async fn the_rejection_has_what_an_operator_needs() {
             .headers_mut()
             .insert("content-encoding", "gzip".parse().unwrap());
     });
-    let answer = ask(&app, encoded).await;
-    let rejection = answer.extensions.get::<Rejection>().unwrap();
+    let response = ask(&app, encoded).await;
+    let rejection = response.extensions.get::<Rejection>().unwrap();
     let fingerprints: Vec<_> = rejection.keys_tried().map(|it| it.to_string()).collect();
     let expected = ["12345678", "87654321"].map(|text| key(text).fingerprint().to_string());
     assert_eq!(fingerprints, expected);
@@ -219,9 +219,9 @@ async fn the_rejection_has_what_an_operator_needs() {
         (it.stale(CALL, "{}"), 3601),
         (signed_by(key("ab").sign(b"", NOW + 400).to_string()), -400),
     ] {
-        let answer = ask(&app, request).await;
+        let response = ask(&app, request).await;
         assert_eq!(
-            answer.extensions.get::<Rejection>().unwrap().age(),
+            response.extensions.get::<Rejection>().unwrap().age(),
             Some(age)
         );
     }
@@ -241,8 +241,8 @@ async fn the_window_is_closed_on_both_sides() {
             (NOW + inside, 200),
             (NOW + inside + 1, 401),
         ] {
-            let answer = ask(&app, signed_by(key.sign(b"{}", at).to_string())).await;
-            assert_eq!(answer.status, status, "tolerance {tolerance}, {at}");
+            let response = ask(&app, signed_by(key.sign(b"{}", at).to_string())).await;
+            assert_eq!(response.status, status, "tolerance {tolerance}, {at}");
         }
     }
 }
@@ -259,9 +259,9 @@ async fn both_keys_are_accepted_rotated_both_ways() {
             .into_iter()
             .zip(expected)
         {
-            let answer = ask(&app, request).await;
-            assert_eq!(answer.status, StatusCode::OK);
-            assert_eq!(answer.extensions.get::<Verified>().unwrap().key(), role);
+            let response = ask(&app, request).await;
+            assert_eq!(response.status, StatusCode::OK);
+            assert_eq!(response.extensions.get::<Verified>().unwrap().key(), role);
         }
         let fallback = keys.snapshot().fallback().unwrap().clone();
         keys.rotate(fallback);
@@ -286,7 +286,7 @@ async fn an_unusable_configuration_rejects_everything_and_names_the_variable() {
         .filter(|name| name.to_string_lossy().starts_with("INNGEST_"))
         .collect();
     if !set.is_empty() {
-        // Somebody's own environment: once more, without it.
+        // The environment may be someone else's, so run the test again without it.
         let mut again = std::process::Command::new(std::env::current_exe().unwrap());
         for name in &set {
             again.env_remove(name);
@@ -297,12 +297,12 @@ async fn an_unusable_configuration_rejects_everything_and_names_the_variable() {
     }
     let app = Seen::default().app(InngestAuth::from_env());
     for request in [inngest().call(CALL, "{}"), inngest().unsigned(CALL, "{}")] {
-        let answer = ask(&app, request).await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(answer.body, r#"{"message":"Set INNGEST_SIGNING_KEY"}"#);
-        assert_eq!(answer.header("x-inngest-sdk-handled"), Some("true"));
-        assert_eq!(answer.header("retry-after"), None);
-        let rejection = answer.extensions.get::<Rejection>().unwrap();
+        let response = ask(&app, request).await;
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.body, r#"{"message":"Set INNGEST_SIGNING_KEY"}"#);
+        assert_eq!(response.header("x-inngest-sdk-handled"), Some("true"));
+        assert_eq!(response.header("retry-after"), None);
+        let rejection = response.extensions.get::<Rejection>().unwrap();
         assert_eq!(rejection.kind(), RejectionKind::Unconfigured);
         assert!(
             rejection.to_string().contains("INNGEST_DEV=1"),
@@ -350,12 +350,12 @@ async fn the_layer_follows_the_environment() {
             200,
         ),
     ] {
-        let answer = ask(&Seen::default().app(auth(vars)), request).await;
-        assert_eq!(answer.status, status, "{vars:?}");
+        let response = ask(&Seen::default().app(auth(vars)), request).await;
+        assert_eq!(response.status, status, "{vars:?}");
     }
 }
 
-/// What a custom refusal may and may not do.
+/// What a custom rejection may and may not do.
 #[tokio::test]
 async fn a_custom_rejection_is_restricted() {
     let it = inngest();
@@ -387,10 +387,10 @@ async fn a_custom_rejection_is_restricted() {
             }
             custom
         });
-        let answer = ask(&Seen::default().app(auth), it.unsigned(CALL, "{}")).await;
-        assert_eq!(answer.status, status, "chosen: {chosen}");
+        let response = ask(&Seen::default().app(auth), it.unsigned(CALL, "{}")).await;
+        assert_eq!(response.status, status, "chosen: {chosen}");
         assert_eq!(
-            (&answer.body[..], answer.header("x-mine")),
+            (&response.body[..], response.header("x-mine")),
             (&b"mine"[..], Some("true"))
         );
         for removed in [
@@ -399,8 +399,8 @@ async fn a_custom_rejection_is_restricted() {
             "location",
             SIGNATURE_HEADER,
         ] {
-            assert_eq!(answer.header(removed), None);
+            assert_eq!(response.header(removed), None);
         }
-        assert!(answer.extensions.get::<Rejection>().is_some());
+        assert!(response.extensions.get::<Rejection>().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! The replay guard: each signature once.
+//! The replay guard: each signature is accepted once.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -15,7 +15,7 @@ use inngest_auth::replay::{MemoryReplayStore, Recorded, ReplayStore, ReplayStore
 use inngest_auth::testing::TestInngest;
 use inngest_auth::{Rejection, RejectionKind, SIGNATURE_HEADER, SignResponses};
 
-/// A store that started a minute ago, by the clock that the layer has.
+/// Returns a store that started a minute ago by the layer's clock.
 fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     it.clock().set(Some(NOW - 60));
     let store = MemoryReplayStore::new(capacity, it.clock());
@@ -23,10 +23,10 @@ fn store(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     store
 }
 
-/// A store of the test's own: what it answers, and how often it was asked.
-struct Answers(fn() -> Result<Recorded, ReplayStoreError>, Arc<AtomicUsize>);
+/// A store with fixed results, which counts its calls.
+struct Fixed(fn() -> Result<Recorded, ReplayStoreError>, Arc<AtomicUsize>);
 
-impl ReplayStore for Answers {
+impl ReplayStore for Fixed {
     fn record(
         &self,
         _: Sighting,
@@ -36,8 +36,8 @@ impl ReplayStore for Answers {
     }
 }
 
-fn kind(answer: &common::Answer) -> Option<RejectionKind> {
-    answer.extensions.get::<Rejection>().map(Rejection::kind)
+fn kind(response: &common::Reply) -> Option<RejectionKind> {
+    response.extensions.get::<Rejection>().map(Rejection::kind)
 }
 
 #[tokio::test]
@@ -47,18 +47,18 @@ async fn a_captured_call_is_accepted_once_whatever_its_url() {
     let app = seen.app(it.auth().replay_guard(store(&it, 100)));
     assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, StatusCode::OK);
     for uri in [CALL, "/api/inngest?fnId=other&stepId=step", "/elsewhere"] {
-        let answer = ask(&app, it.call(uri, "{}")).await;
+        let response = ask(&app, it.call(uri, "{}")).await;
         assert_eq!(
-            (answer.status, kind(&answer)),
+            (response.status, kind(&response)),
             (StatusCode::UNAUTHORIZED, Some(RejectionKind::Replayed))
         );
-        assert_eq!(answer.body, r#"{"message":"Unauthorized"}"#);
+        assert_eq!(response.body, r#"{"message":"Unauthorized"}"#);
     }
-    // Sent again by Inngest it is signed anew.
+    // Inngest signs its retry anew.
     it.clock().set(Some(NOW + 1));
     assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, StatusCode::OK);
     assert_eq!(seen.count(), 2);
-    // Without a guard nothing of this happens.
+    // Without a guard both are accepted.
     let app = seen.app(it.auth());
     for _ in 0..2 {
         assert_eq!(ask(&app, it.call(CALL, "{}")).await.status, StatusCode::OK);
@@ -98,17 +98,17 @@ async fn get_and_head_are_recorded_and_never_rejected() {
 async fn a_signed_response_cannot_be_sent_back_as_a_call() {
     let it = inngest();
     let app = axum::Router::new()
-        .fallback(|| async { r#"{"answer":1}"# })
+        .fallback(|| async { r#"{"response":1}"# })
         .layer(
             it.auth()
                 .sign_responses(SignResponses::All)
                 .replay_guard(store(&it, 100)),
         );
-    let answer = ask(&app, it.call(CALL, "{}")).await;
-    let header = answer.header(SIGNATURE_HEADER).unwrap();
+    let response = ask(&app, it.call(CALL, "{}")).await;
+    let header = response.header(SIGNATURE_HEADER).unwrap();
     let back = Request::post(CALL)
         .header(SIGNATURE_HEADER, header)
-        .body(Body::from(answer.body.clone()))
+        .body(Body::from(response.body.clone()))
         .unwrap();
     assert_eq!(kind(&ask(&app, back).await), Some(RejectionKind::Replayed));
 }
@@ -117,7 +117,7 @@ async fn a_signed_response_cannot_be_sent_back_as_a_call() {
 async fn only_what_is_verified_reaches_the_store() {
     let it = inngest();
     let asked = Arc::new(AtomicUsize::new(0));
-    let store = Answers(|| Ok(Recorded::Fresh), Arc::clone(&asked));
+    let store = Fixed(|| Ok(Recorded::Fresh), Arc::clone(&asked));
     let app = Seen::default().app(
         it.auth()
             .sign_responses(SignResponses::Never)
@@ -141,50 +141,51 @@ async fn a_store_that_cannot_tell_rejects_unless_failing_open_was_chosen() {
     for error in [(|| Err(ReplayStoreError::Full)) as fn() -> _, || {
         Err(ReplayStoreError::Unavailable("down".into()))
     }] {
-        let auth = it.auth().replay_guard(Answers(error, Arc::default()));
+        let auth = it.auth().replay_guard(Fixed(error, Arc::default()));
         let seen = Seen::default();
-        let answer = ask(&seen.app(auth.clone()), it.call(CALL, "{}")).await;
+        let response = ask(&seen.app(auth.clone()), it.call(CALL, "{}")).await;
         assert_eq!(
-            (answer.status, answer.header("retry-after")),
+            (response.status, response.header("retry-after")),
             (StatusCode::SERVICE_UNAVAILABLE, None)
         );
         assert_eq!(
-            (kind(&answer), seen.count()),
+            (kind(&response), seen.count()),
             (Some(RejectionKind::StoreUnavailable), 0)
         );
-        let answer = ask(
+        let response = ask(
             &seen.app(auth.insecure_replay_fail_open(true)),
             it.call(CALL, "{}"),
         )
         .await;
-        assert_eq!((answer.status, seen.count()), (StatusCode::OK, 1));
+        assert_eq!((response.status, seen.count()), (StatusCode::OK, 1));
     }
 }
 
 #[tokio::test]
 async fn a_response_that_cannot_be_recorded_is_sent_unsigned() {
     let it = inngest();
-    // Full after the call itself; and a response that is the call's own body, recorded already.
+    // The store is full after the call itself; or the response equals the call's own body, which is
+    // already recorded.
     let auth = it.auth().sign_responses(SignResponses::All);
     for capacity in [1, 2] {
         let app = Seen::default().app(auth.clone().replay_guard(store(&it, capacity)));
-        let answer = ask(&app, it.call(CALL, r#"{"a":1}"#)).await;
+        let response = ask(&app, it.call(CALL, r#"{"a":1}"#)).await;
         assert_eq!(
-            (answer.status, answer.header(SIGNATURE_HEADER)),
+            (response.status, response.header(SIGNATURE_HEADER)),
             (StatusCode::OK, None)
         );
     }
     let app = axum::Router::new()
         .fallback(|| async { "other" })
         .layer(auth.replay_guard(store(&it, 1)));
-    let answer = ask(&app, it.call(CALL, "{}")).await;
+    let response = ask(&app, it.call(CALL, "{}")).await;
     assert_eq!(
-        (answer.status, answer.header(SIGNATURE_HEADER)),
+        (response.status, response.header(SIGNATURE_HEADER)),
         (StatusCode::OK, None)
     );
 }
 
-/// A store that writes down times: signed at, until, now.
+/// A store that records times: signed at, until, now.
 struct Until(Arc<std::sync::Mutex<Vec<(u64, u64, u64)>>>);
 
 impl ReplayStore for Until {
@@ -212,7 +213,7 @@ async fn a_signature_is_remembered_for_tolerance_and_skew() {
         .tolerance(Duration::from_secs(10))
         .replay_skew(Duration::from_secs(5));
     ask(&Seen::default().app(auth.clone()), call).await;
-    // At most a day: Redis rejects a lifetime that overflows its clock.
+    // The skew is limited to a day: Redis rejects a lifetime that overflows its clock.
     let auth = auth.replay_skew(Duration::MAX);
     ask(&Seen::default().app(auth), it.call(CALL, "{}")).await;
     assert_eq!(
@@ -225,7 +226,7 @@ async fn a_signature_is_remembered_for_tolerance_and_skew() {
     );
 }
 
-/// The same machine, and a new process on it.
+/// A new process on the same machine.
 #[tokio::test]
 async fn after_a_restart_only_what_was_signed_later_is_accepted() {
     let it = inngest();
@@ -244,13 +245,13 @@ async fn after_a_restart_only_what_was_signed_later_is_accepted() {
         request
             .headers_mut()
             .insert(SIGNATURE_HEADER, header.clone());
-        let answer = ask(&app, request).await;
+        let response = ask(&app, request).await;
         assert_eq!(
-            (answer.status, kind(&answer)),
+            (response.status, kind(&response)),
             (StatusCode::UNAUTHORIZED, Some(RejectionKind::BeforeStart))
         );
-        assert_eq!(answer.body, r#"{"message":"Unauthorized"}"#);
-        assert_eq!(answer.header("retry-after"), None);
+        assert_eq!(response.body, r#"{"message":"Unauthorized"}"#);
+        assert_eq!(response.header("retry-after"), None);
     }
     // Inngest's next attempt, signed anew.
     it.clock().set(Some(NOW + 15));
@@ -258,7 +259,7 @@ async fn after_a_restart_only_what_was_signed_later_is_accepted() {
     assert_eq!(seen.count(), 2);
 }
 
-/// A route that is strict about time, and one that is not, with one store.
+/// A route with a short tolerance and a route with a long one share a store.
 #[tokio::test]
 async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() {
     let it = inngest();
@@ -277,29 +278,29 @@ async fn layers_of_different_tolerances_that_share_a_store_accept_a_call_once() 
     );
     for second in [1, 2, 3, 100, 300] {
         it.clock().set(Some(NOW + second));
-        // Other calls make the store forget what has run out.
+        // Other calls make the store forget what has expired.
         let other = it.call(CALL, format!("{{\"at\":{second}}}"));
         assert_eq!(ask(&strict, other).await.status, StatusCode::OK);
         let mut again = it.call(CALL, "{}");
         again
             .headers_mut()
             .insert(SIGNATURE_HEADER, captured.clone());
-        let answer = ask(&lax, again).await;
+        let response = ask(&lax, again).await;
         assert_eq!(
-            kind(&answer),
+            kind(&response),
             Some(RejectionKind::Replayed),
             "{second} s later"
         );
     }
 }
 
-/// A handler that never says the same, every response signed, every captured call sent by every
-/// method: the store has room for what is genuine all the same.
+/// The handler's responses differ each time, every one is signed, and every captured call is sent
+/// by every method. The store must still have room for every genuine call.
 #[tokio::test]
 async fn neither_unverified_nor_captured_requests_can_fill_the_store() {
     const CALLS: usize = 20;
     let it = inngest();
-    // A place for each call and its response, and the probes' constant, which they share.
+    // A place for each call and its response, and one for the probes' constant, which they share.
     let store = Arc::new(store(&it, 2 * CALLS + 1));
     let said = Arc::new(AtomicUsize::new(0));
     let handler = move || {

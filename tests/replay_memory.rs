@@ -1,4 +1,4 @@
-//! The replay store in memory: exact, bounded, and not to be fooled by a clock.
+//! The replay store in memory: exact, bounded, and safe whatever its clock does.
 #![cfg(feature = "layer")]
 
 #[path = "common/hands.rs"]
@@ -13,11 +13,11 @@ use inngest_auth::replay::{MemoryReplayStore, Recorded, ReplayStore, ReplayStore
 use inngest_auth::testing::TestClock;
 
 const NOW: u64 = 1_700_000_000;
-/// Tolerance and skew, as they are by default.
+/// The default tolerance plus the default skew.
 const LIFETIME: u64 = 360;
 const DAY: u64 = 86_400;
 
-/// A store that started long ago, and its clock at `NOW`.
+/// Returns a store that started long ago, and its clock at `NOW`.
 fn store(capacity: usize) -> (MemoryReplayStore, Hands) {
     let clock = Hands::at(NOW - DAY);
     let store = MemoryReplayStore::new(capacity, &clock);
@@ -25,10 +25,10 @@ fn store(capacity: usize) -> (MemoryReplayStore, Hands) {
     (store, clock)
 }
 
-/// A MAC that nothing else has.
+/// Returns a unique MAC.
 fn mac(number: u64) -> [u8; 32] {
     let mut mac = [0; 32];
-    // Spread, as a MAC is.
+    // Spread over all bytes, like a real MAC.
     for (at, chunk) in mac.chunks_mut(8).enumerate() {
         let mixed = (number * 4 + at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         chunk.copy_from_slice(&mixed.rotate_left(29).to_le_bytes());
@@ -36,7 +36,7 @@ fn mac(number: u64) -> [u8; 32] {
     mac
 }
 
-/// Signed and seen in the same second, and to be remembered for the default time.
+/// Returns a sighting that was signed and seen in the same second, with the default lifetime.
 fn sighting(number: u64, now: u64) -> Sighting {
     Sighting::new(mac(number), now, now + LIFETIME, now)
 }
@@ -75,7 +75,7 @@ async fn a_million_macs_are_all_remembered_and_then_all_forgotten() {
     for number in 0..MANY {
         assert!(fresh(&store, at(number)).await, "{number}");
     }
-    // The last of them came 99 s after the first: all are still inside.
+    // The last of them arrived 99 s after the first, so all are still in the window.
     let mut accepted = 0;
     for number in 0..MANY {
         let mut again = at(number);
@@ -83,10 +83,10 @@ async fn a_million_macs_are_all_remembered_and_then_all_forgotten() {
         accepted += u64::from(fresh(&store, again).await);
     }
     assert_eq!((accepted, store.len()), (0, 1_000_000));
-    // One more has no room, and nothing is forgotten for it.
+    // There is no room for another, and nothing is forgotten for it.
     let more = store.record(sighting(MANY, NOW + LIFETIME)).await;
     assert_eq!(more, Err(ReplayStoreError::Full));
-    // All have run out: none is in the way, and they are gone after a while.
+    // All have expired. None takes room any more, and after a while they are gone.
     let later = NOW + 99 + LIFETIME + 1;
     for number in 0..MANY / 8 {
         assert!(
@@ -108,7 +108,7 @@ async fn the_last_second_of_a_window_is_still_inside() {
         assert!(!fresh(&store, again).await);
         assert_eq!(store.len(), 1);
     }
-    // Forgotten, and rejected all the same when the clock is set back to when it was not.
+    // It was forgotten. Yet it is rejected when the clock is set back to its window.
     assert!(fresh(&store, sighting(2, NOW + LIFETIME + 1)).await);
     assert_eq!(store.len(), 1);
     assert!(!fresh(&store, sighting(1, NOW)).await);
@@ -141,13 +141,13 @@ async fn a_window_that_has_closed_is_never_fresh() {
     assert!(store.len() <= 1, "nothing is held of what is not fresh");
 }
 
-/// Two layers share a store: the one forgets in 61 s, by the other the call is fresh for 360 s.
+/// Two layers share a store. For one, a call is fresh for 61 s; for the other, for 360 s.
 #[tokio::test]
 async fn layers_of_different_tolerances_share_a_store() {
     let (store, _) = store(100);
     let lived = |number, lives: u64, now: u64| Sighting::new(mac(number), NOW, NOW + lives, now);
     assert!(fresh(&store, lived(1, 61, NOW)).await);
-    // Run out for the first layer, and forgotten before the second is heard of.
+    // Expired for the first layer, and forgotten before the second layer first uses the store.
     let later = NOW + 62;
     assert!(fresh(&store, Sighting::new(mac(2), later, later + 61, later)).await);
     assert_eq!(store.len(), 1);
@@ -156,7 +156,7 @@ async fn layers_of_different_tolerances_share_a_store() {
         !fresh(&store, lived(3, LIFETIME, later)).await,
         "it may have been seen"
     );
-    // From now on both are held for as long as either needs, and late calls pass.
+    // From now on entries are kept for as long as either layer needs, and late calls are accepted.
     assert!(fresh(&store, Sighting::new(mac(4), later, later + 61, later)).await);
     for now in [later + 62, later + LIFETIME] {
         assert!(
@@ -167,13 +167,14 @@ async fn layers_of_different_tolerances_share_a_store() {
     }
 }
 
-/// What a captured call meets after a restart. The first process accepted it at `NOW`, and ended.
+/// A captured call after a restart. The first process accepted it at `NOW`, and ended.
 #[tokio::test]
 async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() {
     use Recorded::{BeforeStart, Fresh};
 
-    // A restart: what the clock shows then. Then seconds that pass, how far the clock is then set
-    // (before that is seen), when a call was signed, and what becomes of it.
+    // A restart, given by what the clock shows then. Each step is: how many seconds pass, how far
+    // the clock is then set (before the store sees the time), when a call was signed, and the
+    // result.
     type Step = (u64, i64, u64, Recorded);
     let table: &[(&str, u64, &[Step])] = &[
         (
@@ -212,7 +213,7 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
                 (10, 0, NOW + 10, BeforeStart),
                 (50, 0, NOW, BeforeStart),
                 (0, 0, NOW + 5, BeforeStart),
-                // It has caught up with the call that was signed after the start.
+                // The clock has caught up with the call that was signed after the start.
                 (20, 0, NOW + 19, Fresh),
             ],
         ),
@@ -241,7 +242,7 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
             &[
                 (10, -86_400, NOW + 10, BeforeStart),
                 (351, 0, NOW + 361, Fresh),
-                // When it shows the time of the start once more, nothing special happens.
+                // When the clock shows the time of the start again, nothing special happens.
                 (DAY - 361, 0, NOW + DAY, Fresh),
             ],
         ),
@@ -267,7 +268,7 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
             let until = signed_at + LIFETIME;
             let sighting = Sighting::new(mac(number as u64), signed_at, until, now);
             let recorded = record(&store, sighting).await;
-            // What the layer finds stale does not come here.
+            // The layer never passes a stale signature to the store.
             assert!(
                 signed_at.abs_diff(now) <= 300,
                 "{what}, step {number}: not fresh"
@@ -277,7 +278,8 @@ async fn nothing_that_an_earlier_process_accepted_is_accepted_after_a_restart() 
     }
 }
 
-/// Both clocks, Inngest's and ours, were a day ahead for a while: a machine that runs both.
+/// Both clocks, Inngest's and the store's, were a day ahead for a while, as on a machine that runs
+/// both.
 #[tokio::test]
 async fn a_clock_a_day_ahead_does_not_cause_a_day_of_rejections() {
     let (store, clock) = store(1000);
@@ -296,7 +298,7 @@ async fn a_clock_a_day_ahead_does_not_cause_a_day_of_rejections() {
             seen.push(call);
         }
     }
-    // The day comes: what was accepted ahead of it is not accepted again.
+    // A day later, what was accepted ahead of time is not accepted again.
     clock.jump(Some(NOW + 1000 + DAY));
     for _ in 0..100 {
         clock.pass(10);
@@ -324,7 +326,7 @@ async fn the_clock_error_and_accepting_signatures_from_before_the_start_can_be_s
             assert_eq!(record(&store, sighting).await, expected, "{error:?}");
         }
     }
-    // A service that scales to zero: the call that starts it is older than it.
+    // A service that scales to zero: the call that starts it is older than the process.
     let store = MemoryReplayStore::new(10, &Hands::at(NOW));
     let store = store.insecure_accept_signed_before_start(true);
     let call = Sighting::new(mac(1), NOW - 9, NOW - 9 + LIFETIME, NOW);
@@ -352,7 +354,7 @@ async fn the_test_clock_lets_time_pass_for_a_store() {
     assert!(fresh(&store, sighting(2, NOW + 10)).await);
 }
 
-/// A busy hour: nothing is accepted twice, and no more is held than the window's calls.
+/// Nothing is accepted twice, and no more is held than the calls of one window.
 #[tokio::test]
 async fn a_busy_hour_loses_nothing_and_holds_no_more_than_a_window() {
     let (store, _) = store(10_000);
@@ -361,7 +363,7 @@ async fn a_busy_hour_loses_nothing_and_holds_no_more_than_a_window() {
         for number in 0..10 {
             assert!(fresh(&store, sighting(second * 10 + number, now)).await);
         }
-        // Replays of the whole window, one of each second.
+        // Replays of the whole window, one for each second.
         for back in 0..=LIFETIME.min(second) {
             let mut again = sighting((second - back) * 10, now - back);
             again.now = now;
@@ -374,7 +376,7 @@ async fn a_busy_hour_loses_nothing_and_holds_no_more_than_a_window() {
     }
 }
 
-/// Everything that was ever captured, again and again, in any order, takes no room.
+/// Everything that was ever captured, sent repeatedly in any order, takes no room.
 #[tokio::test]
 async fn captured_requests_cannot_fill_the_store() {
     let (store, _) = store(1000);
@@ -393,7 +395,7 @@ async fn captured_requests_cannot_fill_the_store() {
             assert_eq!(record(&store, old).await, Recorded::BeforeStart);
         }
     }
-    // It still has its one free place; and says when it has none.
+    // The store still has its one free place, and reports when it has none.
     let genuine = NOW + 10 * 999;
     assert!(fresh(&store, sighting(5000, genuine)).await);
 }

@@ -1,7 +1,8 @@
-//! The replay store in memory against an oracle that forgets nothing and knows the right time.
+//! The replay store in memory, compared with an oracle that forgets nothing and knows the true
+//! time.
 //!
-//! Random calls and replays, by every method, at layers of different tolerances that share a store,
-//! while processes end and start, and their clock is wrong and is set:
+//! Random calls and replays, by every method, arrive at layers with different tolerances that share
+//! a store. Meanwhile processes end and start, and their clock is wrong and is set:
 //!
 //! ```text
 //! REPLAY_STEPS=10000000 cargo test --release --test replay_oracle -- --nocapture
@@ -29,7 +30,7 @@ use random::{Random, setting};
 const NOW: u64 = 1_700_000_000;
 const CAPACITY: usize = 300;
 
-/// What a layer has set.
+/// The settings of a layer.
 #[derive(Clone, Copy)]
 struct Layer {
     tolerance: u64,
@@ -55,7 +56,7 @@ const LAYERS: [Layer; 4] = [
     },
 ];
 
-/// A call, and all that ever became of it.
+/// A call, and every result of sending it.
 #[derive(Clone, Copy)]
 struct Call {
     mac: [u8; 32],
@@ -63,34 +64,34 @@ struct Call {
     ran: bool,
 }
 
-/// One run of the service, from its start on.
+/// One run of the service.
 struct Process {
     store: MemoryReplayStore,
     accepts_before_start: bool,
     clock_error: u64,
-    /// By the right time, and by its own clock.
+    /// By the true time, and by its own clock.
     started: u64,
     started_by_clock: u64,
-    /// How far its clock has been off, at the least and at the most, whenever it was asked.
+    /// The smallest and largest error of its clock whenever it was read.
     off: (i64, i64),
-    /// The latest start that its clock has ever told.
+    /// The latest start time that its clock has implied.
     told_start: u64,
-    /// Whether a call has come that tells when it started.
+    /// Whether a call has arrived that reveals when the process started.
     taught: bool,
-    /// Every entry: when it was signed.
+    /// Every entry, with the time of its signature.
     fresh: HashMap<[u8; 32], u64>,
     longest: u64,
 }
 
 struct World {
     random: Random,
-    /// The right time, which is Inngest's too.
+    /// The true time, which is also Inngest's.
     time: u64,
     clock: Hands,
     process: Process,
     calls: Vec<Call>,
     signed: u64,
-    /// For how many steps nothing but replays arrives.
+    /// The number of steps in which only replays arrive.
     quiet: u64,
     counts: Counts,
 }
@@ -129,7 +130,7 @@ impl Process {
         }
     }
 
-    /// How many entries have not run out.
+    /// Returns the number of entries that have not expired.
     fn live(&self, now: u64) -> usize {
         let longest = self.longest;
         self.fresh
@@ -176,7 +177,7 @@ impl World {
         self.clock.pass(seconds);
     }
 
-    /// Sets the clock right, or off: by seconds, minutes or a day.
+    /// Sets the clock right, or wrong by seconds, minutes or a day.
     fn set_clock(&mut self) {
         let far = self.random.one_of(&[0, 0, 3, 5, 6, 60, 360, 400, 86_400]);
         let off = self.random.below(far + 1).cast_signed();
@@ -192,7 +193,7 @@ impl World {
         self.process = Process::start(&mut self.random, &self.clock, self.time);
         self.counts.processes += 1;
         self.quiet = self.random.one_of(&[0, 10, 100]);
-        // After some starts every layer is heard of at once.
+        // After some starts, every layer uses the store at once.
         if self.quiet == 0 {
             for layer in LAYERS {
                 let call = self.new_call(self.time);
@@ -213,7 +214,7 @@ impl World {
             signed_at,
             ran: false,
         };
-        // Some of the oldest stay captured.
+        // Some of the oldest calls stay captured.
         if self.calls.len() < 3000 {
             self.calls.push(call);
             return self.calls.len() - 1;
@@ -223,7 +224,7 @@ impl World {
         at
     }
 
-    /// A genuine call: delivered at once, or late.
+    /// Signs a genuine call, which is delivered at once or late.
     fn sign(&mut self) {
         let late = self.random.one_of(&[0, 0, 0, 0, 1, 2, 9, 61, 299]);
         let call = self.new_call(self.time - late);
@@ -233,7 +234,7 @@ impl World {
 
     fn replay(&mut self) {
         if let Some(last) = self.calls.len().checked_sub(1) {
-            // Mostly of the last ones, while there are few.
+            // Mostly one of the last calls, while there are few.
             let back = self.random.one_of(&[10, 100, 3000]).min(last as u64 + 1);
             let call = last - usize::try_from(self.random.below(back)).unwrap();
             let layer = self.random.one_of(&LAYERS);
@@ -241,7 +242,7 @@ impl World {
         }
     }
 
-    /// As the layer does it: by the clock, then by the store, then by the clock again.
+    /// Delivers a call as the layer does: checks the clock, then the store, then the clock again.
     fn deliver(&mut self, at: usize, layer: Layer) {
         let now = self.clock.now().unwrap();
         let call = self.calls[at];
@@ -250,7 +251,8 @@ impl World {
         process.off = (process.off.0.min(off), process.off.1.max(off));
         if call.signed_at.abs_diff(now) > layer.tolerance {
             self.counts.not_fresh_any_more += 1;
-            // A store of a layer with another clock may still get it: sometimes it does.
+            // The store may still receive it from a layer with another clock, so pass it on
+            // sometimes.
             if !self.random.once_in(10) {
                 return;
             }
@@ -279,7 +281,7 @@ impl World {
         match recorded {
             Ok(Recorded::Fresh) => {
                 self.counts.fresh += 1;
-                // Whatever the clock does.
+                // Must hold whatever the clock does.
                 assert!(!known, "twice in one process: {what}");
                 assert!(until >= now, "after its window: {what}");
                 if !process.accepts_before_start {
@@ -291,7 +293,7 @@ impl World {
             Ok(Recorded::Seen) => self.counts.seen += 1,
             Ok(Recorded::BeforeStart) => {
                 assert!(!process.accepts_before_start && !known, "{what}");
-                // However wrong the clock was at the start: not for ever.
+                // However wrong the clock was at the start, it must not reject calls for ever.
                 assert!(
                     uptime <= lives || call.signed_at <= process.started + error,
                     "{what}"
@@ -311,7 +313,7 @@ impl World {
             let accepted = matches!(recorded, Ok(Recorded::Fresh) | Err(ReplayStoreError::Full));
             assert!(accepted, "a new call is rejected: {what}");
         }
-        // `GET` and `HEAD` run nothing if they have no body. Recorded they are all the same.
+        // `GET` and `HEAD` without a body run nothing, but are recorded all the same.
         let method = self
             .random
             .one_of(&["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]);
@@ -337,7 +339,7 @@ impl World {
     }
 }
 
-/// The store in memory waits for nothing.
+/// The store in memory never waits.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -354,7 +356,7 @@ fn nothing_is_accepted_twice_whatever_clocks_layers_and_restarts_do() {
     }
     println!("{steps} steps: {:#?}", world.counts);
     let counts = &world.counts;
-    // It has been everywhere.
+    // Every path was taken.
     for count in [
         counts.processes,
         counts.fresh,

@@ -1,6 +1,6 @@
 //! The shared store, against real Redis servers: `REDIS_URL=… cargo test --features redis`.
 //!
-//! Without `REDIS_URL` these tests say that they are skipped. Most start servers of their own, from
+//! Without `REDIS_URL` these tests print that they are skipped. Most start their own servers, from
 //! `redis-server` in the path.
 #![cfg(feature = "redis")]
 
@@ -23,7 +23,7 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::subscriber::DefaultGuard;
 
-/// Patient: these tests share their machine with others.
+/// Returns a store with a long timeout, because these tests share their machine with others.
 fn store(url: &str) -> RedisReplayStore {
     RedisReplayStore::new(url)
         .unwrap()
@@ -44,7 +44,7 @@ fn until(number: u64, until: u64) -> Sighting {
     Sighting::new(mac, NOW, until, NOW)
 }
 
-/// Asks until it is so: the store connects again at its own rate.
+/// Asks until the result is as expected. The store reconnects at its own rate.
 async fn asked_until(
     store: &RedisReplayStore,
     number: u64,
@@ -72,7 +72,7 @@ async fn of_64_tasks_with_one_mac_exactly_one_is_fresh() {
         return;
     }
     let server = Redis::start(&[]);
-    // Two instances, each with a connection of its own.
+    // Two instances, each with its own connection.
     let stores = [
         Arc::new(store(&server.url())),
         Arc::new(store(&server.url())),
@@ -103,9 +103,9 @@ async fn a_call_replayed_to_another_instance_is_rejected() {
     let instances = [(); 2].map(|()| seen.app(guarded(it.auth(), store(&server.url()))));
     assert_eq!(ask(&instances[0], it.call(CALL, "{}")).await.status, 200);
     for instance in &instances {
-        let answer = ask(instance, it.call(CALL, "{}")).await;
+        let response = ask(instance, it.call(CALL, "{}")).await;
         assert_eq!(
-            answer.extensions.get::<Rejection>().unwrap().kind(),
+            response.extensions.get::<Rejection>().unwrap().kind(),
             RejectionKind::Replayed
         );
     }
@@ -122,7 +122,7 @@ async fn an_entry_lives_to_the_last_second_of_its_window_and_a_closed_window_mak
     for (number, ends, recorded, lives) in [
         (1, NOW + 360, Recorded::Fresh, 360_000..=361_000),
         (2, NOW, Recorded::Fresh, 1..=1000),
-        // No key: that is -2.
+        // Redis reports a missing key as -2.
         (3, NOW - 1, Recorded::Seen, -2..=-2),
         (4, NOW - 100, Recorded::Seen, -2..=-2),
     ] {
@@ -135,7 +135,7 @@ async fn an_entry_lives_to_the_last_second_of_its_window_and_a_closed_window_mak
     }
 }
 
-/// What a store says when it cannot tell: the server's code, what to do, and no secret.
+/// The error contains the server's code and what to do, but no secret.
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn an_error_keeps_the_servers_code_and_no_secret() {
@@ -150,7 +150,7 @@ async fn an_error_keeps_the_servers_code_and_no_secret() {
     let alone = Redis::start(&["--min-replicas-to-write", "1"]);
     let cluster = Redis::start(&["--cluster-enabled", "yes"]);
     let node = Redis::start(&["--cluster-enabled", "yes"]);
-    // All slots are there, and none here.
+    // All slots exist, but none on this node.
     node.say(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
     let moved = Redis::start(&[
         "--cluster-enabled",
@@ -301,7 +301,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Everything that this thread says from now on.
+    /// Records everything that this thread logs from now on.
     fn begin() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -343,11 +343,11 @@ async fn a_server_that_may_remove_our_keys_is_an_error_in_the_log_once() {
             !evicts || said.contains(policy) && said.contains("set maxmemory-policy to noeviction")
         );
         assert_eq!(said.lines().count(), usize::from(evicts));
-        // Connected again, to the same: nothing new to say.
+        // Reconnected to the same server, so there is nothing new to log.
         server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
         asked_until(&store, 2, Result::is_ok).await.unwrap();
         assert_eq!(log.take(), "");
-        // To a server that is set otherwise now.
+        // To a server whose setting has changed.
         server.say(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
         server.say(&["CLIENT", "KILL", "TYPE", "normal"]);
         asked_until(&store, 3, Result::is_ok).await.unwrap();
@@ -393,7 +393,8 @@ async fn a_server_that_does_not_reveal_its_policy_is_a_warning_and_works() {
     }
 }
 
-/// A server that evicts accepts replays; one that does not says that it is out of memory.
+/// A server that evicts keys accepts replays. One that does not evict reports that it is out of
+/// memory.
 #[tokio::test]
 async fn out_of_memory_nothing_is_accepted_twice_unless_keys_are_removed() {
     const CALLS: u64 = 10_000;
@@ -432,7 +433,7 @@ async fn out_of_memory_nothing_is_accepted_twice_unless_keys_are_removed() {
     }
 }
 
-/// A name that leads to one server after another, as in DNS or a proxy: it counts who asks.
+/// A name that resolves to one server after another, as in DNS or a proxy. It counts connections.
 struct Name {
     address: SocketAddr,
     leads_to: Arc<Mutex<SocketAddr>>,
@@ -495,7 +496,7 @@ async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
     assert_eq!(store.record(sighting(1)).await, Ok(Recorded::Fresh));
     new.wait("no replication", |new| new.say(&["DBSIZE"]) == ":1\r\n");
 
-    // The roles change; the name leads to the old primary for a while.
+    // The roles change, and the name still resolves to the old primary for a while.
     new.say(&["REPLICAOF", "NO", "ONE"]);
     becomes_replica(&old, &new);
     let began = Instant::now();
@@ -503,7 +504,7 @@ async fn after_a_failover_the_store_leaves_the_replica_at_a_limited_rate() {
         let error = store.record(sighting(100 + number)).await.unwrap_err();
         assert_eq!(error.code(), Some("READONLY"), "{error}");
     }
-    // The first, the one at once, and one a second.
+    // The first connection, the one that follows at once, and then one a second.
     let most = 2 + usize::try_from(began.elapsed().as_secs()).unwrap();
     assert!(
         (2..=most).contains(&name.asked()),
@@ -535,7 +536,7 @@ async fn the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary() {
     if !wanted("the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary") {
         return;
     }
-    // A replica that takes writes, but not without its primary, which is not there.
+    // A replica that accepts writes, but whose primary is missing.
     let orphan = Redis::start(&[
         "--replica-serve-stale-data",
         "no",
@@ -544,7 +545,7 @@ async fn the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary() {
     ]);
     let port = free().port().to_string();
     assert_eq!(orphan.say(&["REPLICAOF", "127.0.0.1", &port]), "+OK\r\n");
-    // One that takes its time to load what it has kept.
+    // A server that is slow to load its data.
     let address = free();
     let kept = [
         "--appendonly",
@@ -571,7 +572,7 @@ async fn the_store_leaves_a_server_that_is_loading_or_has_lost_its_primary() {
                 .contains("aof_rewrites:1")
     });
     server.kill();
-    // 3000 keys, half a millisecond each, and it looks up after each kilobyte.
+    // 3000 keys at half a millisecond each. The server checks for clients after each kilobyte.
     let slowly = [
         "--key-load-delay",
         "500",
@@ -610,11 +611,11 @@ async fn a_server_that_does_not_respond_is_left() {
         error.to_string().ends_with("no response within 250ms"),
         "{error}"
     );
-    // A new connection leads elsewhere, at once: this one had worked.
+    // A new connection reaches another server at once, because this one had worked.
     name.now_leads_to(&up);
     let patient = store.clone().timeout(Duration::from_secs(10));
     assert_eq!(patient.record(sighting(2)).await, Ok(Recorded::Fresh));
-    // One that never accepts, too.
+    // Also a server that never accepts connections.
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let store = impatient(&format!("redis://{}", deaf.local_addr().unwrap()));
     let error = store.record(sighting(2)).await.unwrap_err();
@@ -660,10 +661,10 @@ fn a_handle_works_in_any_runtime_after_another_has_ended_or_stopped() {
     }
     let [one, other] = [runtime(), runtime()];
     assert_eq!(record(&one, 10), Ok(Recorded::Fresh));
-    // Nobody drives `one`, which holds the connection: that is found by the timeout.
+    // Nothing drives `one`, which holds the connection. The timeout detects that.
     assert!(other.block_on(impatient.record(sighting(11))).is_err());
     assert_eq!(record(&other, 12), Ok(Recorded::Fresh));
-    // A runtime that ends while it connects, before and after it has begun.
+    // A runtime that ends while it connects, before and after the connection has begun.
     for polls in 0..3 {
         let store = self::store(&server.url());
         let ending = runtime();
@@ -687,8 +688,8 @@ fn a_handle_works_in_any_runtime_after_another_has_ended_or_stopped() {
     }
 }
 
-/// The server's authority is the test's own. Trusting it takes an environment of its own: the test
-/// runs itself again.
+/// The server's certificate authority belongs to the test. Trusting it takes another environment,
+/// so the test runs itself again.
 #[cfg(feature = "redis-tls")]
 #[tokio::test]
 async fn tls_trusts_what_the_system_trusts() {
@@ -766,24 +767,24 @@ async fn a_killed_redis_causes_503_until_it_is_back_and_nothing_is_accepted_twic
     if !wanted("a_killed_redis_causes_503_until_it_is_back_and_nothing_is_accepted_twice") {
         return;
     }
-    // It writes down each entry before it says that it has it, so that a kill loses none.
+    // The server writes each entry to disk before it confirms it, so that a kill loses none.
     let kept = ["--appendonly", "yes", "--appendfsync", "always"];
     let address = free();
     let it = inngest();
     let seen = Seen::default();
-    // Made before there is a server: it connects when it is asked.
+    // Created before there is a server; it connects on first use.
     let app = seen.app(guarded(it.auth(), store(&format!("redis://{address}"))));
     let mut number = 0;
     let mut accepted = Vec::new();
     let mut call = async || {
         number += 1;
-        let answer = ask(&app, it.call(CALL, format!("{{\"call\":{number}}}"))).await;
-        if answer.status == 200 {
+        let response = ask(&app, it.call(CALL, format!("{{\"call\":{number}}}"))).await;
+        if response.status == 200 {
             accepted.push(number);
         }
         (
-            answer.status.as_u16(),
-            answer.header("retry-after").is_some(),
+            response.status.as_u16(),
+            response.header("retry-after").is_some(),
         )
     };
     assert_eq!(call().await, (503, false), "not there yet");
@@ -802,7 +803,7 @@ async fn a_killed_redis_causes_503_until_it_is_back_and_nothing_is_accepted_twic
             assert_eq!(call().await, (503, false));
         }
     }
-    // Everything once more.
+    // All data is there again.
     let _server = Redis::start_at(address, &kept);
     let began = Instant::now();
     while call().await.0 != 200 {

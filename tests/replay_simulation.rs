@@ -1,15 +1,15 @@
 //! Twenty instances that share one replay store, in simulated time over a simulated network.
 //!
-//! The layers are real; the clocks, the store, the bodies that arrive in pieces and the attacker
-//! are simulated. Each seed is another world. What was captured is sent to every instance, by some
-//! method to some URL, and in one of 25 worlds by every method to every URL, much of it when windows
-//! are about to close. Signed responses come back as requests.
+//! The layers are real. The clocks, the store, the bodies that arrive in pieces and the attacker
+//! are simulated. Each seed is another world. Everything captured is sent to every instance, by
+//! some method to some URL; in one of 25 worlds, by every method to every URL. Much of it is sent
+//! when windows are about to close. Signed responses are sent back as requests.
 //!
 //! ```text
 //! REPLAY_SEEDS=100000 cargo test --release --test replay_simulation -- --nocapture
 //! ```
 //!
-//! `REPLAY_SEED` is the first seed; a test that fails says at which one it did.
+//! `REPLAY_SEED` sets the first seed. A failing test prints its seed.
 #![cfg(feature = "layer")]
 
 #[path = "common/random.rs"]
@@ -38,7 +38,7 @@ use tower::{Layer, ServiceExt, service_fn};
 const INSTANCES: u64 = 20;
 /// More than any clock is behind, in ms.
 const BEHIND: u64 = 1_000_000;
-/// The right time when a world begins, in milliseconds.
+/// The true time when a world begins, in milliseconds.
 const BEGIN: u64 = 1_700_000_000_000;
 const METHODS: [&str; 7] = ["POST", "GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"];
 const URLS: [&str; 5] = [
@@ -49,33 +49,34 @@ const URLS: [&str; 5] = [
     "/api/inngest?probe=trust",
 ];
 
-/// What a response begins with, if it is new each time.
+/// The beginning of a response that differs each time.
 const RESPONSE: &str = "{\"response\":";
 
-/// What holds in a world, or does not.
+/// Whether the assumptions of the guarantee hold in a world.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Promise {
     /// Clocks differ by no more than the skew, and the store loses nothing.
     Kept,
     /// The store loses keys.
     KeysLost,
-    /// Clocks differ by more than the skew: from one to the next, only once.
+    /// Two clocks differ by more than the skew, in one place of the fleet.
     ClocksApart,
 }
 
-/// A world's laws.
+/// The parameters of a world.
 #[derive(Clone, Copy, Debug)]
 struct Laws {
     tolerance: u64,
     skew: u64,
     sign: SignResponses,
-    /// Longest that the store takes before it writes, and before its response is there, in ms.
+    /// The longest time that the store takes before it writes, and then before its response
+    /// arrives, in ms.
     store: u64,
-    /// One in so many fails, before it is written or after. 0: none.
+    /// One in this many operations fails, before or after the write. 0 means none.
     fails: u64,
-    /// Longest pause between the two pieces of a body, in ms.
+    /// The longest pause between the two pieces of a body, in ms.
     body: u64,
-    /// Whether everything is sent everywhere, by every method, to every URL.
+    /// Whether everything is sent to every URL, by every method.
     everything: bool,
 }
 
@@ -99,11 +100,11 @@ impl Laws {
     }
 }
 
-/// An instance's clock: right, but for its offset.
+/// An instance's clock: the true time plus an offset.
 #[derive(Clone)]
 struct SimulatedClock {
     began: Instant,
-    /// In ms, of the time when a world begins.
+    /// In ms, the time when a world begins.
     begins_at: u64,
 }
 
@@ -123,7 +124,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// A store that all instances share, with a time of its own that only runs forward.
+/// A store that all instances share, with its own time, which only runs forward.
 #[derive(Clone)]
 struct SimulatedStore {
     laws: Laws,
@@ -134,15 +135,15 @@ struct SimulatedStore {
 
 struct Inside {
     random: Random,
-    /// The MACs, and when they are forgotten.
+    /// The MACs, and when they expire.
     entries: BTreeMap<[u8; 32], Instant>,
     lost: HashMap<[u8; 32], u32>,
 }
 
-/// A signature that was good for something.
+/// A signature that was accepted.
 struct Used {
     runs: u32,
-    /// Whether it was our own, of a response.
+    /// Whether it was the layer's own signature of a response.
     response: bool,
     /// How often the store lost it.
     lost: u32,
@@ -170,7 +171,7 @@ impl SimulatedStore {
         Ok(())
     }
 
-    /// `SET … NX EX`.
+    /// Does what `SET … NX EX` does.
     fn write(&self, sighting: Sighting) -> Recorded {
         let inside = &mut *self.inside.lock().unwrap();
         if self.loses && inside.random.once_in(10) {
@@ -248,7 +249,7 @@ struct Captured {
 
 type Service = BoxCloneService<Request<Body>, Response<Body>, Infallible>;
 
-/// What happened, over all worlds.
+/// What happened, summed over all worlds.
 #[derive(Default)]
 struct Counts {
     worlds: u64,
@@ -281,12 +282,12 @@ impl Counts {
     }
 }
 
-/// What happens in one world.
+/// The state of one world.
 struct World {
     laws: Laws,
     random: Random,
     right: SimulatedClock,
-    /// Each with how many ms it is ahead of the right time, plus `BEHIND`.
+    /// Each instance, with its offset from the true time in ms plus `BEHIND`.
     instances: Vec<(Service, u64)>,
     store: SimulatedStore,
     happened: Arc<Mutex<Happened>>,
@@ -300,8 +301,8 @@ struct Happened {
     counts: Counts,
 }
 
-/// Runs what may run something: all but a `GET` or `HEAD` without a body that re-enters nothing.
-/// Its response is the call itself, or new each time.
+/// Runs what may run something: everything but a `GET` or `HEAD` without a body that is not a
+/// re-entry. Its response is the call itself, or differs each time.
 async fn handle(
     request: Request<Body>,
     happened: Arc<Mutex<Happened>>,
@@ -348,8 +349,8 @@ impl World {
         let store = SimulatedStore {
             laws,
             loses: promise == Promise::KeysLost,
-            // Kept for as long as the longest tolerance, entries outlive clocks that are this far
-            // apart. Of layers with one tolerance no store needs to keep them longer than `until`.
+            // Entries kept for the longest tolerance would outlive clocks that are this far apart.
+            // Among layers with one tolerance, no store needs to keep them longer than `until`.
             forgets_early: promise == Promise::ClocksApart || random.once_in(2),
             inside: Arc::new(Mutex::new(Inside {
                 random: Random::new(random.next()),
@@ -358,13 +359,14 @@ impl World {
             })),
         };
         let happened = Arc::<Mutex<Happened>>::default();
-        // From the one furthest behind to the one furthest ahead.
+        // From the clock furthest behind to the one furthest ahead.
         let spread = match promise {
             Promise::Kept | Promise::KeysLost => 1000 * laws.skew,
-            // One more than the skew, and not so far that a third is behind the second by as much.
+            // One second more than the skew, but not so far that a third clock is that much behind
+            // the second.
             Promise::ClocksApart => 1000 * (2 * laws.skew + 1),
         };
-        // All of them may be behind Inngest, or ahead.
+        // All clocks may be behind Inngest's, or ahead.
         let shift = random.below(1200 * laws.tolerance + 1);
         let instances = (0..INSTANCES).map(|_| {
             let offset = match random.below(4) {
@@ -402,7 +404,7 @@ impl World {
         }
     }
 
-    /// Signs a call now, and sends it to one instance and, captured, to all.
+    /// Signs a call now, and sends it to one instance and, as captured, to all.
     fn sign(&mut self, key: &SigningKey, number: u64) {
         let body = match self.random.below(4) {
             0 => Bytes::new(),
@@ -430,14 +432,15 @@ impl World {
         }
     }
 
-    /// In how many ms: soon, while it is fresh there, or when it is about to be stale there.
+    /// Returns after how many ms to send: soon, while it is fresh there, or when it is about to be
+    /// stale there.
     fn when(&mut self, instance: usize) -> u64 {
         let ahead = self.instances[instance].1;
         let ends = (1000 * self.laws.tolerance + BEHIND).saturating_sub(ahead);
         match self.random.below(4) {
             0 => self.random.below(1000),
             1 => self.random.below(ends + 1000),
-            // Its body and the store take a while.
+            // Its body and the store take some time.
             2 => ends.saturating_sub(self.random.below(self.laws.body + self.laws.store + 1)),
             _ => ends.saturating_sub(1000) + self.random.below(2500),
         }
@@ -463,7 +466,7 @@ impl World {
         let pause = self.random.below(self.laws.body + 1);
         let at = Instant::now() + Duration::from_millis(in_millis);
         let service = self.instances[instance].0.clone();
-        // Where a signed response goes that comes back as a request.
+        // The instances to which a signed response is sent back as a request.
         let others = [(); 3].map(|()| self.random.one_of(&[0, 1, 7, 19]));
         let others = others.map(|other| {
             (
@@ -503,7 +506,7 @@ impl World {
     }
 }
 
-/// Returns what the response is, if it is signed.
+/// Returns the response's body and signature, if it is signed.
 async fn send(
     service: Service,
     request: Request<Body>,
@@ -529,12 +532,12 @@ async fn send(
         .to_str()
         .unwrap()
         .to_owned();
-    // It is what it says: Inngest verifies it as it verifies requests.
+    // The signature must be one that Inngest accepts, verified as requests are.
     header.parse::<Signature>().unwrap();
     Some(Captured { header, body })
 }
 
-/// Lives through one world.
+/// Runs one world.
 fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<Used>, Counts) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -548,7 +551,7 @@ fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<U
             let pause = world.random.below(2000);
             sleep(Duration::from_millis(pause)).await;
         }
-        // Longer than all of it together: time passes when there is nothing else to do.
+        // Longer than everything together: simulated time advances when nothing else is left to do.
         sleep(Duration::from_secs(3600)).await;
         let inside = world.store.inside.lock().unwrap();
         let mut happened = world.happened.lock().unwrap();
@@ -576,8 +579,8 @@ fn live(seed: u64, promise: Promise, key: &SigningKey, ring: &KeyRing) -> (Vec<U
     })
 }
 
-/// Lives through many worlds. In each, a call runs no more often than `most` says, by how often its
-/// key was lost, and a response of ours once less: never, if nothing is lost.
+/// Runs many worlds. In each, a call may run at most as often as `most` allows for the number of
+/// times its key was lost. A response of the layer may run once less: never, if nothing is lost.
 fn live_through(what: &str, seeds: u64, promise: Promise, most: impl Fn(u32) -> u32) -> Counts {
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
     let ring = KeyRing::from(key.clone());
@@ -628,7 +631,7 @@ fn no_signature_runs_twice_on_twenty_instances_whatever_is_slow_or_fails() {
     }
 }
 
-/// As the module `replay` says: each lost key lets one signature pass once more.
+/// As the docs of the module `replay` say: each lost key lets one signature be accepted again.
 #[test]
 fn a_lost_key_lets_that_signature_run_again_and_no_other() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;
@@ -639,8 +642,8 @@ fn a_lost_key_lets_that_signature_run_again_and_no_other() {
     );
 }
 
-/// As the module `replay` says: where clocks differ by more than the skew, once more, where a clock
-/// is behind.
+/// As the docs of the module `replay` say: if clocks differ by more than the skew, a call can be
+/// accepted again by an instance whose clock is behind.
 #[test]
 fn a_clock_behind_by_more_than_the_skew_lets_a_signature_run_twice() {
     let seeds = setting("REPLAY_SEEDS", 500) / 5;

@@ -1,4 +1,4 @@
-//! Which answers are signed, with what.
+//! Which responses are signed, and with what.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -10,20 +10,20 @@ use std::task::{Context, Poll};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::{Router, routing::any};
-use common::{Answer, CALL, NOW, ask, inngest, key};
+use common::{CALL, NOW, Reply, ask, inngest, key};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use inngest_auth::testing::TestInngest;
 use inngest_auth::{InngestAuth, SIGNATURE_HEADER};
 use tower::ServiceExt;
 
-/// An app that always gives this answer.
-fn answering(
+/// Returns an app that always gives this response.
+fn responding(
     auth: InngestAuth,
-    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+    response: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
 ) -> Router {
     Router::new()
-        .fallback_service(any(move || std::future::ready(answer())))
+        .fallback_service(any(move || std::future::ready(response())))
         .layer(auth)
 }
 
@@ -33,21 +33,21 @@ fn signature(body: &str) -> String {
         .to_string()
 }
 
-async fn answered(
+async fn respond(
     it: &TestInngest,
-    answer: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
-) -> Answer {
+    response: impl Fn() -> Response<Body> + Clone + Send + Sync + 'static,
+) -> Reply {
     ask(
-        &answering(
+        &responding(
             it.auth().sign_responses(inngest_auth::SignResponses::All),
-            answer,
+            response,
         ),
         it.call(CALL, "{}"),
     )
     .await
 }
 
-/// Frames, trailers, and what the body says of its size.
+/// Frames, trailers, and the size that the body declares.
 struct Odd {
     frames: Vec<Result<Frame<Bytes>, &'static str>>,
     says: Option<u64>,
@@ -89,13 +89,14 @@ async fn the_handlers_bytes_are_signed_without_one_trailing_newline() {
         ("x\n\n", Some("x\n")),
         ("x\r\n", Some("x\r")),
         ("", None),
-        // Less its newline it is empty, and an empty answer would be a signature of every empty request.
+        // Without its newline it is empty, and a signature of it would be valid for every empty
+        // request.
         ("\n", None),
     ] {
-        let answer = answered(&it, move || Response::new(body.into())).await;
-        assert_eq!(answer.body, body, "unchanged");
+        let response = respond(&it, move || Response::new(body.into())).await;
+        assert_eq!(response.body, body, "unchanged");
         assert_eq!(
-            answer.header(SIGNATURE_HEADER),
+            response.header(SIGNATURE_HEADER),
             signed.map(signature).as_deref(),
             "{body:?}"
         );
@@ -112,7 +113,7 @@ async fn every_success_with_a_body_is_signed_with_the_key_that_verified() {
         (404, false),
         (500, false),
     ] {
-        let answer = move || {
+        let response = move || {
             Response::builder()
                 .status(status)
                 .body("{}".into())
@@ -120,18 +121,18 @@ async fn every_success_with_a_body_is_signed_with_the_key_that_verified() {
         };
         let expected = signed.then(|| signature("{}"));
         assert_eq!(
-            answered(&it, answer).await.header(SIGNATURE_HEADER),
+            respond(&it, response).await.header(SIGNATURE_HEADER),
             expected.as_deref(),
             "{status}"
         );
     }
-    let app = answering(
+    let app = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
         || Response::new("{}".into()),
     );
-    let answer = ask(&app, it.call_with_fallback(CALL, "")).await;
+    let response = ask(&app, it.call_with_fallback(CALL, "")).await;
     let expected = key("signkey-test-87654321").sign(b"{}", NOW).to_string();
-    assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected));
+    assert_eq!(response.header(SIGNATURE_HEADER), Some(&*expected));
 }
 
 #[tokio::test]
@@ -144,12 +145,12 @@ async fn several_frames_are_signed_as_one_body() {
             says: Some(4),
         }))
     };
-    let answer = answered(&it, make).await;
+    let response = respond(&it, make).await;
     assert_eq!(
-        (&answer.body[..], answer.header(SIGNATURE_HEADER)),
+        (&response.body[..], response.header(SIGNATURE_HEADER)),
         (&b"abc\n"[..], Some(&*signature("abc")))
     );
-    // Large ones are not copied together; the newline is the last one's, or all of it.
+    // Large frames are not copied together. The newline is the end of the last frame, or all of it.
     let large = "x".repeat(16 * 1024);
     for last in ["y\n", "\n"] {
         let (frame, says) = (Bytes::from(large.clone()), large.len() + last.len());
@@ -159,9 +160,9 @@ async fn several_frames_are_signed_as_one_body() {
             Response::new(Body::new(Odd { frames, says }))
         };
         let signed = format!("{large}{}", last.trim_end());
-        let answer = answered(&it, make).await;
+        let response = respond(&it, make).await;
         assert_eq!(
-            answer.header(SIGNATURE_HEADER),
+            response.header(SIGNATURE_HEADER),
             Some(&*signature(&signed)),
             "{last:?}"
         );
@@ -178,7 +179,7 @@ async fn a_response_that_declares_itself_empty_is_not_read() {
         }))
     };
     let it = inngest();
-    let response = answering(
+    let response = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
         make,
     )
@@ -206,15 +207,15 @@ async fn what_cannot_be_signed_is_sent_unchanged() {
         (304, "x-a", "b"),
         (200, "content-encoding", "gzip"),
     ] {
-        let answer = answered(&it, with(status, name, value)).await;
+        let response = respond(&it, with(status, name, value)).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header(SIGNATURE_HEADER)),
+            (response.status.as_u16(), response.header(SIGNATURE_HEADER)),
             (status, None)
         );
     }
-    let own = answered(&it, with(200, SIGNATURE_HEADER, "mine")).await;
+    let own = respond(&it, with(200, SIGNATURE_HEADER, "mine")).await;
     assert_eq!(own.header(SIGNATURE_HEADER), Some("mine"));
-    let app = answering(
+    let app = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
         || Response::new("{}".into()),
     );
@@ -232,16 +233,16 @@ async fn what_cannot_be_signed_is_sent_unchanged() {
     let (longest, too_long) = (8 * 1024 * 1024, 8 * 1024 * 1024 + 1);
     for (len, signed) in [(longest, true), (too_long, false)] {
         let text = Bytes::from(vec![b'x'; len]);
-        let answer = answered(&it, move || Response::new(text.clone().into())).await;
+        let response = respond(&it, move || Response::new(text.clone().into())).await;
         assert_eq!(
             (
-                answer.body.len(),
-                answer.headers.contains_key(SIGNATURE_HEADER)
+                response.body.len(),
+                response.headers.contains_key(SIGNATURE_HEADER)
             ),
             (len, signed)
         );
     }
-    let app = answering(
+    let app = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::Never),
         || Response::new("{}".into()),
     );
@@ -253,7 +254,7 @@ async fn what_cannot_be_signed_is_sent_unchanged() {
     );
 }
 
-/// Never ends: an answer that was read first would never come.
+/// A body that never ends: a response that was read first would never arrive.
 struct Endless(Option<u64>);
 
 impl http_body::Body for Endless {
@@ -274,7 +275,7 @@ impl http_body::Body for Endless {
 #[tokio::test]
 async fn a_stream_stays_a_stream_and_is_not_signed() {
     let it = inngest();
-    let app = answering(
+    let app = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
         || Response::new(Body::new(Endless(None))),
     );
@@ -304,7 +305,7 @@ async fn a_response_with_trailers_keeps_them_and_is_not_signed() {
             says: Some(2),
         }))
     };
-    let response = answering(
+    let response = responding(
         it.auth().sign_responses(inngest_auth::SignResponses::All),
         make,
     )
@@ -328,18 +329,18 @@ async fn a_response_that_fails_or_declares_a_wrong_size_becomes_a_500() {
         (|| vec![data("{")], "short"),
         (|| vec![data("{"), data("}!")], "long"),
     ] {
-        let answer = answered(&it, move || {
+        let response = respond(&it, move || {
             Response::new(Body::new(Odd {
                 frames: make(),
                 says: Some(2),
             }))
         })
         .await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{what}");
-        assert_eq!(answer.body, r#"{"message":"Internal Server Error"}"#);
-        assert_eq!(answer.header(SIGNATURE_HEADER), None);
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR, "{what}");
+        assert_eq!(response.body, r#"{"message":"Internal Server Error"}"#);
+        assert_eq!(response.header(SIGNATURE_HEADER), None);
     }
-    let endless = answered(&it, || Response::new(Body::new(Endless(Some(2))))).await;
+    let endless = respond(&it, || Response::new(Body::new(Endless(Some(2))))).await;
     assert_eq!(
         endless.status,
         StatusCode::INTERNAL_SERVER_ERROR,
@@ -353,22 +354,25 @@ async fn a_response_later_than_the_window_is_unsigned() {
     for (later, signed) in [(Some(300), true), (Some(301), false), (None, false)] {
         it.clock().set(Some(NOW));
         let clock = it.clock().clone();
-        let app = answering(
+        let app = responding(
             it.auth().sign_responses(inngest_auth::SignResponses::All),
             move || {
                 clock.set(later.map(|seconds| NOW + seconds));
                 Response::new("{}".into())
             },
         );
-        let answer = ask(&app, it.call(CALL, "{}")).await;
+        let response = ask(&app, it.call(CALL, "{}")).await;
         assert_eq!(
-            (answer.status, answer.headers.contains_key(SIGNATURE_HEADER)),
+            (
+                response.status,
+                response.headers.contains_key(SIGNATURE_HEADER)
+            ),
             (StatusCode::OK, signed),
             "{later:?}"
         );
         if signed {
             assert_eq!(
-                answer.header(SIGNATURE_HEADER),
+                response.header(SIGNATURE_HEADER),
                 Some(&*signature("{}")),
                 "the request's own time"
             );
@@ -380,8 +384,8 @@ async fn a_response_later_than_the_window_is_unsigned() {
 async fn what_was_not_verified_is_never_signed() {
     let it = inngest();
     let body = || Response::new("{}".into());
-    let cloud = answering(it.auth().insecure_unsigned_sync(true), body);
-    let dev = answering(InngestAuth::unverified_dev(), body);
+    let cloud = responding(it.auth().insecure_unsigned_sync(true), body);
+    let dev = responding(InngestAuth::unverified_dev(), body);
     let sync = Request::put("/").body(Body::empty()).unwrap();
     for (app, request, status) in [
         (&cloud, it.unsigned(CALL, "{}"), 401),
@@ -389,9 +393,9 @@ async fn what_was_not_verified_is_never_signed() {
         (&cloud, sync, 200),
         (&dev, it.call(CALL, "{}"), 200),
     ] {
-        let answer = ask(app, request).await;
+        let response = ask(app, request).await;
         assert_eq!(
-            (answer.status.as_u16(), answer.header(SIGNATURE_HEADER)),
+            (response.status.as_u16(), response.header(SIGNATURE_HEADER)),
             (status, None)
         );
     }

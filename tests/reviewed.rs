@@ -1,6 +1,6 @@
-//! What somebody tries who has captured genuine requests, sees every response and holds no key.
+//! What an attacker tries who has captured genuine requests, sees every response and holds no key.
 //!
-//! What is marked as ignored is a way in that is still open: it asserts what should be.
+//! A test marked as ignored shows an attack that is still possible: it asserts what should happen.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-use common::{Answer, CALL, NOW, Seen, ask, inngest, key, say, serve};
+use common::{CALL, NOW, Reply, Seen, ask, inngest, key, say, serve};
 use http_body_util::{BodyExt, StreamBody};
 use inngest_auth::replay::{MemoryReplayStore, Recorded, ReplayStore, ReplayStoreError, Sighting};
 use inngest_auth::testing::{TestClock, TestInngest};
@@ -26,7 +26,7 @@ use inngest_auth::{
 use tower::{Layer, ServiceExt, service_fn};
 
 const IN_BAND: (&str, &str) = ("x-inngest-sync-kind", "in_band");
-/// What is said to an in-band sync.
+/// The response to an in-band sync.
 const PAYLOAD: &str = r#"{"app_id":"app"}"#;
 const SYNC_BODY: &str = r#"{"url":"https://app.example/api/inngest"}"#;
 
@@ -37,7 +37,7 @@ fn keys() -> Keys {
     )
 }
 
-/// A request as it was seen on the wire: what was signed, and the header.
+/// A request as seen on the wire: what was signed, and the header.
 #[derive(Clone, Debug)]
 struct Captured {
     kind: &'static str,
@@ -58,7 +58,7 @@ impl Captured {
     }
 }
 
-/// One of each kind that Inngest sends, some of them with the fallback key.
+/// Returns one request of each kind that Inngest sends, some signed with the fallback key.
 fn captured() -> Vec<Captured> {
     let (current, fallback) = (key("signkey-test-12345678"), key("signkey-test-87654321"));
     [
@@ -91,18 +91,20 @@ fn captured() -> Vec<Captured> {
     .collect()
 }
 
-/// Whether the response's signature is valid, for its bytes as they are or less a newline.
-fn signed_bytes(answer: &Answer) -> Option<Bytes> {
-    let header = answer.headers.get(SIGNATURE_HEADER)?;
+/// Returns the signed bytes if the response's signature is valid, over its whole body or without a
+/// trailing newline.
+fn signed_bytes(response: &Reply) -> Option<Bytes> {
+    let header = response.headers.get(SIGNATURE_HEADER)?;
     let signature = Signature::parse(header.as_bytes()).ok()?;
-    let trimmed = answer.body.strip_suffix(b"\n").unwrap_or(&answer.body);
-    [&*answer.body, trimmed]
+    let trimmed = response.body.strip_suffix(b"\n").unwrap_or(&response.body);
+    [&*response.body, trimmed]
         .into_iter()
         .find(|body| verify(body, &signature, &keys(), NOW, Tolerance::default()).is_ok())
         .map(Bytes::copy_from_slice)
 }
 
-/// Says back everything that the sender may choose. An in-band sync alone is answered with its header, and a constant.
+/// Repeats everything that the client can choose. Only an in-band sync gets its header and a
+/// constant.
 async fn echo(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
@@ -135,15 +137,15 @@ async fn echo(request: Request<Body>) -> Result<Response<Body>, Infallible> {
     Ok(response)
 }
 
-/// In front of a service that is no Axum route, so that nobody but the layer looks at the method.
-async fn ask_echo(auth: InngestAuth, request: Request<Body>) -> Answer {
+/// Wraps a service that is not an Axum route, so that only the layer looks at the method.
+async fn ask_echo(auth: InngestAuth, request: Request<Body>) -> Reply {
     let (parts, body) = auth
         .layer(service_fn(echo))
         .oneshot(request)
         .await
         .unwrap()
         .into_parts();
-    Answer {
+    Reply {
         status: parts.status,
         headers: parts.headers,
         extensions: parts.extensions,
@@ -214,8 +216,8 @@ const HEADERS: [&[(&str, &str)]; 11] = [
     ],
 ];
 
-/// Sends what was captured with each method, to each target, with each set of headers, and looks for a signature of
-/// anything but `{}` and what was captured.
+/// Sends everything captured with each method, to each target, with each set of headers. Looks for
+/// a signature of anything but `{}` and what was captured.
 #[tokio::test]
 async fn a_replayed_request_gets_nothing_signed_but_the_constant() {
     let it = inngest();
@@ -236,16 +238,16 @@ async fn a_replayed_request_gets_nothing_signed_but_the_constant() {
                 if headers.len() == 2 {
                     *request.version_mut() = Version::HTTP_10;
                 }
-                let answer = ask_echo(auth.clone(), request).await;
-                if let Some(signed) = signed_bytes(&answer) {
-                    let known = answer.header(SIGNATURE_HEADER) == Some(&sent.signature);
+                let response = ask_echo(auth.clone(), request).await;
+                if let Some(signed) = signed_bytes(&response) {
+                    let known = response.header(SIGNATURE_HEADER) == Some(&sent.signature);
                     let is_sync = method == "PUT"
                         && !["fnId", "49d", "66n", "probe", "70robe"]
                             .iter()
                             .any(|name| uri.contains(name));
                     let is_sync = is_sync || method == "PUT" && uri.contains(";fnId");
                     let is_payload =
-                        signed == PAYLOAD && is_sync && answer.status == StatusCode::OK;
+                        signed == PAYLOAD && is_sync && response.status == StatusCode::OK;
                     assert!(
                         signed == "{}" || known || is_payload,
                         "{sent:?} {method} {uri} {headers:?}"
@@ -258,12 +260,12 @@ async fn a_replayed_request_gets_nothing_signed_but_the_constant() {
     }
     assert!(
         probes > 100 && syncs > 10,
-        "{probes} probes and {syncs} syncs were answered"
+        "{probes} probes and {syncs} syncs got a signed response"
     );
 }
 
-/// The same over a socket, with what no client library sends: other forms of the target, old versions, chunks without
-/// bytes, trailers that carry headers.
+/// Does the same over a socket, with requests that no client library sends: other forms of the
+/// target, old versions, chunks without bytes, and trailers that carry headers.
 #[tokio::test]
 async fn odd_requests_over_a_socket_get_nothing_signed() {
     let it = inngest();
@@ -337,13 +339,13 @@ async fn odd_requests_over_a_socket_get_nothing_signed() {
             .await
             .unwrap();
         assert!(heard.starts_with("HTTP/1."), "{line}: {heard}");
-        // The one of them that is an in-band sync, however it came.
+        // The only one that is an in-band sync, in whatever form it was sent.
         let signed = heard.to_lowercase().contains(SIGNATURE_HEADER);
         assert_eq!(signed, heard.ends_with(PAYLOAD), "{line}: {heard}");
     }
 }
 
-/// A store that has run for long enough to accept what is signed now.
+/// Returns a store that has run long enough to accept what is signed now.
 fn started(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     it.clock().set(Some(NOW - 60));
     let store = MemoryReplayStore::new(capacity, it.clock());
@@ -351,7 +353,8 @@ fn started(it: &TestInngest, capacity: usize) -> MemoryReplayStore {
     store
 }
 
-/// Each signature in every spelling, by every method, to two layers with one store, many at once: a handler runs once.
+/// Sends each signature in every spelling, by every method, to two layers with one store,
+/// concurrently. A handler runs once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signature_in_any_spelling_runs_once() {
     let it = inngest();
@@ -414,7 +417,8 @@ async fn a_signature_in_any_spelling_runs_once() {
     );
 }
 
-/// What runs nothing and was seen before is answered, and what it says is not signed again, nor is the store filled.
+/// A repeated request that runs nothing gets a response. The response is not signed again, and the
+/// store is not filled.
 #[tokio::test]
 async fn what_runs_nothing_gets_a_response_each_time_and_fills_nothing() {
     let it = inngest();
@@ -433,10 +437,10 @@ async fn what_runs_nothing_gets_a_response_each_time_and_fills_nothing() {
             ("HEAD", "/"),
             ("GET", "/"),
         ] {
-            let answer = ask_echo(auth.clone(), empty.again(method, uri, &headers)).await;
-            assert_eq!(answer.status, StatusCode::OK, "{method} {uri}");
+            let response = ask_echo(auth.clone(), empty.again(method, uri, &headers)).await;
+            assert_eq!(response.status, StatusCode::OK, "{method} {uri}");
             assert!(
-                signed_bytes(&answer).is_none_or(|signed| signed == "{}"),
+                signed_bytes(&response).is_none_or(|signed| signed == "{}"),
                 "{method} {uri}"
             );
         }
@@ -445,9 +449,9 @@ async fn what_runs_nothing_gets_a_response_each_time_and_fills_nothing() {
             ("GET", &[("x-run-id", "")]),
             ("PUT", &[IN_BAND]),
         ] {
-            let answer = ask_echo(auth.clone(), empty.again(method, "/", headers)).await;
+            let response = ask_echo(auth.clone(), empty.again(method, "/", headers)).await;
             assert_eq!(
-                answer.status,
+                response.status,
                 StatusCode::UNAUTHORIZED,
                 "{method} {headers:?}"
             );
@@ -456,8 +460,8 @@ async fn what_runs_nothing_gets_a_response_each_time_and_fills_nothing() {
     assert_eq!(store.len(), 2, "the empty text and `{{}}`");
 }
 
-/// A call that was accepted, sent again as a probe, gets a signed `{}`, which is recorded: one entry for each second and
-/// key, however often it is sent.
+/// A call that was accepted and is sent again as a probe gets a signed `{}`, which is recorded: one
+/// entry for each second and key, however often it is sent.
 #[tokio::test]
 async fn calls_replayed_as_probes_add_at_most_one_entry_a_second() {
     let it = inngest();
@@ -491,7 +495,8 @@ async fn calls_replayed_as_probes_add_at_most_one_entry_a_second() {
     assert_eq!(store.len(), before + 50);
 }
 
-/// Sends back what was signed for it, in several spellings, to the same layer and to another one with the same store.
+/// Sends signed responses back in several spellings, to the same layer and to another one with the
+/// same store.
 #[tokio::test]
 async fn a_signed_response_never_comes_back_as_a_call() {
     let it = inngest();
@@ -511,11 +516,11 @@ async fn a_signed_response_never_comes_back_as_a_call() {
     {
         let lines = if said.ends_with('\n') { "1" } else { "" };
         let headers = [("x-say", said.trim()), ("x-lines", lines), ("x-silent", "")];
-        let answer = ask_echo(auth.clone(), sent.again("PATCH", "/", &headers)).await;
-        let Some(signed) = signed_bytes(&answer) else {
+        let response = ask_echo(auth.clone(), sent.again("PATCH", "/", &headers)).await;
+        let Some(signed) = signed_bytes(&response) else {
             continue;
         };
-        let signature = answer.header(SIGNATURE_HEADER).unwrap();
+        let signature = response.header(SIGNATURE_HEADER).unwrap();
         for method in METHODS {
             for body in [signed.clone(), Bytes::from([b" ", &*signed].concat())] {
                 for auth in [&auth, &other] {
@@ -525,9 +530,9 @@ async fn a_signed_response_never_comes_back_as_a_call() {
                         .header(SIGNATURE_HEADER, signature)
                         .body(Body::from(body.clone()))
                         .unwrap();
-                    let answer = ask_echo(auth.clone(), request).await;
+                    let response = ask_echo(auth.clone(), request).await;
                     assert_eq!(
-                        answer.status,
+                        response.status,
                         StatusCode::UNAUTHORIZED,
                         "{method} {}",
                         sent.kind
@@ -538,7 +543,7 @@ async fn a_signed_response_never_comes_back_as_a_call() {
     }
 }
 
-/// Real time, and what an instance shows of it: ahead or behind by some seconds.
+/// Real time, shown by an instance with an offset of some seconds.
 #[derive(Clone)]
 struct Shifted {
     millis: Arc<Mutex<u64>>,
@@ -556,7 +561,7 @@ impl Clock for Shifted {
     }
 }
 
-/// What a shared store with expiring keys does (`SET … NX EX`), by a time of its own.
+/// A shared store with expiring keys (`SET … NX EX`), by its own time.
 #[derive(Clone)]
 struct Expiring {
     millis: Arc<Mutex<u64>>,
@@ -581,7 +586,7 @@ impl ReplayStore for Expiring {
     }
 }
 
-/// Numbers without order, the same in each run.
+/// Pseudo-random numbers, the same in each run.
 struct Dice(u64);
 
 impl Dice {
@@ -597,7 +602,7 @@ impl Dice {
 #[derive(Clone, Copy)]
 enum Shared {
     Memory,
-    /// That of one process on one machine, which starts again now and then.
+    /// The store of one process on one machine, which restarts now and then.
     Restarting,
     Expiring,
 }
@@ -612,8 +617,9 @@ impl ReplayStore for Restarting {
     }
 }
 
-/// Instances of these tolerances with one store, their clocks set about within the skew while time passes, and captured
-/// calls sent again and again: how often the luckiest call ran.
+/// Runs instances with these tolerances and one store. Their clocks are set within about the skew
+/// while time passes, and captured calls are sent repeatedly. Returns how often any call ran at
+/// most.
 async fn most_runs(shared: Shared, tolerances: [u64; 2], seed: u64) -> usize {
     let key = key("signkey-test-12345678");
     let millis = Arc::new(Mutex::new((NOW - 5000) * 1000));
@@ -660,7 +666,7 @@ async fn most_runs(shared: Shared, tolerances: [u64; 2], seed: u64) -> usize {
         *clocks[at].shift.lock().unwrap() = dice.below(60_001).cast_signed() - 30_000;
         if matches!(shared, Shared::Restarting) {
             let starts = dice.below(100) == 0;
-            // No further behind than the clock error at a start, and than the skew later.
+            // Not further behind than the clock error at a start, and than the skew later.
             let behind = if starts { 5_000 } else { 60_000 };
             let shift = dice.below(90_000).cast_signed() - behind;
             for clock in &clocks {
@@ -675,7 +681,7 @@ async fn most_runs(shared: Shared, tolerances: [u64; 2], seed: u64) -> usize {
             let body = Bytes::from(format!("call {step}"));
             calls.push((key.sign(&body, real).to_string(), body));
         }
-        // Mostly recent ones, so that their windows close under way.
+        // Mostly recent calls, so that their windows close meanwhile.
         let back = usize::try_from(dice.below(150)).unwrap();
         let Some((signature, body)) = calls.get(calls.len().saturating_sub(1 + back)) else {
             continue;
@@ -713,8 +719,8 @@ async fn clocks_within_the_skew_let_no_call_run_twice() {
     }
 }
 
-/// Two routes with one store that forgets by `until`, as Redis does: what the short tolerance recorded is forgotten
-/// while the long one still accepts it.
+/// Two routes share a store that forgets by `until`, as Redis does. What the short tolerance
+/// recorded would be forgotten while the long one still accepts it.
 #[tokio::test]
 async fn layers_of_different_tolerance_with_one_expiring_store_run_a_call_once() {
     for seed in 1..=8 {
@@ -722,19 +728,20 @@ async fn layers_of_different_tolerance_with_one_expiring_store_run_a_call_once()
     }
 }
 
-/// A store that answers in turns: `None` is what the real one says, `BeforeStart` that it is down.
+/// A store with a list of results. `None` stands for the real store's result, `BeforeStart` for a
+/// store that is down.
 #[derive(Clone)]
 struct Turns {
     asked: Arc<AtomicUsize>,
-    answers: &'static [Option<Recorded>],
+    responses: &'static [Option<Recorded>],
     real: Arc<MemoryReplayStore>,
 }
 
 impl Turns {
-    fn new(real: MemoryReplayStore, answers: &'static [Option<Recorded>]) -> Self {
+    fn new(real: MemoryReplayStore, responses: &'static [Option<Recorded>]) -> Self {
         Self {
             asked: Arc::default(),
-            answers,
+            responses,
             real: Arc::new(real),
         }
     }
@@ -742,8 +749,8 @@ impl Turns {
 
 impl ReplayStore for Turns {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
-        let turn = self.asked.fetch_add(1, Ordering::SeqCst) % self.answers.len();
-        match self.answers[turn] {
+        let turn = self.asked.fetch_add(1, Ordering::SeqCst) % self.responses.len();
+        match self.responses[turn] {
             Some(Recorded::BeforeStart) => Err(ReplayStoreError::Unavailable("down".into())),
             Some(recorded) => Ok(recorded),
             None => self.real.record(sighting).await,
@@ -751,8 +758,8 @@ impl ReplayStore for Turns {
     }
 }
 
-/// "Anything but `Fresh` is always safe" says the trait: so a store that cannot tell may say `Seen`. Then the response
-/// is signed, and nobody remembers it.
+/// The trait says that anything but `Fresh` is always safe. So a store that cannot tell may return
+/// `Seen`. The response must then not be signed, because its signature may not be recorded.
 #[tokio::test]
 async fn a_response_that_the_store_may_not_have_recorded_is_not_signed() {
     let it = inngest();
@@ -765,8 +772,8 @@ async fn a_response_that_the_store_may_not_have_recorded_is_not_signed() {
         .sign_responses(SignResponses::All)
         .replay_guard(store);
     let headers = [("x-say", r#"{"evil":1}"#), ("x-silent", "")];
-    let answer = ask_echo(auth.clone(), captured()[0].again("POST", "/", &headers)).await;
-    let Some(signature) = answer.header(SIGNATURE_HEADER) else {
+    let response = ask_echo(auth.clone(), captured()[0].again("POST", "/", &headers)).await;
+    let Some(signature) = response.header(SIGNATURE_HEADER) else {
         return;
     };
     let request = Request::post("/?fnId=pay")
@@ -779,8 +786,8 @@ async fn a_response_that_the_store_may_not_have_recorded_is_not_signed() {
     );
 }
 
-/// Failing open lets replays pass. It need not sign what they say: where the store comes and goes, one captured call
-/// buys any number of signed texts, and fills the store with them.
+/// Failing open admits replays, but must not sign their responses. If the store comes and goes, one
+/// captured call would otherwise buy any number of signed texts, and fill the store with them.
 #[tokio::test]
 async fn failing_open_signs_nothing_for_what_may_be_a_replay() {
     let it = inngest();
@@ -802,7 +809,7 @@ async fn failing_open_signs_nothing_for_what_may_be_a_replay() {
                 .is_some(),
         );
     }
-    // The one time that the store was up for the request, and for its response.
+    // The only time that the store was up for both the request and its response.
     assert!(
         signed <= 1 && store.real.len() <= 2,
         "{signed} signed, {} held",
@@ -825,7 +832,7 @@ impl ReplayStore for Slow {
     }
 }
 
-/// "Responses later than the tolerance stay unsigned", and no slow store outlives the window.
+/// Responses later than the tolerance stay unsigned, and no slow store outlives the window.
 #[tokio::test]
 async fn a_store_that_is_slow_with_the_response_gets_nothing_signed() {
     let it = inngest();
@@ -834,16 +841,16 @@ async fn a_store_that_is_slow_with_the_response_gets_nothing_signed() {
         .auth()
         .sign_responses(SignResponses::All)
         .replay_guard(store);
-    let answer = ask_echo(
+    let response = ask_echo(
         auth,
         captured()[0].again("POST", "/", &[("x-say", "a"), ("x-silent", "")]),
     )
     .await;
-    assert_eq!(answer.header(SIGNATURE_HEADER), None);
+    assert_eq!(response.header(SIGNATURE_HEADER), None);
 }
 
-/// A re-entry has the id of a run beside its signature, and what is unsigned must bring neither: an unsigned `PUT` with
-/// one is no sync.
+/// A re-entry has the id of a run beside its signature, and an unsigned request must bring neither.
+/// So an unsigned `PUT` with a run's id is not a sync.
 #[tokio::test]
 async fn an_unsigned_sync_names_no_run() {
     let it = inngest();
@@ -862,7 +869,8 @@ async fn an_unsigned_sync_names_no_run() {
     }
 }
 
-/// A query that names a function asks for it, whatever the method: a `GET` with `fnId` is no introspection.
+/// A query that names a function asks for it, whatever the method. So a `GET` with `fnId` is not an
+/// introspection.
 #[tokio::test]
 async fn a_get_that_names_a_function_runs_once() {
     let it = inngest();
@@ -876,7 +884,7 @@ async fn a_get_that_names_a_function_runs_once() {
     }
 }
 
-/// Whatever a custom rejection adds, and whatever stands around it.
+/// Holds whatever a custom rejection adds, and whatever wraps the layer.
 #[tokio::test]
 async fn no_rejection_says_when_to_retry_or_where_to_go() {
     const FORBIDDEN: [&str; 4] = [
@@ -907,7 +915,7 @@ async fn no_rejection_says_when_to_retry_or_where_to_go() {
             it.auth().on_rejection(custom).body_budget(1),
             it.auth().on_rejection(custom).replay_guard(down),
         ] {
-            // A layer around the layer would sign a success.
+            // A second layer around it would sign a success.
             let inner = auth.layer(service_fn(echo));
             let nested = it
                 .auth()
@@ -941,7 +949,7 @@ async fn no_rejection_says_when_to_retry_or_where_to_go() {
     }
 }
 
-/// Headers by another way: the trailers of a custom rejection.
+/// Headers could also be sent as the trailers of a custom rejection.
 #[tokio::test]
 async fn no_rejection_has_them_as_trailers() {
     let it = inngest();
@@ -982,8 +990,8 @@ impl<F: Unpin> futures_core::Stream for Frames<F> {
     }
 }
 
-/// What a handler is given beside the body: a `GET` that asks for an upgrade has no body, runs nothing by the rule, and
-/// what follows it on the connection is nobody's.
+/// A `GET` that asks for an upgrade has no body and runs nothing by the rule. What follows it on
+/// the connection is not signed, so a handler must not get the connection.
 #[tokio::test]
 async fn no_connection_upgrade_is_forwarded() {
     let it = inngest();
@@ -1014,7 +1022,7 @@ async fn no_connection_upgrade_is_forwarded() {
     assert_eq!(got.load(Ordering::SeqCst), 0);
 }
 
-/// All refusals of a signature look the same over a socket, to the byte, but for the date.
+/// All rejections of a signature are the same bytes on a socket, except for the date.
 #[tokio::test]
 async fn a_replay_is_rejected_exactly_like_a_wrong_signature() {
     let it = inngest();
@@ -1045,8 +1053,8 @@ async fn a_replay_is_rejected_exactly_like_a_wrong_signature() {
     );
 }
 
-/// The clock is set while the store is asked: forward over the window, back, or stopped. What was recorded and not run
-/// does not run later either.
+/// The clock is set while the store is being asked: forward beyond the window, back, or stopped.
+/// What was recorded but did not run does not run later either.
 #[tokio::test]
 async fn a_clock_that_is_set_meanwhile_runs_nothing_twice() {
     struct Sets(TestClock, Mutex<Vec<Option<u64>>>, MemoryReplayStore);
@@ -1073,9 +1081,9 @@ async fn a_clock_that_is_set_meanwhile_runs_nothing_twice() {
         let store = Sets(it.clock().clone(), Mutex::new(vec![now]), started(&it, 100));
         let app = seen.app(it.auth().replay_guard(store));
         let call = &captured()[0];
-        let answer = ask(&app, call.again("POST", "/", &[])).await;
+        let response = ask(&app, call.again("POST", "/", &[])).await;
         assert_eq!(
-            answer.extensions.get::<Rejection>().map(Rejection::kind),
+            response.extensions.get::<Rejection>().map(Rejection::kind),
             kind,
             "{now:?}"
         );
@@ -1087,7 +1095,7 @@ async fn a_clock_that_is_set_meanwhile_runs_nothing_twice() {
     }
 }
 
-/// A mark that an outer layer, or whoever stands there, has left speaks for nobody.
+/// A mark that an outer layer, or anything in its place, has left must not count.
 #[tokio::test]
 async fn a_forged_mark_gets_nothing_signed() {
     let it = inngest();
@@ -1110,8 +1118,8 @@ async fn a_forged_mark_gets_nothing_signed() {
         .unwrap();
     request.extensions_mut().insert(caller);
     request.extensions_mut().insert(verified);
-    let answer = ask(&app, request).await;
-    assert_eq!(answer.header(SIGNATURE_HEADER), None);
+    let response = ask(&app, request).await;
+    assert_eq!(response.header(SIGNATURE_HEADER), None);
     let (parts, body) = seen.one();
     assert_eq!(
         parts.extensions.get::<Caller>(),
@@ -1121,7 +1129,8 @@ async fn a_forged_mark_gets_nothing_signed() {
     assert!(body.is_empty());
 }
 
-/// What an earlier process has accepted, sent to the next one: by the layer, with the kind that says why.
+/// What an earlier process accepted is sent to the next one. The layer rejects it with the kind
+/// that says why.
 #[tokio::test]
 async fn a_call_from_before_the_start_runs_nothing() {
     let it = inngest();
@@ -1132,27 +1141,28 @@ async fn a_call_from_before_the_start_runs_nothing() {
     );
     for at in [NOW, NOW + 100, NOW + 300] {
         it.clock().set(Some(at));
-        let answer = ask(&app, captured()[0].again("POST", CALL, &[])).await;
-        let kind = answer.extensions.get::<Rejection>().map(Rejection::kind);
+        let response = ask(&app, captured()[0].again("POST", CALL, &[])).await;
+        let kind = response.extensions.get::<Rejection>().map(Rejection::kind);
         assert_eq!(
             (kind, seen.count()),
             (Some(RejectionKind::BeforeStart), 0),
             "{at}"
         );
     }
-    // What runs nothing is answered, and what is said then is not signed.
+    // What runs nothing gets a response, which is not signed.
     let empty = &captured()[4];
     for (method, uri) in [("GET", "/"), ("POST", "/?probe=trust")] {
-        let answer = ask(&app, empty.again(method, uri, &[])).await;
+        let response = ask(&app, empty.again(method, uri, &[])).await;
         assert_eq!(
-            (answer.status, answer.header(SIGNATURE_HEADER)),
+            (response.status, response.header(SIGNATURE_HEADER)),
             (StatusCode::OK, None),
             "{method}"
         );
     }
 }
 
-/// An unsigned sync whose body is longer than is drained, beside a coding and a second signature.
+/// An unsigned sync whose body is longer than what is drained, with a content coding and a second
+/// signature.
 #[tokio::test]
 async fn an_unsigned_sync_forwards_nothing_of_a_long_body() {
     let it = inngest();
@@ -1168,15 +1178,18 @@ async fn an_unsigned_sync_forwards_nothing_of_a_long_body() {
     assert_eq!(ask(&app, request).await.status, StatusCode::OK);
     let (parts, body) = seen.one();
     assert!(body.is_empty() && !parts.headers.contains_key("content-encoding"));
-    // Empty, and one more: that is not unsigned.
+    // An empty signature and a second one: that is not an unsigned request.
     let two = Request::put("/")
         .header(SIGNATURE_HEADER, "")
         .header(SIGNATURE_HEADER, "t=1");
-    let answer = ask(&app, two.body(Body::empty()).unwrap()).await;
-    assert_eq!((answer.status, seen.count()), (StatusCode::UNAUTHORIZED, 0));
+    let response = ask(&app, two.body(Body::empty()).unwrap()).await;
+    assert_eq!(
+        (response.status, seen.count()),
+        (StatusCode::UNAUTHORIZED, 0)
+    );
 }
 
-/// Each window by itself: none has been forgotten before.
+/// Each window on its own, with nothing forgotten before.
 #[tokio::test]
 async fn a_closed_window_is_never_fresh_in_a_new_store() {
     for (until, now) in [(NOW, NOW + 1), (NOW - 1, NOW), (0, u64::MAX)] {

@@ -1,4 +1,4 @@
-//! Keys that change while calls fly.
+//! Keys that change while calls are in flight.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -24,8 +24,8 @@ fn nth(at: usize) -> SigningKey {
     key(&format!("signkey-test-{at:08x}"))
 }
 
-/// Every call is signed with a key that was current or fallback when it was sent, and a swap waits for the calls
-/// that were sent before it only as long as a rotation does: one key stays valid over one swap.
+/// Every call is signed with a key that was current or fallback when it was sent. A swap waits for
+/// the calls sent before it only as long as a rotation does: a key stays valid over one swap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_swaps_under_load_reject_nothing() {
     let ring = KeyRing::from(nth(0));
@@ -38,7 +38,8 @@ async fn a_thousand_swaps_under_load_reject_nothing() {
             .layer(auth),
     )
     .await;
-    // What the sender signs with: the number of its key. Calls hold it shared, a swap alone.
+    // The number of the key that the sender signs with. Calls hold the lock shared, a swap
+    // exclusively.
     let signs_with = Arc::new(RwLock::new(0));
     let (done, calls) = (
         Arc::new(AtomicBool::new(false)),
@@ -73,10 +74,10 @@ async fn a_thousand_swaps_under_load_reject_nothing() {
                         .to_str()
                         .unwrap()
                         .to_owned();
-                    let answer = response.into_body().collect().await.unwrap().to_bytes();
+                    let response = response.into_body().collect().await.unwrap().to_bytes();
                     assert_eq!(
-                        (header, &*answer),
-                        (key.sign(&answer, NOW).to_string(), body.as_bytes())
+                        (header, &*response),
+                        (key.sign(&response, NOW).to_string(), body.as_bytes())
                     );
                     calls.fetch_add(1, Ordering::SeqCst);
                 }
@@ -84,7 +85,8 @@ async fn a_thousand_swaps_under_load_reject_nothing() {
         })
         .collect();
     for at in 1..=SWAPS {
-        // Deploy new and old; calls with the old key go on. Then the sender switches.
+        // Deploys the new key with the old one as fallback, while calls still use the old key. Then
+        // the sender switches.
         ring.rotate(nth(at));
         let before = calls.load(Ordering::SeqCst);
         let stopped = || clients.iter().any(tokio::task::JoinHandle::is_finished);
@@ -113,9 +115,9 @@ async fn a_response_is_signed_with_the_key_that_verified_even_if_it_was_removed_
         body
     };
     let app = Router::new().fallback(handler).layer(auth);
-    let answer = common::ask(&app, it.call_with_fallback(CALL, "{}")).await;
+    let response = common::ask(&app, it.call_with_fallback(CALL, "{}")).await;
     let expected = key("signkey-test-87654321").sign(b"{}", NOW).to_string();
-    assert_eq!(answer.header(SIGNATURE_HEADER), Some(&*expected));
+    assert_eq!(response.header(SIGNATURE_HEADER), Some(&*expected));
     assert_eq!(
         common::ask(&app, it.call(CALL, "{}")).await.status,
         401,

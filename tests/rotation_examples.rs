@@ -1,4 +1,4 @@
-//! The examples of rotation, as programs that run.
+//! The rotation examples, run as programs.
 #![cfg(all(unix, feature = "layer"))]
 
 mod built;
@@ -36,7 +36,7 @@ impl Running {
         Self { child, lines }
     }
 
-    /// The first line with these words, from the last one that was asked for on.
+    /// Returns the next line that contains these words, after the last line that was asked for.
     fn says(&self, words: &str) -> String {
         let mut said = Vec::new();
         loop {
@@ -68,7 +68,7 @@ impl Drop for Running {
 fn the_tours_end_successfully() {
     for (example, last) in [
         ("rotate", " 0 rejected"),
-        ("secrets_manager", "it holds C: a call is answered 200 OK"),
+        ("secrets_manager", "it holds C: a call gets 200 OK"),
     ] {
         let mut tour = Running::start(example, &[]);
         tour.says(last);
@@ -119,15 +119,15 @@ fn a_hangup_reloads_at_once_and_a_bad_file_changes_nothing() {
     let dir = Dir::new();
     dir.write("current", A);
     dir.write("fallback", "");
-    // It will not look by itself before this test has ended.
+    // The interval is longer than this test, so the process does not poll by itself.
     let process = served(&dir, "3600");
     for (current, fallback, said) in [
         (B, A, "reloaded the signing keys"),
-        (B, A, "nothing has changed"),
+        (B, A, "the signing keys have not changed"),
         (
             "signkey-test-",
             A,
-            "not reloaded, the last good keys stay in use: invalid signing key in INNGEST_SIGNING_KEY_FILE",
+            "the last good keys stay in use: invalid signing key in INNGEST_SIGNING_KEY_FILE",
         ),
         (
             "",

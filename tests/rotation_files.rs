@@ -1,5 +1,5 @@
-//! Rotations through files that are watched, under calls over real sockets, in every order that
-//! leaves the key that Inngest signs with in the files.
+//! Rotations through watched files, with calls over real sockets, in every order that keeps the key
+//! that Inngest signs with in the files.
 #![cfg(all(unix, feature = "layer"))]
 
 mod common;
@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::RwLock;
 
 const CLIENTS: usize = 8;
-/// Nothing that a file may hold.
+/// Contents that no key file may have.
 const BAD: [&str; 5] = [
     "",
     "undefined",
@@ -33,7 +33,7 @@ const BAD: [&str; 5] = [
     "\u{0}",
 ];
 
-/// What the files hold, and what Inngest signs with.
+/// What the files contain, and what Inngest signs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     current: &'static str,
@@ -42,7 +42,7 @@ struct State {
 }
 
 impl State {
-    /// Every state in one step of which no call is lost.
+    /// Returns every state that one step reaches without losing a call.
     fn next(self) -> Vec<Self> {
         let files = [(OLD, ""), (NEW, ""), (OLD, NEW), (NEW, OLD)];
         let published = files.map(|(current, fallback)| Self {
@@ -60,7 +60,7 @@ impl State {
     }
 }
 
-/// Every way from `path`'s end to the end of a rotation that meets no state twice.
+/// Returns every way from the end of `path` to the end of a rotation that meets no state twice.
 fn orders(path: &[State]) -> Vec<Vec<State>> {
     let here = *path.last().unwrap();
     if here
@@ -81,8 +81,8 @@ fn orders(path: &[State]) -> Vec<Vec<State>> {
 /// How files are replaced.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// One after the other, each by a rename. First the one that does not hold what Inngest signs
-    /// with, so that this key is never missing from both.
+    /// One after the other, each by a rename. The file that does not hold Inngest's key is first,
+    /// so that this key is never missing from both.
     Rename,
     /// Both at once, by a symbolic link to their directory.
     Link(usize),
@@ -139,7 +139,7 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
         for order in &orders {
             for (at, &state) in order.iter().chain([&start]).enumerate() {
                 steps += 1;
-                // Back to the start of the next order: Inngest signs with the old key again.
+                // Back to the start of the next order, where Inngest signs with the old key again.
                 if at == order.len() {
                     way.publish(
                         &dir,
@@ -215,7 +215,7 @@ impl Load {
                 while !done.load(Ordering::SeqCst) {
                     number += 1;
                     let body = format!("{{\"client\":{client},\"call\":{number}}}");
-                    // Held until the response is there: Inngest switches between calls.
+                    // Held until the response arrives: Inngest switches between calls.
                     let signs_with = signs_with.read().await;
                     let header = key(*signs_with).sign(body.as_bytes(), NOW).to_string();
                     let request = Request::post(CALL)
@@ -239,7 +239,7 @@ impl Load {
         }
     }
 
-    /// Waits, as long as all clients call.
+    /// Waits, as long as all clients keep calling.
     async fn until(&self, condition: impl Fn() -> bool) {
         while !condition() {
             let stopped = self

@@ -1,6 +1,6 @@
-//! What of a key is left in the memory of the process, searched for in all of it.
+//! Searches all of the process's memory for remains of a key.
 //!
-//! A test binary of its own, with one test: nothing else may hold a key.
+//! This is a separate test program with a single test, so that nothing else holds a key.
 #![cfg(all(target_os = "linux", target_endian = "little"))]
 #![allow(
     unsafe_code,
@@ -17,36 +17,38 @@ use std::os::unix::fs::FileExt;
 use inngest_auth::{Config, KeyRing, Keys, SigningKey, Tolerance, verify};
 use zeroize::{Zeroize, Zeroizing};
 
-/// Frees nothing, so that what was not wiped is found, and not only while nobody else got its place.
+/// An allocator that frees nothing. So what was not wiped is found, even if its memory would have
+/// been reused.
 struct Keeps;
 
 #[global_allocator]
 static ALLOCATOR: Keeps = Keeps;
 
-// SAFETY: what is allocated comes from the system's allocator, and stays valid for ever.
+// SAFETY: all memory comes from the system's allocator, and stays valid for ever.
 unsafe impl GlobalAlloc for Keeps {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps `alloc`'s contract.
+        // SAFETY: the caller upholds the contract of `alloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
 }
 
-/// What is searched for is written, and held in memory, with each byte XOR this.
+/// The patterns to search for are stored with each byte XOR this, so that the search does not find
+/// them.
 const MASK: u8 = 0x5a;
 const PREFIX: &str = "signkey-prod-";
-/// The text behind the prefix: 64 hex digits.
+/// The text after the prefix: 64 hex digits.
 const TEXT: &str = "3b6e396b6869386b6c6b683e3e686d683e6b696d6b396b6d6b6e633e6e69636f\
                     696c3869686b6c3c3e3b3f3f38636d6f6d68633c3b3f6368693e6f3b6e3c3e6b";
-/// SHA-256 of the bytes that the text spells.
+/// The SHA-256 of the bytes that the text spells.
 const HASH: &str = "df749ee6570b2d1626d20b5ec6052dab6aa4e2d5aa394de5f631994017d856bb";
 /// SHA-256's state after the text XOR HMAC's `ipad`, computed elsewhere.
 const INNER: &str = "c75b95389c8fe89c0dec4f5466bbdfbeb992100a7dcf78d71e61f7f64537960f";
 /// The same with `opad`.
 const OUTER: &str = "427336324b918abab1328440c30d05bf2163e1335ec9ca5e8ebbdf74cff07e29";
 
-/// Something that must not be found: its fragments, masked.
+/// A secret that must not be found, as masked fragments.
 struct Secret {
     name: &'static str,
     fragments: Vec<[u8; 8]>,
@@ -58,8 +60,8 @@ fn masked(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(byte).collect()
 }
 
-/// Each whole eight bytes from `from` on, and, for states, each two words in either order: a copy
-/// that SIMD instructions made has them turned round.
+/// Returns every eight-byte fragment of a secret from `from` on. For states, each pair of words is
+/// in either order, because a copy made by SIMD instructions has them swapped.
 fn secret(name: &'static str, bytes: &[u8], from: usize, words: bool) -> Secret {
     let mut fragments = Vec::new();
     for at in (from..=bytes.len() - 8).step_by(if words { 4 } else { 1 }) {
@@ -91,7 +93,7 @@ fn secrets() -> Vec<Secret> {
     vec![
         secret("the text", &text, 0, false),
         secret("the decoded text", &decoded, 0, false),
-        // The fingerprint is public: its 6 bytes, its 12 digits.
+        // The fingerprint is public: its 6 bytes, or 12 digits.
         secret("the hash", &hash, 6, false),
         secret("the hash", &hash, 0, true),
         secret("the bearer", &digits, 12, false),
@@ -104,7 +106,10 @@ fn secrets() -> Vec<Secret> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Found {
     stack: usize,
+    /// Outside the stack, more than half of a state's 32 bytes.
     elsewhere: usize,
+    /// Outside the stack, less. The rest of a state cannot be guessed.
+    fragments: usize,
 }
 
 struct Scan {
@@ -129,7 +134,7 @@ impl Scan {
         }
     }
 
-    /// Searches every readable page of the process but the buffer that the search reads into.
+    /// Searches every readable page of the process, except the buffer that the search reads into.
     fn run(&mut self) -> Vec<(&'static str, Found)> {
         let own = self.buffer.as_ptr_range();
         let own = own.start as u64..own.start as u64 + self.buffer.capacity() as u64;
@@ -152,17 +157,16 @@ impl Scan {
         let mut names: Vec<_> = self.secrets.iter().map(|secret| secret.name).collect();
         names.dedup();
         let found = names.into_iter().map(|name| {
+            let places = places.iter().filter(|(it, ..)| *it == name);
+            let places: Vec<_> = places.map(|(_, at, stack)| (*at, *stack)).collect();
             let mut found = Found::default();
-            let mut last = 0;
-            for (_, at, stack) in places.iter().filter(|(it, ..)| *it == name) {
-                if last == 0 || at - last > 64 {
-                    *(if *stack {
-                        &mut found.stack
-                    } else {
-                        &mut found.elsewhere
-                    }) += 1;
-                }
-                last = *at;
+            for place in places.chunk_by(|(one, _), (next, _)| next - one <= 64) {
+                let ((first, stack), (last, _)) = (place[0], place[place.len() - 1]);
+                *(match (stack, last + 8 - first) {
+                    (true, _) => &mut found.stack,
+                    (false, ..=16) => &mut found.fragments,
+                    (false, _) => &mut found.elsewhere,
+                }) += 1;
             }
             (name, found)
         });
@@ -198,7 +202,7 @@ impl Scan {
                     }
                 }
             }
-            // Pages overlap by what could be cut in two.
+            // Reads overlap, so that no fragment is cut in two.
             at += (len as u64).max(8) - if len as u64 == range.end - at { 0 } else { 7 };
         }
         self.buffer.zeroize();
@@ -215,7 +219,7 @@ fn without(range: Range<u64>, hole: &Range<u64>) -> [Range<u64>; 2] {
     [before, after]
 }
 
-/// The key's text, for as long as it is held.
+/// Returns the key's text, which is wiped when dropped.
 fn text() -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(100));
     text.push_str(PREFIX);
@@ -223,24 +227,37 @@ fn text() -> Zeroizing<String> {
     text
 }
 
-/// A table of what is found after each step, for the report of a failure.
+/// What is found after each step, as a table for the report of a failure.
 struct Steps {
     scan: Scan,
     table: String,
 }
 
 impl Steps {
-    /// Checks that outside of the stack each secret has exactly as many copies as are given: of the
-    /// text, decoded or not, the hash, the bearer, the states.
+    /// Checks that outside the stack each secret has exactly the given number of copies: the text,
+    /// decoded or not, the hash, the bearer, and the states.
     fn check(&mut self, step: &str, expected: [usize; 6]) -> [usize; 6] {
         let found = self.scan.run();
         write!(self.table, "{step:<44}").unwrap();
-        for (name, Found { stack, elsewhere }) in &found {
-            write!(self.table, " {name}: {elsewhere} (stack {stack})").unwrap();
+        for (name, it) in &found {
+            let Found {
+                stack,
+                elsewhere,
+                fragments,
+            } = it;
+            write!(
+                self.table,
+                " {name}: {elsewhere} (stack {stack}, fragments {fragments})"
+            )
+            .unwrap();
         }
         self.table.push('\n');
         let elsewhere: Vec<_> = found.iter().map(|(_, found)| found.elsewhere).collect();
         assert_eq!(elsewhere, expected, "\n{}", self.table);
+        // A value that moves takes along what happened to be in its unused bytes.
+        let most = |name: &str| usize::from(name.ends_with("state"));
+        let few = |(name, it): &(&str, Found)| it.fragments <= most(name);
+        assert!(found.iter().all(few), "\n{}", self.table);
         std::array::from_fn(|at| found[at].1.stack)
     }
 }
@@ -256,7 +273,7 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     let (nowhere, one_place) = ([0; 6], [0, 0, 1, 0, 1, 1]);
     check("before", nowhere);
 
-    // The search finds what it is to find.
+    // The search must find secrets that exist.
     for (at, hex) in [(0, TEXT), (2, HASH), (4, INNER), (5, OUTER)] {
         let mut bytes = masked(hex);
         for byte in &mut bytes {
@@ -345,7 +362,8 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     println!("left on the stack at the end: {stack:?}\n{}", steps.table);
 }
 
-/// One that is verified and its response signed, one with another body, one without a signature.
+/// Sends one request that is verified and whose response is signed, one with another body, and one
+/// without a signature.
 #[cfg(feature = "layer")]
 fn requests_through_the_layer(ring: &KeyRing, signature: &str, now: u64) -> usize {
     use axum::{Router, body::Body, http::Request};

@@ -1,6 +1,8 @@
-//! The router that people copy, over a real socket, with requests as a real Inngest server sent them.
+//! The router that users copy, over a real socket, with requests as a real Inngest server sent
+//! them.
 //!
-//! Some were sent to other paths. The path is not signed, so all of them are sent to `/api/inngest` here.
+//! Some were sent to other paths. The path is not signed, so all of them are sent to `/api/inngest`
+//! here.
 #![cfg(feature = "layer")]
 
 #[path = "../examples/serve/app.rs"]
@@ -34,13 +36,13 @@ const CURRENT: &str = "f7b964cc6e44c90645e5623ffc7e6076d5a69fca99b543490691d114d
 const NOW: u64 = 1_700_000_000;
 const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
 
-struct Answer {
+struct Reply {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Answer {
+impl Reply {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
@@ -51,7 +53,8 @@ impl Answer {
     }
 }
 
-/// Current key, fallback, and an API that stands in for Inngest's.
+/// Returns a configuration with a current key, a fallback key, and an API that stands in for
+/// Inngest's.
 fn config(fallback: &str, api: &str) -> Config {
     Config::from_vars([
         ("INNGEST_SIGNING_KEY", CURRENT),
@@ -68,7 +71,8 @@ async fn listening(app: Router) -> SocketAddr {
     address
 }
 
-/// Where the app is reached: `INNGEST_SERVE_ORIGIN`, if any, and the address that it listens on.
+/// Returns the app's URL settings: `INNGEST_SERVE_ORIGIN`, if any, and the address that it listens
+/// on.
 fn serve(configured: Option<&str>) -> Serve {
     Serve {
         configured: configured.map(|url| AppUrl::parse(url).unwrap()),
@@ -81,16 +85,16 @@ async fn started(auth: InngestAuth, config: &Config, configured: Option<&str>) -
     listening(app::app(auth, registry, app::inspect)).await
 }
 
-/// The example's app, with an API that nobody listens at.
+/// Serves the example's app, with an API address on which nothing listens.
 async fn alone(auth: InngestAuth) -> SocketAddr {
     started(auth, &config("", "http://127.0.0.1:1"), None).await
 }
 
-/// The one registration that the API has seen: its URI, its headers, its body.
+/// The only registration that the API has received: its URI, headers and body.
 type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Value)>>>;
 
-/// An API that knows one key.
-async fn api(known: &SigningKey, status: StatusCode, answer: &'static str) -> (String, Seen) {
+/// Starts an API that accepts one key.
+async fn api(known: &SigningKey, status: StatusCode, response: &'static str) -> (String, Seen) {
     let bearer = format!("Bearer {}", *known.bearer());
     let seen = Seen::default();
     let register = move |State(seen): State<Seen>, uri: Uri, headers: HeaderMap, body: Bytes| async move {
@@ -99,26 +103,26 @@ async fn api(known: &SigningKey, status: StatusCode, answer: &'static str) -> (S
         }
         let body = serde_json::from_slice(&body).unwrap();
         seen.lock().unwrap().push((uri, headers, body));
-        (status, answer)
+        (status, response)
     };
     let app = Router::new().route("/fn/register", axum::routing::post(register));
     let address = listening(app.with_state(Arc::clone(&seen))).await;
     (format!("http://{address}"), seen)
 }
 
-async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Answer {
+async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Reply {
     let socket = TokioIo::new(TcpStream::connect(server).await.unwrap());
     let (mut client, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
     tokio::spawn(connection);
     let (head, body) = client.send_request(request).await.unwrap().into_parts();
-    Answer {
+    Reply {
         status: head.status,
         headers: head.headers,
         body: body.collect().await.unwrap().to_bytes(),
     }
 }
 
-/// What `inspect` says.
+/// Returns the response of `inspect`.
 fn inspected(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> Value {
     json!({
         "mode": mode,
@@ -130,7 +134,7 @@ fn inspected(verified: Option<(&str, &str, u64)>, mode: &str, body: &[u8]) -> Va
     })
 }
 
-/// The functions as they are registered at this URL.
+/// Returns the functions as they are registered at this URL.
 fn functions(url: &str) -> Value {
     json!([{
         "id": "inngest-auth-demo-inspect", "name": "inspect", "triggers": [{"event": "demo/inspect"}],
@@ -141,7 +145,7 @@ fn functions(url: &str) -> Value {
     }])
 }
 
-/// What a verified `GET` is told.
+/// Returns the response to a verified `GET`.
 fn inspection(config: &Config, mut more: Value) -> Value {
     let keys = config.keys().unwrap().snapshot();
     let mut told = json!({
@@ -186,7 +190,7 @@ impl Captured {
 
     fn body(&self) -> Vec<u8> {
         match self.0.get("body_base64") {
-            // The one body that is not text.
+            // The only body that is not text.
             Some(encoded) => {
                 assert_eq!(encoded, "/wBwbGFpbg0KdGV4dA==");
                 b"\xff\0plain\r\ntext".to_vec()
@@ -195,10 +199,11 @@ impl Captured {
         }
     }
 
-    /// The bytes that the handler must get.
+    /// Returns the bytes that the handler must receive.
     fn authenticated(&self) -> Vec<u8> {
         match self.text("signed_form") {
-            // Of these bodies the canonical form is what any serializer that escapes no more than it must makes.
+            // For these bodies, any serializer that escapes no more than necessary produces the
+            // canonical form.
             "canonical" => serde_json::from_slice::<Value>(&self.body())
                 .unwrap()
                 .to_string()
@@ -240,7 +245,7 @@ fn key() -> SigningKey {
     CURRENT.parse().unwrap()
 }
 
-/// A signed request.
+/// Returns a signed request.
 fn signed(method: &str, uri: &str, body: &str) -> Request<Full<Bytes>> {
     Request::builder()
         .method(method)
@@ -281,13 +286,13 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     let (mut unsigned, mut signed, mut in_band) = (0, 0, 0);
     for it in &captured {
         clock.set(it.0["received_at"].as_u64());
-        let answer = send(server, it.request(server)).await;
+        let response = send(server, it.request(server)).await;
         let what = it.text("what");
         let key = match it.text("signed_with") {
             "" => {
-                assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}");
-                assert_eq!(answer.body, r#"{"message":"Unauthorized"}"#, "{what}");
-                assert_eq!(answer.header("x-inngest-sdk"), None, "{what}");
+                assert_eq!(response.status, StatusCode::UNAUTHORIZED, "{what}");
+                assert_eq!(response.body, r#"{"message":"Unauthorized"}"#, "{what}");
+                assert_eq!(response.header("x-inngest-sdk"), None, "{what}");
                 unsigned += 1;
                 continue;
             }
@@ -301,29 +306,38 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
                 inspected(verified, "cloud", &it.authenticated())
             }
             "GET" => inspection(&config, json!({})),
-            _ if answer.header("x-inngest-sync-kind") == Some("in_band") => {
+            _ if response.header("x-inngest-sync-kind") == Some("in_band") => {
                 in_band += 1;
                 let url: Value = serde_json::from_slice(&it.authenticated()).unwrap();
-                assert_eq!(answer.json()["url"], url["url"], "{what}");
-                answer.json()
+                assert_eq!(response.json()["url"], url["url"], "{what}");
+                response.json()
             }
             _ => json!({"message": "Successfully registered", "modified": true}),
         };
-        assert_eq!(answer.status, StatusCode::OK, "{what}: {:?}", answer.body);
-        assert_eq!(answer.json(), expected, "{what}");
-        assert_eq!(answer.header("x-inngest-sdk"), Some(SDK), "{what}");
-        assert_eq!(answer.header("x-inngest-req-version"), Some("2"), "{what}");
         assert_eq!(
-            answer.header("content-type"),
+            response.status,
+            StatusCode::OK,
+            "{what}: {:?}",
+            response.body
+        );
+        assert_eq!(response.json(), expected, "{what}");
+        assert_eq!(response.header("x-inngest-sdk"), Some(SDK), "{what}");
+        assert_eq!(
+            response.header("x-inngest-req-version"),
+            Some("2"),
+            "{what}"
+        );
+        assert_eq!(
+            response.header("content-type"),
             Some("application/json"),
             "{what}"
         );
         let key: SigningKey = it.text("signed_with").parse().unwrap();
         // Only what Inngest requires is signed.
-        let expected = (answer.header("x-inngest-sync-kind") == Some("in_band"))
-            .then(|| key.sign(&answer.body, it.signed_at()).to_string());
+        let expected = (response.header("x-inngest-sync-kind") == Some("in_band"))
+            .then(|| key.sign(&response.body, it.signed_at()).to_string());
         assert_eq!(
-            answer.header(SIGNATURE_HEADER),
+            response.header(SIGNATURE_HEADER),
             expected.as_deref(),
             "{what}"
         );
@@ -336,8 +350,8 @@ async fn captured_requests_reach_the_app_signed_and_get_401_unsigned() {
     );
 }
 
-/// By what Inngest signed, by `INNGEST_SERVE_ORIGIN` and by the address that it listens on; never by
-/// what a header says.
+/// The URL comes from what Inngest signed, from `INNGEST_SERVE_ORIGIN` or from the address that the
+/// app listens on, never from a header.
 #[tokio::test]
 async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
     let (api, seen) = api(&key(), StatusCode::OK, r#"{"ok":true,"modified":false}"#).await;
@@ -391,10 +405,10 @@ async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
             ))
         };
 
-        let answer = send(server, signed("PUT", "/api/inngest?deployId=1", &body)).await;
-        assert_eq!(answer.status, StatusCode::OK, "{what}");
+        let response = send(server, signed("PUT", "/api/inngest?deployId=1", &body)).await;
+        assert_eq!(response.status, StatusCode::OK, "{what}");
         assert_eq!(
-            answer.header("x-inngest-sync-kind"),
+            response.header("x-inngest-sync-kind"),
             Some("out_of_band"),
             "{what}"
         );
@@ -410,9 +424,9 @@ async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
             "x-inngest-sync-kind",
             "in_band",
         );
-        let answer = send(server, in_band).await;
+        let response = send(server, in_band).await;
         if signed_url.is_none() {
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{what}");
+            assert_eq!(response.status, StatusCode::BAD_REQUEST, "{what}");
             continue;
         }
         let mut place = json!({});
@@ -430,11 +444,11 @@ async fn the_app_is_registered_at_the_url_by_which_inngest_reaches_it() {
             "url": expected,
         });
         assert_eq!(
-            (answer.status, answer.json()),
+            (response.status, response.json()),
             (StatusCode::OK, payload),
             "{what}"
         );
-        assert!(answer.header(SIGNATURE_HEADER).is_some(), "{what}");
+        assert!(response.header(SIGNATURE_HEADER).is_some(), "{what}");
         assert!(
             seen.lock().unwrap().is_empty(),
             "{what}: the API was called"
@@ -476,7 +490,7 @@ fn a_url_of_a_function_keeps_the_query_and_names_one_function() {
 #[tokio::test]
 async fn a_registration_says_all_that_the_api_reads() {
     let old: SigningKey = "signkey-prod-0123456789abcdef".parse().unwrap();
-    // In a rotation the API may know the fallback only.
+    // During a rotation the API may accept only the fallback key.
     for (known, environment, kind) in [
         (&key(), None, None),
         (&old, Some("my-branch"), Some("cloud")),
@@ -498,10 +512,10 @@ async fn a_registration_says_all_that_the_api_reads() {
         if let Some(kind) = kind {
             request = with(request, "x-inngest-server-kind", kind);
         }
-        let answer = send(server, request).await;
-        assert_eq!(answer.status, StatusCode::OK);
+        let response = send(server, request).await;
+        assert_eq!(response.status, StatusCode::OK);
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({"message": "Successfully registered", "modified": false})
         );
 
@@ -595,10 +609,10 @@ async fn a_failed_sync_passes_on_the_apis_message() {
         let request = Request::put("/api/inngest")
             .header("host", "localhost")
             .body(Full::default());
-        let answer = send(server, request.unwrap()).await;
-        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{said}");
+        let response = send(server, request.unwrap()).await;
+        assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR, "{said}");
         assert_eq!(
-            answer.json(),
+            response.json(),
             json!({"message": message, "modified": false}),
             "{said}"
         );
@@ -616,17 +630,21 @@ async fn a_sync_without_a_url_is_a_400_that_says_so() {
     ] {
         for kind in ["in_band", "out_of_band"] {
             let request = signed("PUT", "/api/inngest", &json!({ "url": url }).to_string());
-            let answer = send(server, with(request, "x-inngest-sync-kind", kind)).await;
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{url}");
+            let response = send(server, with(request, "x-inngest-sync-kind", kind)).await;
+            assert_eq!(response.status, StatusCode::BAD_REQUEST, "{url}");
             assert!(
-                answer.json()["message"].as_str().unwrap().contains("`url`"),
+                response.json()["message"]
+                    .as_str()
+                    .unwrap()
+                    .contains("`url`"),
                 "{url}"
             );
         }
     }
 }
 
-/// The API's default is an https URL. Nobody has a certificate here: what counts is that TLS is spoken.
+/// The API's default is an https URL. There is no certificate here; the test only checks that the
+/// client speaks TLS.
 #[tokio::test]
 async fn an_https_api_is_called_over_tls() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -645,23 +663,23 @@ async fn an_https_api_is_called_over_tls() {
         socket.read_exact(&mut record).await.unwrap();
         (record[0], record[5])
     };
-    let (hello, answer) = tokio::join!(hello, send(server, signed("PUT", "/api/inngest", "{}")));
+    let (hello, response) = tokio::join!(hello, send(server, signed("PUT", "/api/inngest", "{}")));
     // A handshake record with a ClientHello (RFC 8446, sections 4 and 5.1).
     assert_eq!(hello, (22, 1));
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(response.status, StatusCode::INTERNAL_SERVER_ERROR);
 }
 
 #[tokio::test]
 async fn a_trust_probe_gets_a_signed_response() {
     let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
-    let answer = send(server, signed("POST", "/api/inngest?probe=trust", "")).await;
+    let response = send(server, signed("POST", "/api/inngest?probe=trust", "")).await;
     assert_eq!(
-        (answer.status, &answer.body[..]),
+        (response.status, &response.body[..]),
         (StatusCode::OK, &b"{}"[..])
     );
-    assert_eq!(answer.header("x-inngest-sdk"), Some(SDK));
+    assert_eq!(response.header("x-inngest-sdk"), Some(SDK));
     assert_eq!(
-        answer.header(SIGNATURE_HEADER),
+        response.header(SIGNATURE_HEADER),
         Some(&*key().sign(b"{}", NOW).to_string())
     );
     let mut unsigned = signed("POST", "/api/inngest?probe=trust", "");
@@ -672,32 +690,32 @@ async fn a_trust_probe_gets_a_signed_response() {
     );
 }
 
-/// Nothing is verified there, so whoever asks learns no more than anybody may know.
+/// Requests are not verified in dev mode, so a client learns only what is public.
 #[tokio::test]
 async fn in_dev_mode_calls_run_and_an_introspection_is_short() {
     let dev = Config::from_vars([("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", CURRENT)]).unwrap();
     let server = started(InngestAuth::from_config(&dev), &dev, None).await;
-    let answer = send(server, signed("POST", "/api/inngest", "{}")).await;
+    let response = send(server, signed("POST", "/api/inngest", "{}")).await;
     assert_eq!(
-        (answer.status, answer.json()),
+        (response.status, response.json()),
         (StatusCode::OK, inspected(None, "dev", b"{}"))
     );
     let short = json!({
         "schema_version": "2024-05-24", "function_count": 1, "has_event_key": false, "has_signing_key": false,
         "has_signing_key_fallback": false, "mode": "dev",
     });
-    let answer = send(server, signed("GET", "/api/inngest", "")).await;
-    assert_eq!((answer.status, answer.json()), (StatusCode::OK, short));
-    // The conformance runner syncs so.
+    let response = send(server, signed("GET", "/api/inngest", "")).await;
+    assert_eq!((response.status, response.json()), (StatusCode::OK, short));
+    // The conformance runner sends such syncs.
     let sync = signed("PUT", "/api/inngest", r#"{"url":"http://127.0.0.1:9/"}"#);
-    let answer = send(server, with(sync, "x-inngest-sync-kind", "in_band")).await;
+    let response = send(server, with(sync, "x-inngest-sync-kind", "in_band")).await;
     assert_eq!(
-        (answer.status, &answer.json()["url"]),
+        (response.status, &response.json()["url"]),
         (StatusCode::OK, &json!("http://127.0.0.1:9"))
     );
 }
 
-/// The whole hash of a key is what the API takes as a token.
+/// The API accepts the whole hash of a key as a token, so no response may contain it.
 #[tokio::test]
 async fn no_response_contains_a_key_or_a_token() {
     let other = "signkey-prod-0123456789abcdef";
@@ -731,21 +749,21 @@ async fn an_unsigned_sync_registers_the_app_if_that_was_chosen() {
     let config = config("", &api);
     let auth = InngestAuth::from_config(&config).insecure_unsigned_sync(true);
     let server = started(auth, &config, None).await;
-    // In-band needs a signature: unsigned, the payload is shown to nobody but the API. Nor does an
-    // unsigned body say where the app is.
+    // An in-band sync needs a signature: an unsigned one gets no payload, and the app registers
+    // with the API instead. Nor does an unsigned body determine the app's URL.
     let mut request = with(
         signed("PUT", "/api/inngest", r#"{"url":"http://elsewhere"}"#),
         "x-inngest-sync-kind",
         "in_band",
     );
     request.headers_mut().remove(SIGNATURE_HEADER);
-    let answer = send(server, request).await;
-    assert_eq!(answer.status, StatusCode::OK);
+    let response = send(server, request).await;
+    assert_eq!(response.status, StatusCode::OK);
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({"message": "Successfully registered", "modified": true})
     );
-    assert_eq!(answer.header(SIGNATURE_HEADER), None);
+    assert_eq!(response.header(SIGNATURE_HEADER), None);
     let seen = seen.lock().unwrap();
     assert_eq!(
         (seen.len(), &seen[0].2["url"]),
@@ -781,7 +799,7 @@ async fn one_changed_byte_is_rejected() {
 #[tokio::test]
 async fn a_method_that_inngest_does_not_use_is_a_405() {
     let server = alone(InngestAuth::new(key()).clock(TestClock::at(NOW))).await;
-    let answer = send(server, signed("DELETE", "/api/inngest", "")).await;
-    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(answer.json(), json!({"message": "Method not allowed"}));
+    let response = send(server, signed("DELETE", "/api/inngest", "")).await;
+    assert_eq!(response.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.json(), json!({"message": "Method not allowed"}));
 }

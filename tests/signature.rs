@@ -1,9 +1,12 @@
-//! The header's grammar and the check of bytes against it, rule by rule; the lower floor, without HTTP.
+//! The header's grammar and the check of bytes against it, rule by rule, on the lower floor without
+//! HTTP.
 
 use std::time::Duration;
 
+use inngest_auth::testing::TestClock;
 use inngest_auth::{
-    Form, KeyRole, Keys, Signature, SignatureError, SigningKey, Tolerance, VerifyError, verify,
+    Form, KeyRole, Keys, RejectionKind, Signature, SignatureError, SigningKey, Tolerance, Verifier,
+    VerifyError, verify,
 };
 
 const TIME: &str = "t=1700000000";
@@ -49,14 +52,14 @@ fn each_rule_has_its_error() {
         (format!("{TIME}, {MAC}"), Error::BadTime),
         (format!("t&{both}"), Error::BadParameter),
         (format!("{both}&é=1"), Error::BadParameter),
-        // What a proxy makes of several headers.
+        // Several headers, joined by a proxy.
         (format!("{both},{both}"), Error::Joined),
         (format!("{both}, {MAC}&{TIME} ,{both}"), Error::Joined),
         (format!(", {both}"), Error::Joined),
         (format!("{both},"), Error::Joined),
         (format!("{both},{TIME}"), Error::BadMac),
         (",".to_owned(), Error::BadParameter),
-        // One value with a blank around it is not several.
+        // One value with a space at its end is not several.
         (format!("{both} "), Error::BadMac),
         (format!(" {both}"), Error::BadParameter),
         (format!("{both}&x=1,{both}"), Error::Joined),
@@ -79,7 +82,7 @@ fn every_byte_but_hex_digits_is_rejected_in_the_mac() {
                 digit,
                 "{byte:#x} at {at}"
             );
-            // Nor do two make one good.
+            // Two wrong digits do not make a valid one.
             header[mac + ((at - mac) ^ 1)] = byte;
             assert_eq!(
                 Signature::parse(&header).is_ok(),
@@ -201,5 +204,55 @@ fn a_canonical_form_is_computed_for_at_most_64_kib() {
             Tolerance::default(),
         );
         assert_eq!(judged.is_ok(), accepted, "{len}");
+    }
+}
+
+#[test]
+fn a_body_in_pieces_is_verified_as_a_whole_and_bounded() {
+    let key: SigningKey = "12345678".parse().unwrap();
+    let now = 1_700_000_000;
+    let verifier = Verifier::new(key.clone())
+        .clock(TestClock::at(now))
+        .body_limit(4);
+    for (announced, pieces, outcome) in [
+        (4, &["ab", "", "cd"][..], Ok(())),
+        (0, &["abcd"], Ok(())),
+        (5, &["abcd"], Err(RejectionKind::BodyTooLarge)),
+        (4, &["ab", "cde"], Err(RejectionKind::BodyTooLarge)),
+        (4, &["ab", "ce"], Err(RejectionKind::WrongSignature)),
+        (4, &["abc"], Err(RejectionKind::WrongSignature)),
+    ] {
+        let header = key.sign(b"abcd", now).to_string();
+        let mut body = verifier.start([header.as_bytes()]).unwrap();
+        let accepted = body
+            .expect(announced)
+            .and_then(|()| pieces.iter().try_for_each(|it| body.push(it.as_bytes())))
+            .and_then(|()| body.finish());
+        let accepted = accepted.map(|(authentic, _)| {
+            assert_eq!(&*authentic.into_bytes(), b"abcd");
+        });
+        let rejected = accepted.map_err(|rejection| rejection.kind());
+        assert_eq!(rejected, outcome, "{announced} {pieces:?}");
+    }
+}
+
+#[test]
+fn a_response_is_signed_with_the_time_of_its_request_while_the_window_is_open() {
+    let key: SigningKey = "12345678".parse().unwrap();
+    let now = 1_700_000_000;
+    let clock = TestClock::at(now);
+    let verifier = Verifier::new(key.clone()).clock(clock.clone());
+    let header = key.sign(b"{}", now).to_string();
+    let (_, signer) = verifier.verify([header.as_bytes()], b"{}").unwrap();
+    for (at, body, signed) in [
+        (now, "{}", true),
+        (now + 300, "{}", true),
+        (now + 301, "{}", false),
+        (now, "", false),
+    ] {
+        clock.set(Some(at));
+        let signature = verifier.sign_response(&signer, body.as_bytes());
+        let expected = signed.then(|| key.sign(body.as_bytes(), now));
+        assert_eq!(signature, expected, "{at} {body:?}");
     }
 }

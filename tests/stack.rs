@@ -1,4 +1,4 @@
-//! What the guide says of what may be around the layer, as Axum does it.
+//! The guide's statements about what may surround the layer, checked with Axum.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -19,7 +19,7 @@ fn app(route: MethodRouter<(), Infallible>) -> Router {
     Router::new().route("/api/inngest", route)
 }
 
-/// The page on placement warns of the first three.
+/// The guide's page on placement warns of the first three.
 #[tokio::test]
 async fn only_handlers_added_before_the_layer_are_guarded() {
     let it = inngest();
@@ -37,7 +37,7 @@ async fn only_handlers_added_before_the_layer_are_guarded() {
     }
 }
 
-/// Axum's own limit is 2 MB, and calls are up to 4 MiB.
+/// Axum's own limit is 2 MB, but calls are up to 4 MiB.
 #[tokio::test]
 async fn the_layer_lifts_axums_body_limit_but_an_inner_limit_still_applies() {
     let it = inngest();

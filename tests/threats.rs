@@ -1,4 +1,4 @@
-//! What strangers try before they are known, each by its name.
+//! What unauthenticated clients can try, each threat by its name.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -25,14 +25,15 @@ use inngest_auth::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tower::limit::ConcurrencyLimitLayer;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, Service, ServiceExt, service_fn};
 
-fn kind_of(answer: &common::Answer) -> Option<RejectionKind> {
-    answer.extensions.get::<Rejection>().map(Rejection::kind)
+fn kind_of(response: &common::Reply) -> Option<RejectionKind> {
+    response.extensions.get::<Rejection>().map(Rejection::kind)
 }
 
-/// A body that counts how often it is asked, and gives what the closure says.
+/// A body that counts how often it is polled, and yields what the closure returns.
 struct Asked<F>(Arc<AtomicUsize>, F);
 
 impl<F: FnMut(usize, &mut Context<'_>) -> Poll<Option<Bytes>> + Unpin> http_body::Body
@@ -58,7 +59,7 @@ where
     (Arc::clone(&count), Body::new(Asked(count, next)))
 }
 
-/// Signed as of now, over something else: everything but the MAC is right.
+/// Returns a request signed now over another body: everything but the MAC is right.
 fn forged(body: Body) -> Request<Body> {
     let header = key("signkey-test-00")
         .sign(b"something else", NOW)
@@ -87,7 +88,7 @@ fn digits_moved_between_body_and_time_are_rejected() {
             .map(drop)
     };
     assert!(check(b"{\"n\":1", "1700000000", NOW).is_some());
-    // The same bytes are signed, cut elsewhere.
+    // The same signed bytes, divided differently between body and time.
     for (body, time) in [
         ("{\"n\":", "11700000000"),
         ("{\"n\":11", "700000000"),
@@ -127,7 +128,24 @@ async fn a_dribbling_client_does_not_delay_a_genuine_call() {
     assert_eq!(seen.count(), 5);
 }
 
-/// Panics when it is called without having said that it is ready.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_holds_no_permit_of_the_inner_service() {
+    let it = inngest();
+    let handler = |_: Request<Body>| ready(Ok::<_, Infallible>(Response::<Body>::default()));
+    let inner = ConcurrencyLimitLayer::new(1).layer(service_fn(handler));
+    let mut service = it.auth().layer(inner);
+    let (count, stalled) = asked(|_, _| Poll::Pending);
+    tokio::spawn(service.call(forged(stalled)));
+    while count.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let genuine = service.call(it.call(CALL, "{}"));
+    let response = timeout(Duration::from_secs(1), genuine).await;
+    let response = response.expect("it has the permit").unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// Panics if it is called without having reported that it is ready.
 #[derive(Default)]
 struct Probe(AtomicBool);
 
@@ -179,9 +197,9 @@ async fn a_client_that_waits_for_100_continue_is_rejected_before_it_sends() {
     request
         .headers_mut()
         .insert("expect", "100-Continue".parse().unwrap());
-    let answer = ask(&Seen::default().app(it.auth()), request).await;
+    let response = ask(&Seen::default().app(it.auth()), request).await;
     assert_eq!(
-        (answer.status, answer.header("connection")),
+        (response.status, response.header("connection")),
         (StatusCode::UNAUTHORIZED, Some("close"))
     );
     assert_eq!(count.load(Ordering::SeqCst), 0, "the body was polled");
@@ -215,7 +233,7 @@ async fn a_client_still_writing_3_9_mb_sees_its_rejection() {
             socket.write_all(&body).await.unwrap();
             socket.write_all(b"\r\n0\r\n\r\n").await.unwrap();
         }
-        // Its body was read whole: the connection can be used again.
+        // Its body was read whole, so the connection can be reused.
         socket
             .write_all(&head("GET", &[("Connection", "close")]))
             .await
@@ -225,12 +243,31 @@ async fn a_client_still_writing_3_9_mb_sees_its_rejection() {
     }
 }
 
+/// On HTTP/2 a header that was sent before takes one byte on the wire.
+#[tokio::test]
+async fn more_than_64_headers_count_in_the_memory_budget() {
+    let it = inngest();
+    for (headers, budget, kind) in [
+        (64, 1, RejectionKind::WrongSignature),
+        (65, 65 * 128, RejectionKind::WrongSignature),
+        (65, 65 * 128 - 1, RejectionKind::OverBudget),
+    ] {
+        let app = Seen::default().app(it.auth().body_budget(budget));
+        let mut request = forged(Body::from("{}"));
+        while request.headers().len() < headers {
+            request.headers_mut().append("x", "".parse().unwrap());
+        }
+        let response = ask(&app, request).await;
+        assert_eq!(kind_of(&response), Some(kind), "{headers} and {budget}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rejected_client_with_a_slow_body_is_held_for_at_most_three_seconds() {
     let it = inngest();
     let app = Seen::default().app(it.auth());
     let slow = || asked(|_, _| Poll::Pending).1;
-    // Refused by its headers; nothing is kept, and not for long.
+    // Rejected by its headers: nothing is kept, and the client is not held for long.
     for (version, seconds) in [
         (Version::HTTP_11, 3),
         (Version::HTTP_10, 3),
@@ -239,67 +276,68 @@ async fn a_rejected_client_with_a_slow_body_is_held_for_at_most_three_seconds() 
         let began = tokio::time::Instant::now();
         let mut request = it.unsigned(CALL, "").map(|_| slow());
         *request.version_mut() = version;
-        let answer = ask(&app, request).await;
-        assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+        let response = ask(&app, request).await;
+        assert_eq!(response.status, StatusCode::UNAUTHORIZED);
         assert_eq!(began.elapsed().as_secs(), seconds, "{version:?}");
         assert_eq!(
-            answer.header("connection").is_some(),
+            response.header("connection").is_some(),
             version < Version::HTTP_2,
             "{version:?}"
         );
     }
-    // A fresh signature buys the body's deadline.
+    // With a fresh signature, a client has the body's deadline.
     let began = tokio::time::Instant::now();
-    let answer = ask(&app, forged(slow())).await;
+    let response = ask(&app, forged(slow())).await;
     assert_eq!(
-        (answer.status, began.elapsed().as_secs()),
+        (response.status, began.elapsed().as_secs()),
         (StatusCode::REQUEST_TIMEOUT, 30)
     );
-    // An unsigned sync, where that was chosen, gets no more than a refusal does.
+    // An unsigned sync gets no more time than a rejection does.
     let began = tokio::time::Instant::now();
     let app = Seen::default().app(it.auth().insecure_unsigned_sync(true));
     ask(&app, Request::put("/").body(slow()).unwrap()).await;
     assert_eq!(began.elapsed().as_secs(), 3);
 }
 
-/// So that its sender, who is still writing, sees the refusal.
+/// So that a client that is still sending sees the rejection.
 #[tokio::test(start_paused = true)]
 async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
     let it = inngest();
-    let app = Seen::default().app(it.auth().body_limit(100).body_budget(500));
-    let refused = |kind, body| match kind {
+    let app = Seen::default().app(it.auth().body_limit(100).body_budget(100));
+    let rejected = |kind, body| match kind {
         RejectionKind::Missing => it.unsigned(CALL, "").map(|_| body),
         _ => forged(body),
     };
     for (kind, frames) in [
-        // Ten are within the limit, and one more is seen.
+        // Ten are within the limit, and one more is read.
         (RejectionKind::Missing, 11),
-        // The budget has no room for the second. Eight more are within the limit, and one more is seen.
+        // The budget has no room for the seventh. Three more are within the limit, and one more is
+        // read.
         (RejectionKind::OverBudget, 11),
     ] {
         let (count, body) = asked(|asked, _| {
             Poll::Ready((asked < 100).then_some(Bytes::from_static(b"0123456789")))
         });
-        let mut request = refused(kind, body);
+        let mut request = rejected(kind, body);
         request.headers_mut().remove("content-length");
-        let answer = ask(&app, request).await;
+        let response = ask(&app, request).await;
         assert_eq!(
-            (kind_of(&answer), answer.header("connection")),
+            (kind_of(&response), response.header("connection")),
             (Some(kind), Some("close"))
         );
         assert_eq!(count.load(Ordering::SeqCst), frames, "{kind:?}");
 
         let began = tokio::time::Instant::now();
         let (_, slow) = asked(|asked, _| match asked {
-            0 | 1 => Poll::Ready(Some(Bytes::from_static(b"0123456789"))),
+            ..7 => Poll::Ready(Some(Bytes::from_static(b"0123456789"))),
             _ => Poll::Pending,
         });
-        let mut request = refused(kind, slow);
+        let mut request = rejected(kind, slow);
         request.headers_mut().remove("content-length");
         assert_eq!(kind_of(&ask(&app, request).await), Some(kind));
         assert_eq!(began.elapsed().as_secs(), 3, "{kind:?}");
     }
-    // On HTTP/2 64 KiB at most, and nothing if more was announced.
+    // On HTTP/2 at most 64 KiB is drained, and nothing if more was announced.
     let app = Seen::default().app(it.auth());
     for (announced, frames) in [(None, 65), (Some(64 * 1024 + 1), 0)] {
         let (count, body) = asked(|_, _| Poll::Ready(Some(vec![b'x'; 1024].into())));
@@ -321,6 +359,27 @@ async fn a_rejected_body_is_drained_up_to_its_limit_and_for_three_seconds() {
     }
 }
 
+/// There is nothing left to drain, whatever was wrong with it.
+#[tokio::test]
+async fn a_rejected_body_that_has_ended_leaves_its_connection_open() {
+    let it = inngest();
+    let app = Seen::default().app(it.auth().body_limit(100));
+    let mut waits = it.unsigned(CALL, "");
+    waits
+        .headers_mut()
+        .insert("expect", "100-continue".parse().unwrap());
+    for (request, kind) in [
+        (forged("x".repeat(101).into()), RejectionKind::BodyTooLarge),
+        (waits, RejectionKind::Missing),
+    ] {
+        let answer = ask(&app, request).await;
+        assert_eq!(
+            (kind_of(&answer), answer.header("connection")),
+            (Some(kind), None)
+        );
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_trickle_does_not_extend_the_deadline() {
     let it = inngest();
@@ -335,9 +394,9 @@ async fn a_trickle_does_not_extend_the_deadline() {
     let (_, trickle) = asked(move |_, cx| receiver.poll_recv(cx).map(|_| Some("x".into())));
     let began = tokio::time::Instant::now();
     let app = Seen::default().app(it.auth().body_deadline(Duration::from_secs(10)));
-    let answer = ask(&app, forged(trickle)).await;
+    let response = ask(&app, forged(trickle)).await;
     assert_eq!(
-        (answer.status, began.elapsed().as_secs()),
+        (response.status, began.elapsed().as_secs()),
         (StatusCode::REQUEST_TIMEOUT, 10)
     );
 }
@@ -345,10 +404,10 @@ async fn a_trickle_does_not_extend_the_deadline() {
 #[tokio::test]
 async fn frames_without_end_and_without_bytes_meet_the_deadline() {
     let (count, endless) = asked(|_, _| Poll::Ready(Some(Bytes::new())));
-    // The deadline is never looked at, unless the read lets others have a turn.
+    // The deadline is never checked unless the read yields to other tasks.
     let app = Seen::default().app(inngest().auth().body_deadline(Duration::from_millis(1)));
-    let answer = ask(&app, forged(endless)).await;
-    assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
+    let response = ask(&app, forged(endless)).await;
+    assert_eq!(response.status, StatusCode::REQUEST_TIMEOUT);
     assert!(count.load(Ordering::SeqCst) >= 64);
 }
 
@@ -360,9 +419,9 @@ async fn a_length_over_the_limit_is_rejected_unread() {
     request
         .headers_mut()
         .insert("content-length", (8 * 1024 * 1024 + 1).into());
-    let answer = ask(&Seen::default().app(it.auth()), request).await;
+    let response = ask(&Seen::default().app(it.auth()), request).await;
     assert_eq!(
-        (answer.status, kind_of(&answer)),
+        (response.status, kind_of(&response)),
         (
             StatusCode::PAYLOAD_TOO_LARGE,
             Some(RejectionKind::BodyTooLarge)
@@ -392,9 +451,9 @@ async fn more_bytes_than_the_limit_are_rejected_whatever_was_announced() {
     let app = Seen::default().app(it.auth().body_limit(100));
     for frame in [1, 7, 99, 100, 101, 1000] {
         let (count, body) = asked(move |_, _| Poll::Ready(Some(Bytes::from(vec![b'x'; frame]))));
-        let answer = ask(&app, forged(body)).await;
+        let response = ask(&app, forged(body)).await;
         assert_eq!(
-            kind_of(&answer),
+            kind_of(&response),
             Some(RejectionKind::BodyTooLarge),
             "{frame}"
         );
@@ -403,17 +462,17 @@ async fn more_bytes_than_the_limit_are_rejected_whatever_was_announced() {
             100 / frame + 1,
             "it went on reading frames of {frame}"
         );
-        assert_eq!(answer.header("connection"), Some("close"));
+        assert_eq!(response.header("connection"), Some("close"));
     }
-    // HTTP/2 ends a stream, and keeps its connection.
+    // HTTP/2 ends a stream and keeps its connection.
     let mut request = forged(asked(|_, _| Poll::Ready(Some("x".into()))).1);
     *request.version_mut() = Version::HTTP_2;
-    let answer = ask(&app, request).await;
+    let response = ask(&app, request).await;
     assert_eq!(
-        (kind_of(&answer), answer.header("connection")),
+        (kind_of(&response), response.header("connection")),
         (Some(RejectionKind::BodyTooLarge), None)
     );
-    // The limit itself is within it.
+    // A body of exactly the limit is accepted.
     let body = "x".repeat(100);
     assert_eq!(ask(&app, it.call(CALL, body)).await.status, StatusCode::OK);
 }
@@ -422,7 +481,7 @@ async fn more_bytes_than_the_limit_are_rejected_whatever_was_announced() {
 async fn a_client_that_vanishes_leaves_nothing_behind() {
     let it = inngest();
     let seen = Seen::default();
-    // A budget for one body: what is not given back is missed.
+    // A budget for one body: anything that is not released is missed.
     let server = serve(seen.app(it.auth().body_budget(2500))).await;
     let header = key("signkey-test-12345678").sign(b"x", NOW).to_string();
     for sent in [&b""[..], b"half of it"] {
@@ -433,7 +492,7 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
                 .await
                 .unwrap();
             socket.write_all(sent).await.unwrap();
-            // The server sees the end before it can have answered.
+            // The server sees the end before it can have responded.
             socket.shutdown().await.unwrap();
             let mut heard = Vec::new();
             let _ = socket.read_to_end(&mut heard).await;
@@ -446,7 +505,7 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
     assert_eq!(seen.count(), 1);
 }
 
-/// A body that gives `first`, then waits until it is let go, then ends.
+/// Returns a body that yields `first`, then waits until it is released, then ends.
 fn half(first: Bytes) -> (tokio::sync::oneshot::Sender<()>, Arc<AtomicUsize>, Body) {
     let (go, mut wait) = tokio::sync::oneshot::channel();
     let (count, body) = asked(move |asked, cx| match asked {
@@ -459,30 +518,30 @@ fn half(first: Bytes) -> (tokio::sync::oneshot::Sender<()>, Arc<AtomicUsize>, Bo
 #[tokio::test]
 async fn many_bodies_share_one_budget_and_the_oldest_stalled_one_makes_room() {
     let it = inngest();
-    // Room for two, in pieces of 64 KiB.
+    // Room for two bodies, in pieces of 64 KiB.
     let app = Seen::default().app(it.auth().body_budget(4 * 64 * 1024));
     let body = Bytes::from(vec![b'x'; 100_000]);
     let mut waiting = Vec::new();
     for _ in 0..3 {
         let (go, count, half) = half(body.clone());
         let (app, request) = (app.clone(), it.call(CALL, body.clone()).map(|_| half));
-        let answer = tokio::spawn(async move { ask(&app, request).await });
+        let response = tokio::spawn(async move { ask(&app, request).await });
         while count.load(Ordering::SeqCst) < 2 {
             tokio::task::yield_now().await;
         }
-        waiting.push((go, answer));
+        waiting.push((go, response));
     }
-    // The first had to go. The others are whole.
+    // The first was dropped. The others are whole.
     let mut waiting = waiting.into_iter();
-    let (_go, answer) = waiting.next().unwrap();
-    let rejected = answer.await.unwrap();
+    let (_go, response) = waiting.next().unwrap();
+    let rejected = response.await.unwrap();
     assert_eq!(rejected.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(kind_of(&rejected), Some(RejectionKind::OverBudget));
-    for (go, answer) in waiting {
+    for (go, response) in waiting {
         go.send(()).unwrap();
-        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+        assert_eq!(response.await.unwrap().status, StatusCode::OK);
     }
-    // What arrives in one frame needs no room.
+    // A body that arrives in one frame needs no room.
     let tight = Seen::default().app(it.auth().body_budget(1));
     assert_eq!(
         ask(&tight, it.call(CALL, body)).await.status,
@@ -490,7 +549,7 @@ async fn many_bodies_share_one_budget_and_the_oldest_stalled_one_makes_room() {
     );
 }
 
-/// One frame of a verified body is not held against the budget while its handler runs.
+/// A verified body's frame does not count against the budget while its handler runs.
 #[tokio::test]
 async fn verified_bodies_are_not_counted() {
     let it = inngest();
@@ -561,12 +620,12 @@ async fn hostile_json_is_not_verified() {
         "1e400".into(),
         format!("{{\"a\":{}}}", "9".repeat(60_000)),
     ] {
-        let answer = ask(&app, forged(Body::from(body))).await;
-        assert_eq!(kind_of(&answer), Some(RejectionKind::WrongSignature));
+        let response = ask(&app, forged(Body::from(body))).await;
+        assert_eq!(kind_of(&response), Some(RejectionKind::WrongSignature));
     }
 }
 
-/// No body is ever taken for an empty one: signed is the empty string.
+/// No body may be taken for an empty one: the signature is over the empty string.
 #[tokio::test]
 async fn a_body_without_a_canonical_form_is_not_the_empty_body() {
     let app = Seen::default().app(inngest().auth());
@@ -585,7 +644,7 @@ async fn a_body_without_a_canonical_form_is_not_the_empty_body() {
     }
 }
 
-/// A canonical form is worked out up to 64 KiB.
+/// A canonical form is computed only up to 64 KiB.
 #[tokio::test]
 async fn a_long_body_is_verified_by_its_bytes_alone() {
     let it = inngest();
@@ -628,14 +687,14 @@ async fn no_header_decides_whether_to_verify() {
     }
 }
 
-/// Answers that were signed, sent back as requests: they open no window that was not open.
+/// Signed responses that are sent back as requests must not extend any window.
 #[tokio::test]
 async fn a_response_sent_back_does_not_extend_the_window() {
     let it = inngest();
     let app = Seen::default().app(it.auth().sign_responses(SignResponses::All));
     it.clock().set(Some(NOW + 299));
     let header = key("signkey-test-12345678").sign(b"{}", NOW).to_string();
-    let answer = ask(
+    let response = ask(
         &app,
         Request::post(CALL)
             .header(SIGNATURE_HEADER, header)
@@ -646,10 +705,10 @@ async fn a_response_sent_back_does_not_extend_the_window() {
     let replayed = |header: &str| {
         Request::post(CALL)
             .header(SIGNATURE_HEADER, header)
-            .body(Body::from(answer.body.clone()))
+            .body(Body::from(response.body.clone()))
             .unwrap()
     };
-    let header = answer.header(SIGNATURE_HEADER).unwrap();
+    let header = response.header(SIGNATURE_HEADER).unwrap();
     assert!(header.starts_with(&format!("t={NOW}&s=")));
     it.clock().set(Some(NOW + 300));
     assert_eq!(ask(&app, replayed(header)).await.status, StatusCode::OK);

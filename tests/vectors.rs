@@ -1,4 +1,5 @@
-//! Requests as a real server sent them, headers and times, judged as `tests/vectors/README.md` says.
+//! Requests as a real server sent them, and headers and times, checked as `tests/vectors/README.md`
+//! says.
 #![cfg(feature = "layer")]
 
 mod common;
@@ -19,22 +20,22 @@ async fn a_response_is_signed_without_one_trailing_newline() {
     for case in cases("response_signature_newline", 1) {
         let inngest = common::inngest();
         let app = Seen::default().app(inngest.auth().sign_responses(SignResponses::All));
-        let answer = common::ask(
+        let response = common::ask(
             &app,
             inngest.call(common::CALL, text(&case, "body_sent").to_owned()),
         )
         .await;
-        assert_eq!(answer.body, text(&case, "body_sent"));
+        assert_eq!(response.body, text(&case, "body_sent"));
         let expected =
             key("signkey-test-12345678").sign(text(&case, "body_signed").as_bytes(), NOW);
         assert_eq!(
-            answer.header(SIGNATURE_HEADER),
+            response.header(SIGNATURE_HEADER),
             Some(&*expected.to_string())
         );
     }
 }
 
-/// A template with `{now}`, `{mac}` and the like filled in.
+/// Returns a template with `{now}`, `{mac}` and similar filled in.
 fn filled(template: &str, body: &[u8]) -> String {
     let mac_over = |suffix: &str| mac(&[body, suffix.as_bytes()].concat());
     let now = NOW.to_string();
@@ -54,7 +55,7 @@ fn filled(template: &str, body: &[u8]) -> String {
         .replace("{now}", &now)
 }
 
-/// HMAC-SHA256 by the library, with the key of the test below.
+/// Returns the HMAC-SHA256 by the library, with the key of the test below.
 fn mac(message: &[u8]) -> String {
     use hmac::{Hmac, KeyInit, Mac};
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"12345678").unwrap();
@@ -104,7 +105,7 @@ async fn times_are_accepted_exactly_within_the_window() {
     }
 }
 
-/// The canonical form by the library, of bodies that are known to have one.
+/// Returns the canonical form by the library, for bodies that have one.
 fn canonical(body: &[u8]) -> Vec<u8> {
     let value: Value = serde_json::from_slice(body).unwrap();
     serde_json_canonicalizer::to_vec(&value).unwrap()
@@ -141,21 +142,21 @@ async fn captured_requests_are_accepted_with_byte_exact_bodies_and_unsigned_ones
         for header in it["headers"].as_array().unwrap() {
             request = request.header(header[0].as_str().unwrap(), header[1].as_str().unwrap());
         }
-        let answer = send(
+        let response = send(
             server,
             request.body(Full::new(Bytes::from(body.clone()))).unwrap(),
         )
         .await;
         if it["signed_with"].is_null() {
             assert_eq!(
-                (answer.status, seen.count()),
+                (response.status, seen.count()),
                 (StatusCode::UNAUTHORIZED, 0),
                 "{it}"
             );
             unsigned += 1;
             continue;
         }
-        assert_eq!(answer.status, StatusCode::OK, "{it}");
+        assert_eq!(response.status, StatusCode::OK, "{it}");
         let (parts, got) = seen.one();
         let (form, expected) = match text(it, "signed_form") {
             "canonical" => (Form::Canonical, canonical(&body)),

@@ -30,8 +30,8 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Every test begins one: an event that is first seen where nobody listens may be cached as one
-    /// that interests nobody.
+    /// Every test must call this: an event that first occurs without a subscriber may be cached as
+    /// one without interest.
     fn begin() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
@@ -48,14 +48,14 @@ impl Log {
     }
 }
 
-/// A watch that has polled once. The clock stands still but for `pass`.
+/// Starts a watch that has polled once. Time passes only in `pass`.
 async fn watch(config: &Config) -> JoinHandle<()> {
     let watch = tokio::spawn(config.watch(EVERY));
     tokio::time::sleep(EVERY / 2).await;
     watch
 }
 
-/// Lets that many polls happen.
+/// Lets this many polls happen.
 async fn pass(polls: u32) {
     tokio::time::sleep(EVERY * polls).await;
 }
@@ -73,12 +73,12 @@ async fn a_change_is_published_within_two_intervals_and_a_half_written_file_neve
     for (current, fallback, keys) in [
         (B, A, pair(A, "")),
         (B, A, pair(B, A)),
-        // Half of it is a key, too, and so is a blank fallback file.
+        // Half a key can be a valid key, and a blank fallback file is valid too.
         (&C[..C.len() - 8], B, pair(B, A)),
         (C, "", pair(B, A)),
         (C, B, pair(B, A)),
         (C, B, pair(C, B)),
-        // There and back again between two polls, or at each of them.
+        // A change that is undone between two polls, or at each poll.
         (A, B, pair(C, B)),
         (C, B, pair(C, B)),
         (A, B, pair(C, B)),
@@ -117,7 +117,7 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
         "cannot read the key file named by INNGEST_SIGNING_KEY_FILE: no such file",
     ];
     assert!(words.iter().all(|word| said.contains(word)), "{said}");
-    // After 20 s, 40 s, 80 s and so on, to an hour.
+    // After 20 s, 40 s, 80 s and so on, up to an hour.
     pass(540).await;
     assert_eq!(
         log.take().matches("WARN").count(),
@@ -127,7 +127,7 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     pass(360 * 24).await;
     assert_eq!(log.take().matches("WARN").count(), 24, "in a day");
     assert_eq!(held(&config), pair(A, B));
-    // Another error is logged at once.
+    // A different error is logged at once.
     dir.write("current", "undefined");
     pass(1).await;
     assert!(log.take().contains("it is a placeholder"));
@@ -151,13 +151,22 @@ async fn keys_that_were_changed_by_hand_stay_until_the_files_change() {
     config.keys().unwrap().rotate(key(B));
     pass(5).await;
     assert_eq!(held(&config), pair(B, A));
-    // A reload is a wish to have what the files hold.
+    // A reload publishes what the files contain.
     assert_eq!(config.reload(), Ok(true));
     assert_eq!(held(&config), pair(A, ""));
     dir.write("current", C);
     pass(2).await;
     assert_eq!(held(&config), pair(C, ""));
-    // What is not watched any more is not followed.
+    // The same after a change of the files; and back to what they held at first.
+    config.keys().unwrap().rotate(key(B));
+    pass(5).await;
+    assert_eq!(held(&config), pair(B, C));
+    for text in [A, C] {
+        dir.write("current", text);
+        pass(2).await;
+        assert_eq!(held(&config), pair(text, ""));
+    }
+    // An aborted watch does not follow the files.
     watch.abort();
     dir.write("current", B);
     pass(5).await;
@@ -185,7 +194,7 @@ async fn without_a_file_there_is_nothing_to_watch() {
             .unwrap()
             .watch(Duration::ZERO)
             .await;
-        assert!(log.take().contains("no signing key is watched"));
+        assert!(log.take().contains("no key file to watch"));
     }
 }
 

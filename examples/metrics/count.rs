@@ -1,6 +1,7 @@
-//! What to count, and where it stands: in the extensions of responses, and in the key ring. Copy this file.
+//! What to count, from the extensions of responses and from the key ring. Copy this file.
 //!
-//! It knows one metrics library, [`Registry`] and its like, and nothing of how the layer works inside.
+//! It uses one metrics library, [`Registry`] and related types, and does not depend on how the
+//! layer works inside.
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// A handle: clones count together.
+/// A handle to the metrics. Clones count together.
 #[derive(Clone)]
 pub(crate) struct Metrics(Arc<Inner>);
 
@@ -31,7 +32,7 @@ struct Inner {
     age: Histogram,
     fallback_last_used: Gauge,
     api_calls: Family<Token, Counter>,
-    /// `None` where nothing is verified.
+    /// `None` if requests are not verified.
     keys: Option<KeyRing>,
 }
 
@@ -57,7 +58,7 @@ struct Token {
 const AGES: [f64; 8] = [1.0, 2.0, 5.0, 15.0, 60.0, 150.0, 300.0, 3600.0];
 
 impl Metrics {
-    /// `keys`: the ring of the layer, or of the configuration.
+    /// Creates the metrics. `keys` is the ring of the layer or the configuration.
     pub(crate) fn new(keys: Option<KeyRing>) -> Self {
         let mut registry = Registry::with_prefix("inngest");
         let requests = Family::default();
@@ -105,14 +106,16 @@ impl Metrics {
         guarded.layer(from_fn_with_state(self.clone(), watch))
     }
 
-    /// `GET /metrics`, for Prometheus. Nobody signs that: keep it off the public side.
+    /// Returns the route `GET /metrics` for Prometheus. It is not authenticated: keep it off the
+    /// public network.
     pub(crate) fn router(&self) -> Router {
         Router::new()
             .route("/metrics", get(scrape))
             .with_state(self.clone())
     }
 
-    /// Counts what came back from Inngest's API: for `ServiceBuilder::map_response`, outside of `InngestApiAuth`.
+    /// Counts a response from Inngest's API. Use it with `ServiceBuilder::map_response`, outside
+    /// `InngestApiAuth`.
     pub(crate) fn count_api_call<B>(&self, response: http::Response<B>) -> http::Response<B> {
         let (key, status) = (
             name(response.extensions().get()),
@@ -122,7 +125,7 @@ impl Metrics {
         response
     }
 
-    /// `arrived` in Unix seconds, before the handler took its time.
+    /// Counts a response. `arrived` is in Unix seconds, before the handler's own time.
     fn count(&self, method: &'static str, found: &Extensions, arrived: Option<u64>) {
         let (verified, rejection) = (found.get::<Verified>(), found.get::<Rejection>());
         let outcome = match (verified, rejection) {
@@ -143,7 +146,7 @@ impl Metrics {
                 .get_or_create(&Rejected { kind, method })
                 .inc();
         }
-        // Of verified requests only: anyone can send an old time.
+        // Only for verified requests, because anyone can send an old time.
         let age = verified
             .zip(arrived)
             .map(|(verified, now)| now.abs_diff(verified.signed_at()));
@@ -160,7 +163,8 @@ async fn watch(State(metrics): State<Metrics>, request: Request, next: Next) -> 
     response
 }
 
-/// From a closed set: senders choose the method, and each new label is a new time series.
+/// Returns a label from a closed set. Clients choose the method, and each new label creates a time
+/// series.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

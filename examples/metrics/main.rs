@@ -1,11 +1,15 @@
-//! Counts with `prometheus-client`: who got in with which key, who did not and why, and when the old key may go.
+//! Counts with `prometheus-client`: which requests were verified with which key, which were
+//! rejected and why, and when the old key can be removed.
 //!
 //! ```text
-//! cargo run --example metrics                                   # a tour: calls to itself, and what Prometheus sees
-//! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics     # as in production; LISTEN_ADDR says where
+//! # A tour: calls to itself, and what Prometheus sees.
+//! cargo run --example metrics
+//! # As in production. LISTEN_ADDR sets the address.
+//! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics
 //! ```
 //!
-//! Copy `count.rs`, and `alerts.yml` for Prometheus: `promtool test rules alerts_test.yml` shows who fires which alert.
+//! Copy `count.rs`, and `alerts.yml` for Prometheus: `promtool test rules alerts_test.yml` shows
+//! what triggers each alert.
 
 mod count;
 
@@ -45,19 +49,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     if let (true, Some(keys)) = (tour, config.keys()) {
         println!(
-            "Seven calls to this app, one of its own to an API that knows the old key only, and what Prometheus sees:\n"
+            "Seven calls to this app, one call from it to an API that knows only the old key, and \
+             what Prometheus sees:\n"
         );
         call_in(&app, keys).await?;
         call_out(&config, &metrics).await?;
         println!("{}", scrape(&app).await?);
     }
     println!(
-        "Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C stops."
+        "Serving http://{address}/metrics, and http://{address}/api/inngest for Inngest. Ctrl-C \
+         stops."
     );
     Ok(axum::serve(listener, app).await?)
 }
 
-/// The layer, and outside of it what counts.
+/// Puts the counting layer outside the layer.
 fn app(auth: InngestAuth, metrics: &Metrics) -> Router {
     let functions = any(|_: Caller| async { "ran" });
     Router::new()
@@ -65,19 +71,19 @@ fn app(auth: InngestAuth, metrics: &Metrics) -> Router {
         .merge(metrics.router())
 }
 
-/// As Inngest calls, in a rotation that somebody forgot to end, and as others do.
+/// Sends calls as Inngest does during an unfinished rotation, and as others do.
 async fn call_in(app: &Router, keys: &KeyRing) -> Result<(), Box<dyn Error>> {
     let keys = keys.snapshot();
     let (current, fallback) = (keys.current(), keys.fallback().ok_or("no fallback")?);
     let now = SystemClock.now().ok_or("no time")?;
-    let stranger: SigningKey = "signkey-demo-33333333".parse()?;
+    let foreign: SigningKey = "signkey-demo-33333333".parse()?;
     for signature in [
         Some(current.sign(b"{}", now)),
         Some(current.sign(b"{}", now)),
         Some(current.sign(b"{}", now.saturating_sub(20))),
         Some(fallback.sign(b"{}", now)),
         Some(current.sign(b"{}", now.saturating_sub(600))),
-        Some(stranger.sign(b"{}", now)),
+        Some(foreign.sign(b"{}", now)),
         None,
     ] {
         let mut request = Request::post("/api/inngest?fnId=demo&stepId=step");
@@ -109,8 +115,8 @@ async fn scrape(app: &Router) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(body.into())?)
 }
 
-/// Two keys for the tour, and an API that does not know the new one yet. An example may make keys up; the library
-/// never does.
+/// Returns two keys for the tour, and an API that does not accept the new one yet. An example may
+/// contain keys; the library never does.
 async fn in_a_rotation() -> Result<Config, Box<dyn Error>> {
     let (new, old) = ("signkey-demo-22222222", "signkey-demo-11111111");
     let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer());

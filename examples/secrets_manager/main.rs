@@ -1,11 +1,11 @@
-//! Keys from a secrets manager, which is down, slow and wrong in between.
+//! Keys from a secrets manager, which is at times down, slow and wrong.
 //!
 //! ```text
 //! cargo run --example secrets_manager
 //! ```
 //!
-//! `poll.rs` is what a service needs; the rest is a secrets manager on the loopback interface, and
-//! Inngest, which calls throughout.
+//! `poll.rs` is what a service needs. The rest is a secrets manager on the loopback interface, and
+//! an Inngest that keeps calling.
 
 mod poll;
 
@@ -27,11 +27,11 @@ const A: &str = "signkey-demo-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const TYPO: &str = "signkey-demo-cccccccccccccccccccccccccccccccd";
 const C: &str = "signkey-demo-cccccccccccccccccccccccccccccccc";
 
-/// What the secrets manager does with the next request.
+/// How the secrets manager handles the next request.
 #[derive(Clone)]
 enum Manager {
     Holds(String),
-    /// Sends a status and no secret.
+    /// Responds with a status and no secret.
     Fails(StatusCode),
     Hangs,
 }
@@ -107,16 +107,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("it holds C", secret(C, ""), pair(C, "")?, C),
     ] {
         *manager.lock().map_err(|error| error.to_string())? = does;
-        // A request that hangs is given up, so that these will come.
+        // A request that hangs is abandoned, so further polls will follow.
         let seen = *polls.borrow_and_update();
         polls.wait_for(|polls| *polls >= seen + 3).await?;
         let inngest = TestInngest::new(signs_with.parse()?);
         let call: Request<Body> = inngest.call("/api/inngest", "{}");
         let status = app.clone().oneshot(call).await?.status();
-        println!(
-            "{what}: a call is answered {status}, with {:?}",
-            ring.snapshot()
-        );
+        println!("{what}: a call gets {status}, with {:?}", ring.snapshot());
         if status != StatusCode::OK || *ring.snapshot() != keys {
             return Err("a call was rejected, or the keys are not what they should be".into());
         }

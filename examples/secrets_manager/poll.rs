@@ -24,8 +24,9 @@ pub(crate) async fn follow(ring: KeyRing, secret: Uri, every: Duration, patience
     }
 }
 
-/// The secret has both keys, so that whoever changes it says which old key is still needed:
-/// `{"INNGEST_SIGNING_KEY": "signkey-…", "INNGEST_SIGNING_KEY_FALLBACK": "signkey-…"}`.
+/// Reads the secret, which contains both keys, so that a person who changes it also states which
+/// old key is still needed: `{"INNGEST_SIGNING_KEY": "signkey-…", "INNGEST_SIGNING_KEY_FALLBACK":
+/// "signkey-…"}`.
 async fn poll(
     ring: &KeyRing,
     client: &Client<HttpConnector, Body>,
@@ -39,10 +40,10 @@ async fn poll(
         .collect()
         .await?
         .to_bytes();
-    // The parser's own words may quote the secret.
+    // The parser's message could quote the secret.
     let vars = serde_json::from_slice::<HashMap<String, String>>(&body)
         .map_err(|_| "not the JSON that it should be")?;
-    // Keys alone: whatever the secret says, it must not turn verification off.
+    // Only the keys are used: whatever the secret contains, it must not turn verification off.
     let names = ["INNGEST_SIGNING_KEY", "INNGEST_SIGNING_KEY_FALLBACK"];
     let config = Config::from_vars(
         vars.into_iter()

@@ -1,5 +1,5 @@
-//! Writes the seeds: what real servers and other implementations sent (`tests/vectors`), and the shapes of JSON that
-//! a fuzzer would be long in finding.
+//! Writes the seeds: what real servers and other implementations sent (`tests/vectors`), and JSON
+//! that a fuzzer would take long to find.
 
 use std::collections::BTreeSet;
 use std::io::Result;
@@ -68,7 +68,7 @@ fn main() -> Result<()> {
     corpus.write()
 }
 
-/// How `arbitrary` spells a choice: a `u32` that lies in the choice's part of all.
+/// Returns how `arbitrary` encodes a choice: a `u32` within the choice's share of the range.
 fn variant(choice: u32, of: u32) -> [u8; 4] {
     (u32::MAX / of * choice + choice).to_le_bytes()
 }
@@ -111,7 +111,7 @@ impl Corpus {
         self.add("canonical", as_planned::<json::Length>(body));
     }
 
-    /// Where one more is too much.
+    /// Adds inputs at the limits.
     fn edges(&mut self) {
         for age in [300_i16, 301, -300, -301] {
             let mut seed = as_planned::<Plan>(b"{}");

@@ -1,4 +1,5 @@
-//! The body as it arrives: however it is cut and delayed, the same verdict, and the handler reads the same bytes.
+//! The body as it arrives. However it is cut and delayed, the verdict is the same, and the handler
+//! reads the same bytes.
 #![no_main]
 
 use std::convert::Infallible;
@@ -19,7 +20,8 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, ServiceExt, service_fn};
 
-/// One for all inputs: what one body took of the budget and did not give back, the next ones lack.
+/// One layer for all inputs, so that budget that one body does not release is missing for the next
+/// ones.
 static AUTH: LazyLock<InngestAuth> = LazyLock::new(|| {
     let [current, fallback] = [CURRENT, FALLBACK].map(|(text, _)| text.parse().unwrap());
     InngestAuth::new(Keys::new(current, Some(fallback)))
@@ -31,8 +33,12 @@ static AUTH: LazyLock<InngestAuth> = LazyLock::new(|| {
 });
 
 thread_local! {
-    /// Its clock jumps to the next timer when there is nothing to do.
-    static RUNTIME: Runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    /// Its clock jumps to the next timer when nothing else is left to do.
+    static RUNTIME: Runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -48,9 +54,9 @@ fuzz_target!(|input: &[u8]| {
         Head::Malformed => (Some("t=1".into()), Err(RejectionKind::Malformed)),
         Head::Unsigned => (None, Err(RejectionKind::Missing)),
     };
-    // What the headers decide, no body changes.
+    // A body must not change what the headers decide.
     let by_head = matches!(plan.head, Head::Malformed | Head::Unsigned);
-    let expected = match plan.refusal(body.len()) {
+    let expected = match plan.rejection(body.len()) {
         Some(kind) if !by_head => Err(kind),
         _ => verdict,
     };
@@ -77,21 +83,21 @@ fuzz_target!(|input: &[u8]| {
             Some(len)
         );
         let read = at_once(request.into_body().collect()).unwrap();
-        assert!(read.trailers().is_none(), "nobody signed them");
+        assert!(read.trailers().is_none(), "trailers are not signed");
         finds.lock().unwrap().push(read.to_bytes());
         async { Ok::<_, Infallible>(Response::new(Body::empty())) }
     });
-    let answer = RUNTIME.with(|runtime| runtime.block_on(AUTH.layer(handler).oneshot(request)));
-    let answer = answer.unwrap();
+    let response = RUNTIME.with(|runtime| runtime.block_on(AUTH.layer(handler).oneshot(request)));
+    let response = response.unwrap();
 
     let handed_on: &[Bytes] = match expected {
         Ok(_) => std::slice::from_ref(&body),
         Err(_) => &[],
     };
     assert_eq!(*found.lock().unwrap(), handed_on);
-    let outcome = match answer.extensions().get::<Rejection>() {
+    let outcome = match response.extensions().get::<Rejection>() {
         Some(rejection) => Err(rejection.kind()),
-        None => Ok(answer.extensions().get::<Verified>().unwrap().key()),
+        None => Ok(response.extensions().get::<Verified>().unwrap().key()),
     };
     assert_eq!(outcome, expected);
 });

@@ -1,4 +1,4 @@
-//! The canonical form, seen from outside: it is what `verify` hands on where only that form was signed.
+//! The canonical form, seen from outside: `verify` returns it if only that form was signed.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -16,13 +16,13 @@ fuzz_target!(|input: &[u8]| {
     let Some((length, text)) = planned::<json::Length>(input) else {
         return;
     };
-    // The helper below puts a space in front, so that the form is never the text itself.
+    // The helper below adds a space in front, so that the form never equals the text.
     let sent = length.of(&[b" ", text].concat());
 
     let expected = json::canonical(&sent);
     let mac = header::sign(CURRENT.1, expected.as_deref().unwrap_or_default(), NOW);
     let signature = header::write(NOW, &mac);
-    // The crate's own form, as it signs it for tests: nothing where there is none.
+    // The crate's own form, as it signs it for tests: empty if the body has none.
     let request = INNGEST.call_in_canonical_form("/", sent[1..].to_vec());
     assert_eq!(request.headers()[SIGNATURE_HEADER], signature);
 
@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(judge(&form), Ok((Form::Raw, form.clone())));
     let mut bodies = vec![sent];
     if form.len() < json::LONGEST {
-        // The form's form is itself.
+        // The canonical form of a canonical form is itself.
         bodies.push([b" ", &*form].concat());
     }
     for body in bodies {

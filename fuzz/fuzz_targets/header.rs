@@ -1,4 +1,5 @@
-//! The signature header: what parses is what the grammar has, and it prints so that it parses to the same.
+//! The signature header: exactly what the grammar allows is parsed, and a printed signature parses
+//! to the same.
 #![no_main]
 
 use inngest_auth::{Signature, SignatureError};
@@ -23,11 +24,11 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Whether the reason given applies, be it the only one or not.
+/// Returns `true` if the given reason applies, even if others do too.
 fn is_true(error: SignatureError, input: &[u8]) -> bool {
     let params = || input.split(|&byte| byte == b'&');
     let named = |name: &'static [u8]| params().filter(move |param| param.starts_with(name));
-    // Beside a parameter that is right by itself, only one of this name can be broken.
+    // The other parameter is valid, so only the one of this name can be wrong.
     let broken =
         |param: &[u8], beside: &str| header::read(&[param, beside.as_bytes()].concat()).is_none();
     let mac = format!("&s={}", "0".repeat(64));

@@ -1,4 +1,4 @@
-//! A signing key: what of it signs, what of it is shown, and that no more is shown.
+//! A signing key: which part signs, which part is shown, and that nothing else is shown.
 #![no_main]
 
 use inngest_auth::{KeyError, KeyRing, Keys, SigningKey};
@@ -44,7 +44,7 @@ fuzz_target!(|input: &[u8]| {
     );
     assert_eq!(format!("{parsed:?}"), shown);
     if expected.secret.len() > 12 {
-        // A secret may spell what is shown of any key.
+        // A secret may happen to contain what is shown of any key.
         let other = format!("{}00", expected.prefix).parse().unwrap();
         for (debug, harmless) in debugs(&parsed).iter().zip(debugs(&other)) {
             let told = debug.contains(expected.secret) && !harmless.contains(expected.secret);

@@ -1,4 +1,4 @@
-//! Whole requests, genuine ones and what can become of them: `verify` and the layer say what the rules say.
+//! Whole requests, genuine and altered: `verify` and the layer decide as the rules do.
 #![no_main]
 
 use std::convert::Infallible;
@@ -61,7 +61,7 @@ fn by_function(plan: &Plan, sent: &Sent) -> Verdict {
     }
 }
 
-/// What the handler found.
+/// What the handler received.
 struct Found {
     verified: Verified,
     announced: Vec<HeaderValue>,
@@ -78,7 +78,7 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
         let (parts, body) = request.into_parts();
         let body = at_once(body.collect()).unwrap().to_bytes();
         let Some(&Caller::Verified(verified)) = parts.extensions.get() else {
-            panic!("the handler runs for nobody in particular")
+            panic!("the handler must not run for an unknown caller")
         };
         let announced = parts
             .headers
@@ -109,7 +109,7 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     let request = request
         .body(Full::new(Bytes::from(sent.body.clone())))
         .unwrap();
-    let answer = at_once(app.oneshot(request)).unwrap();
+    let response = at_once(app.oneshot(request)).unwrap();
     let found = std::mem::take(&mut *found.lock().unwrap());
 
     let Verdict::Accepted {
@@ -120,10 +120,10 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     } = expected
     else {
         assert!(found.is_empty(), "the handler ran");
-        assert_refused(answer, plan, sent, expected);
+        assert_rejected(response, plan, sent, expected);
         return;
     };
-    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(response.status(), StatusCode::OK);
     let [found] = &found[..] else {
         panic!("the handler ran {} times", found.len())
     };
@@ -135,25 +135,25 @@ fn by_layer(plan: &Plan, sent: &Sent, expected: &Verdict) {
     assert_eq!(verified, (*key, *form, *time));
     assert_eq!(found.body, bytes);
     assert_eq!(found.announced, [HeaderValue::from(bytes.len())]);
-    assert_eq!(answer.extensions().get(), Some(&found.verified));
-    assert_answer_signed(&answer, plan, *key, *time, bytes);
+    assert_eq!(response.extensions().get(), Some(&found.verified));
+    assert_response_signed(&response, plan, *key, *time, bytes);
 }
 
-fn assert_refused(answer: Response<Body>, plan: &Plan, sent: &Sent, expected: &Verdict) {
+fn assert_rejected(response: Response<Body>, plan: &Plan, sent: &Sent, expected: &Verdict) {
     let kind = match expected {
         _ if sent.header.is_empty() => RejectionKind::Missing,
         Verdict::Malformed if header::joined(&sent.header) => RejectionKind::Doubled,
         Verdict::Malformed => RejectionKind::Malformed,
-        // The last second that there is stands for a clock that cannot tell.
+        // The last possible second stands for a clock that cannot tell the time.
         _ if plan.now() == u64::MAX => RejectionKind::NoTime,
         Verdict::Stale(_) => RejectionKind::Stale,
         Verdict::Future(_) => RejectionKind::Future,
         _ => RejectionKind::WrongSignature,
     };
-    let rejection = answer.extensions().get::<Rejection>().unwrap();
+    let rejection = response.extensions().get::<Rejection>().unwrap();
     assert_eq!(rejection.kind(), kind);
-    assert!(answer.extensions().get::<Verified>().is_none());
-    assert!(!answer.headers().contains_key(SIGNATURE_HEADER));
+    assert!(response.extensions().get::<Verified>().is_none());
+    assert!(!response.headers().contains_key(SIGNATURE_HEADER));
     let (status, said) = if kind == RejectionKind::NoTime {
         (
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -162,16 +162,17 @@ fn assert_refused(answer: Response<Body>, plan: &Plan, sent: &Sent, expected: &V
     } else {
         (StatusCode::UNAUTHORIZED, r#"{"message":"Unauthorized"}"#)
     };
-    assert_eq!(answer.status(), status);
+    assert_eq!(response.status(), status);
     assert_eq!(
-        at_once(answer.into_body().collect()).unwrap().to_bytes(),
+        at_once(response.into_body().collect()).unwrap().to_bytes(),
         said
     );
 }
 
-/// With the key and the time of the request, less one newline; an answer without a body not at all.
-fn assert_answer_signed(
-    answer: &Response<Body>,
+/// Checks the signature: with the key and the time of the request, over the body without one
+/// trailing newline. A response without a body must not be signed.
+fn assert_response_signed(
+    response: &Response<Body>,
     plan: &Plan,
     key: KeyRole,
     time: u64,
@@ -186,7 +187,7 @@ fn assert_answer_signed(
         _ if signed.is_empty() => None,
         _ => Some(signature.as_bytes()),
     };
-    let got = answer
+    let got = response
         .headers()
         .get(SIGNATURE_HEADER)
         .map(HeaderValue::as_bytes);

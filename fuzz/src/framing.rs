@@ -1,4 +1,4 @@
-//! A body on its way: cut into frames, delayed, broken off; and what must come of it.
+//! A body on its way, cut into frames, delayed and aborted, and the expected outcome.
 
 use std::io;
 use std::pin::Pin;
@@ -12,11 +12,13 @@ use http_body::{Body, Frame};
 use inngest_auth::RejectionKind;
 use tokio::time::Sleep;
 
-/// In bytes: past what is kept as one piece, and past a frame that is kept as it came.
+/// In bytes: longer than what is kept as one piece, and longer than a frame that is kept without
+/// copying.
 pub const LIMIT: usize = 40_000;
-/// What one body may need at most, however it is cut: the layer has no more, so it must get all of it back each time.
+/// The most that one body may need, however it is cut. The layer has no more, so all of it must be
+/// released each time.
 pub const BUDGET: usize = 2 * LIMIT + 64 * 1024;
-/// Never met exactly: waits are whole [`MOMENT`]s.
+/// Never met exactly, because waits are whole [`MOMENT`]s.
 pub const DEADLINE: Duration = Duration::from_millis(30_050);
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -31,7 +33,7 @@ pub struct Plan {
     steps: Vec<Step>,
 }
 
-/// What the headers say.
+/// The headers.
 #[derive(Debug, Default, Clone, Copy, Arbitrary)]
 pub enum Head {
     #[default]
@@ -42,7 +44,7 @@ pub enum Head {
     Unsigned,
 }
 
-/// The bytes given are repeated, or cut, to a length.
+/// Repeats the given bytes, or cuts them, to a length.
 #[derive(Debug, Default, Clone, Copy, Arbitrary)]
 enum Length {
     #[default]
@@ -65,7 +67,7 @@ enum Step {
     FewBytes(u8),
     Nothing,
     Pending,
-    /// So many [`MOMENT`]s.
+    /// Waits for this many [`MOMENT`]s.
     Wait(u8),
     Trailers,
 }
@@ -94,9 +96,10 @@ impl Plan {
         }
     }
 
-    /// Why a fresh, well-formed request with this body is refused before it is judged.
+    /// Returns why a fresh, well-formed request with this body is rejected before its signature is
+    /// compared.
     #[must_use]
-    pub fn refusal(&self, length: usize) -> Option<RejectionKind> {
+    pub fn rejection(&self, length: usize) -> Option<RejectionKind> {
         if self.announced && length > LIMIT {
             return Some(RejectionKind::BodyTooLarge);
         }

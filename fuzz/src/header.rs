@@ -5,7 +5,7 @@ use sha2::Sha256;
 
 use crate::key::unhex;
 
-/// Time and MAC of a header that follows the grammar.
+/// Returns the time and MAC of a header that matches the grammar.
 #[must_use]
 pub fn read(header: &[u8]) -> Option<(u64, [u8; 32])> {
     let (mut times, mut macs) = (Vec::new(), Vec::new());
@@ -25,7 +25,7 @@ pub fn read(header: &[u8]) -> Option<(u64, [u8; 32])> {
     }
 }
 
-/// Whether it is what a proxy makes of several headers: values of the grammar between commas.
+/// Returns `true` for several headers joined by a proxy: values of the grammar between commas.
 #[must_use]
 pub fn joined(header: &[u8]) -> bool {
     let values: Vec<_> = header
@@ -50,25 +50,27 @@ fn mac(value: &[u8]) -> Option<[u8; 32]> {
     unhex(str::from_utf8(value).ok()?)?.try_into().ok()
 }
 
-/// The header's value as Inngest spells it.
+/// Returns the header's value as Inngest writes it.
 #[must_use]
 pub fn write(time: impl std::fmt::Display, mac: &[u8]) -> String {
     format!("t={time}&s={}", crate::key::hex(mac))
 }
 
-/// HMAC-SHA256 over what is signed: the body, and the time in decimal.
+/// Returns the HMAC-SHA256 over the body and the decimal time.
 ///
 /// # Panics
 ///
-/// Never: HMAC takes a key of any length.
+/// Never: HMAC accepts a key of any length.
 #[must_use]
 pub fn sign(secret: &str, body: &[u8], time: u64) -> [u8; 32] {
     hmac(secret, &[body, time.to_string().as_bytes()].concat())
 }
 
+/// Returns the HMAC-SHA256 of a message.
+///
 /// # Panics
 ///
-/// Never: HMAC takes a key of any length.
+/// Never: HMAC accepts a key of any length.
 #[must_use]
 pub fn hmac(secret: &str, message: &[u8]) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();

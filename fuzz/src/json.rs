@@ -1,20 +1,20 @@
-//! The RFC 8785 form, by way of a tree.
+//! The canonical form (RFC 8785), computed by way of a tree.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use arbitrary::Arbitrary;
 
-/// Longest text that has a form.
+/// The longest text that has a canonical form.
 pub const LONGEST: usize = 64 * 1024;
-/// Deepest nesting that has one.
+/// The deepest nesting that has one.
 const DEEPEST: usize = 127;
 
-/// How long a text is made, with spaces in front.
+/// How long a text is made by spaces in front of it.
 #[derive(Arbitrary)]
 pub enum Length {
     AsItIs,
-    /// So much longer than the longest that has a form.
+    /// By this much longer than the longest that has a canonical form.
     Beyond(i8),
 }
 
@@ -37,11 +37,11 @@ enum Json {
     Number(f64),
     String(String),
     Array(Vec<Json>),
-    /// By UTF-16 code units, as RFC 8785 §3.2.3 sorts.
+    /// Sorted by UTF-16 code units (RFC 8785 §3.2.3).
     Object(BTreeMap<Vec<u16>, (String, Json)>),
 }
 
-/// `None` where the text has no canonical form.
+/// Returns the canonical form, or `None` if the text has none.
 #[must_use]
 pub fn canonical(text: &[u8]) -> Option<Vec<u8>> {
     if text.len() > LONGEST {
@@ -55,7 +55,7 @@ pub fn canonical(text: &[u8]) -> Option<Vec<u8>> {
     reader.0.is_empty().then_some(out.into_bytes())
 }
 
-/// RFC 8259, a character at a time.
+/// Reads RFC 8259 JSON one character at a time.
 struct Reader<'a>(&'a str);
 
 impl Reader<'_> {
@@ -130,7 +130,8 @@ impl Reader<'_> {
             } else {
                 return None;
             };
-            // Refused by choice: a program that switches on a feature of `serde_json` could not tell it from a number.
+            // Rejected by choice: with a feature of `serde_json` it could not be told from a
+            // number.
             if key == "$serde_json::private::Number" {
                 return None;
             }
@@ -140,7 +141,7 @@ impl Reader<'_> {
             } else {
                 return None;
             };
-            // Of equal keys the last one stays.
+            // The last of several equal keys is kept.
             members.insert(key.encode_utf16().collect(), (key, value));
             self.space();
             match self.char()? {
@@ -151,7 +152,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What follows the opening quote.
+    /// Reads a string after its opening quote.
     fn string(&mut self) -> Option<String> {
         let mut units = Vec::new();
         loop {
@@ -238,7 +239,7 @@ impl Json {
     }
 }
 
-/// RFC 8785 §3.2.2.2.
+/// Writes a string (RFC 8785 §3.2.2.2).
 fn string(text: &str, out: &mut String) {
     out.push('"');
     for it in text.chars() {
@@ -257,13 +258,14 @@ fn string(text: &str, out: &mut String) {
     out.push('"');
 }
 
-/// ECMAScript's `Number::toString` (ECMA-262 §6.1.6.1.20).
+/// Returns the text of ECMAScript's `Number::toString` (ECMA-262 §6.1.6.1.20).
 fn number(value: f64) -> String {
     if value == 0.0 {
         return "0".into();
     }
     let shortest = format!("{:e}", value.abs());
-    // Where two texts of that many digits are equally near, the even one, as RFC 8785 has it. Rust's shortest is either.
+    // If two texts with that many digits are equally near, RFC 8785 requires the even one. Rust's
+    // shortest text may be either.
     let count = shortest
         .bytes()
         .take_while(|&it| it != b'e')
@@ -278,7 +280,7 @@ fn number(value: f64) -> String {
     let (digits, exponent) = text.split_once('e').unwrap();
     let digits = digits.replace('.', "");
     let length = i32::try_from(digits.len()).unwrap();
-    // The decimal point stands behind this many digits.
+    // The position of the decimal point, as the number of digits before it.
     let point = exponent.parse::<i32>().unwrap() + 1;
     let zeros = |count: i32| "0".repeat(usize::try_from(count).unwrap());
     let printed = if (length..=21).contains(&point) {

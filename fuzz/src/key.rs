@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use sha2::{Digest, Sha256};
 
-/// Which white space stands before a key, and which behind it.
+/// The white space before and after a key.
 #[derive(Arbitrary)]
 pub struct Around(u8, u8);
 
@@ -29,15 +29,15 @@ impl Around {
 /// A key's parts.
 #[derive(Debug)]
 pub struct Key<'a> {
-    /// `signkey-<env>-`, or nothing.
+    /// `signkey-<env>-`, or empty.
     pub prefix: &'a str,
-    /// What the HMAC is keyed with.
+    /// The HMAC's key.
     pub secret: &'a str,
-    /// SHA-256 of the bytes that the secret spells, in hex.
+    /// The SHA-256 of the bytes that the secret spells, in hex.
     pub hash: String,
 }
 
-/// `None` where the text is no key.
+/// Returns a key's parts, or `None` if the text is not a key.
 #[must_use]
 pub fn read(text: &str) -> Option<Key<'_>> {
     let text = text.trim();
@@ -51,7 +51,7 @@ pub fn read(text: &str) -> Option<Key<'_>> {
     })
 }
 
-/// Length of what `^signkey-\w+-` matches, by the machine that the expression is.
+/// Returns the length of what `^signkey-\w+-` matches, as a state machine.
 fn prefix(text: &str) -> Option<usize> {
     let mut rest = text.strip_prefix("signkey-")?;
     let mut word = 0;
@@ -62,7 +62,7 @@ fn prefix(text: &str) -> Option<usize> {
     (word > 0).then_some(text.len() - rest.len())
 }
 
-/// The bytes that hex digits of either case spell.
+/// Returns the bytes that hex digits of either case spell.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text

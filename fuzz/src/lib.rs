@@ -1,5 +1,5 @@
-//! What the fuzz targets hold the crate against: each rule once more, written the slow and obvious way. Nothing is
-//! shared with the crate but the libraries for SHA-256 and HMAC.
+//! What the fuzz targets compare the crate with: each rule again, written in a slow and obvious
+//! way. Nothing is shared with the crate but the libraries for SHA-256 and HMAC.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -12,24 +12,24 @@ pub mod json;
 pub mod key;
 pub mod request;
 
-/// What the clocks show.
+/// The time of the clocks.
 pub const NOW: u64 = 1_700_000_000;
-/// The test keys, and what of them is the HMAC's key.
+/// The test keys, each with its HMAC key.
 pub const CURRENT: (&str, &str) = ("signkey-test-12345678", "12345678");
 pub const FALLBACK: (&str, &str) = ("signkey-test-87654321", "87654321");
 
-/// A plan, and the bytes that it is about: the rest.
+/// Splits an input into a plan and the bytes that the plan applies to.
 #[must_use]
 pub fn planned<'a, P: Arbitrary<'a>>(input: &'a [u8]) -> Option<(P, &'a [u8])> {
     let mut input = Unstructured::new(input);
     Some((P::arbitrary(&mut input).ok()?, input.take_rest()))
 }
 
-/// The input that gives a plan of zeros, which is always the plainest one, and these bytes.
+/// Returns the input for these bytes with a plan of zeros, which is always the plainest plan.
 ///
 /// # Panics
 ///
-/// Where the plan has no end.
+/// Panics if the plan has no end.
 #[must_use]
 pub fn as_planned<P: for<'a> Arbitrary<'a>>(bytes: &[u8]) -> Vec<u8> {
     let input = |zeros, rest: &[u8]| [&*vec![0; zeros], rest].concat();
@@ -38,11 +38,11 @@ pub fn as_planned<P: for<'a> Arbitrary<'a>>(bytes: &[u8]) -> Vec<u8> {
     input((0..100).find(fits).unwrap(), bytes)
 }
 
-/// The output of a future that has no reason to wait.
+/// Returns the output of a future that has no reason to wait.
 ///
 /// # Panics
 ///
-/// Where it waits.
+/// Panics if the future waits.
 pub fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -1,38 +1,38 @@
-//! A signed request and what may happen to it, and the verdict that it deserves.
+//! A signed request, what may happen to it, and the verdict that it deserves.
 
 use arbitrary::Arbitrary;
 use inngest_auth::{Form, KeyRole};
 
 use crate::{CURRENT, FALLBACK, NOW, header, json};
 
-/// All zeros: a genuine request with the current key, untouched.
+/// All zeros: a genuine request with the current key, unchanged.
 #[derive(Debug, Default, Arbitrary)]
 pub struct Plan {
     pub held: Held,
     pub signer: Signer,
     pub over: Over,
-    /// In seconds, as the receiver's clock sees it; negative: signed in the future.
+    /// In seconds by the receiver's clock; negative if signed in the future.
     pub age: i16,
     pub spelling: Spelling,
-    /// How many digits wander from `t` to the end of the body; negative: from there to `t`.
+    /// How many digits move from `t` to the end of the body; negative for the reverse.
     pub digits_moved: i8,
     pub header_edit: Edit,
     pub body_edit: Edit,
-    /// What the receiver's clock is wrong by, as a mask.
+    /// The error of the receiver's clock, as a mask.
     pub clock: u64,
-    /// In seconds; 0: the default.
+    /// In seconds; 0 for the default.
     pub tolerance: u16,
     pub method: Method,
     pub says_dev: bool,
 }
 
-/// The keys that the receiver has.
+/// The receiver's keys.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Arbitrary)]
 pub enum Held {
     #[default]
     Both,
     CurrentAlone,
-    /// The current key in both roles: there is no fallback then.
+    /// The current key in both roles, so there is no fallback key.
     OneTwice,
     Swapped,
 }
@@ -45,7 +45,7 @@ pub enum Signer {
     Stranger,
 }
 
-/// The bytes that are signed, where they are not those that are sent.
+/// The signed bytes, if they are not those that are sent.
 #[derive(Debug, Default, Clone, Copy, Arbitrary)]
 pub enum Over {
     #[default]
@@ -124,7 +124,7 @@ impl Plan {
         NOW ^ self.clock
     }
 
-    /// In seconds, as the receiver sets it.
+    /// Returns the tolerance that the receiver sets, in seconds.
     #[must_use]
     pub fn tolerance(&self) -> u64 {
         match self.tolerance {
@@ -133,7 +133,7 @@ impl Plan {
         }
     }
 
-    /// The receiver's keys, text and secret, by their roles.
+    /// Returns the receiver's keys by role, each as text and secret.
     #[must_use]
     pub fn keys(&self) -> Vec<(KeyRole, (&'static str, &'static str))> {
         match self.held {
@@ -178,7 +178,7 @@ impl Plan {
         Sent { header, body }
     }
 
-    /// What is signed stays the same; where body ends and time begins does not.
+    /// Moves digits between body and time. What is signed stays the same.
     fn move_digits(&self, time: &str, body: &mut Vec<u8>) -> String {
         let count = usize::from(self.digits_moved.unsigned_abs() % 4);
         if self.digits_moved >= 0 {
@@ -190,11 +190,11 @@ impl Plan {
         String::from_utf8_lossy(&wandered).into_owned() + time
     }
 
-    /// By the rules, one after the other.
+    /// Returns the verdict by the rules, one after the other.
     ///
     /// # Panics
     ///
-    /// Never: two times of 64 bits are no further apart than that.
+    /// Never: the difference of two 64-bit times fits.
     #[must_use]
     pub fn judge(&self, sent: &Sent) -> Verdict {
         let Some((time, mac)) = header::read(&sent.header) else {
@@ -237,7 +237,7 @@ impl Plan {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
     Malformed,
-    /// By seconds, as with `Future`.
+    /// In seconds, as with `Future`.
     Stale(u64),
     Future(u64),
     Mismatch,
@@ -245,7 +245,7 @@ pub enum Verdict {
         key: KeyRole,
         form: Form,
         time: u64,
-        /// What the handler is to read.
+        /// What the handler must read.
         bytes: Vec<u8>,
     },
 }

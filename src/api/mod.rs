@@ -12,7 +12,7 @@
 //!    key that the API accepted last. Initially this is the current key.
 //! 4. On 401 or 403, send the request again with the other key's token, if there is a fallback key
 //!    and its token differs. There is no third attempt.
-//! 5. If the API accepts the other key, begin later calls with it. After a change of the
+//! 5. If the API does not reject the other key, begin later calls with it. After a change of the
 //!    [`KeyRing`](crate::KeyRing), calls begin with the current key again.
 //!
 //! During a rotation the API knows only one of the two keys. So a call costs one more request when
@@ -57,7 +57,8 @@
 //! assert_eq!(api.clone().oneshot(request).await?.status(), StatusCode::OK);
 //!
 //! // A request to another host is not sent.
-//! let request = Request::post("https://api.inngest.example/fn/register").body("{}".to_owned())?;
+//! let elsewhere = "https://api.inngest.example/fn/register";
+//! let request = Request::post(elsewhere).body("{}".to_owned())?;
 //! assert!(matches!(api.oneshot(request).await, Err(ApiAuthError::WrongOrigin)));
 //! # Ok(())
 //! # }

@@ -43,6 +43,7 @@ impl Origin {
             _ => return Err(ApiBaseError::Scheme),
         };
         let (text, host) = (authority.as_str(), authority.host());
+        // `https://api.inngest.com@evil.example` has the host `evil.example`.
         if text.contains('@') {
             return Err(ApiBaseError::UserInfo);
         }
@@ -67,6 +68,8 @@ impl Origin {
         self.scheme == Scheme::HTTP && !self.is_loopback()
     }
 
+    /// Returns `true` for `localhost` and literal loopback addresses. Any other name may resolve to
+    /// any address.
     fn is_loopback(&self) -> bool {
         let address = self.host.trim_start_matches('[').trim_end_matches(']');
         let address = address.parse::<std::net::IpAddr>();

@@ -201,6 +201,7 @@ impl Outbound {
             Mode::Dev { .. } => None,
             Mode::Unusable(error) => return Err(ApiAuthError::Unconfigured(*error)),
         };
+        // Before everything else, so that neither a token nor a request leaves for another host.
         match (Origin::of(request.uri()), &self.api) {
             (Some(origin), Some(api)) if origin == *api => {}
             _ => return Err(ApiAuthError::WrongOrigin),

@@ -260,7 +260,7 @@ fn is_placeholder(it: &Look<'_>) -> bool {
         secret mysecret supersecret password key value string signkey hex objectobject";
     const PARTS: &str = "changeme changethis changeit replace placeholder example redacted \
         signingkey insert keyhere";
-    let stands_for_a_key = |text: &str| {
+    let is_placeholder_text = |text: &str| {
         // Allocated once, so that no copy of a possible key is left in freed memory.
         let mut plain = Zeroizing::new(String::with_capacity(text.len()));
         plain.extend(
@@ -275,7 +275,7 @@ fn is_placeholder(it: &Look<'_>) -> bool {
     };
     // A comment after a key may contain any words.
     let begins_with_a_key = it.bare.split_whitespace().next().is_some_and(is_key);
-    !begins_with_a_key && (stands_for_a_key(it.bare) || stands_for_a_key(it.remainder))
+    !begins_with_a_key && (is_placeholder_text(it.bare) || is_placeholder_text(it.remainder))
 }
 
 fn is_masked(it: &Look<'_>) -> bool {

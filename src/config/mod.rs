@@ -111,6 +111,18 @@ impl Config {
     /// # Errors
     ///
     /// Returns a [`ConfigError`], as [`from_env`](Self::from_env) does.
+    ///
+    /// ```
+    /// use inngest_auth::Config;
+    ///
+    /// let config = Config::from_vars([
+    ///     ("INNGEST_SIGNING_KEY", "signkey-test-12345678"),
+    ///     ("INNGEST_API_BASE_URL", "http://inngest.internal:8288/"),
+    ///     ("PATH", "/usr/bin"),
+    /// ])?;
+    /// assert_eq!(config.api_base()?, "http://inngest.internal:8288");
+    /// # Ok::<(), inngest_auth::ConfigError>(())
+    /// ```
     pub fn from_vars<K, V>(vars: impl IntoIterator<Item = (K, V)>) -> Result<Self, ConfigError>
     where
         K: Into<String>,
@@ -187,7 +199,7 @@ impl Config {
     ///
     /// A reload does not check whether a file is still being written. Call it when the files are
     /// complete, for example on SIGHUP.
-    #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) does without a call.")]
+    #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) reloads by itself.")]
     /// # Errors
     ///
     /// Returns a [`ConfigError`] that names the file and says what is wrong with it, or that no key

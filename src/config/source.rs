@@ -144,8 +144,8 @@ impl Pair {
         {
             if *upper_case {
                 tracing::warn!(
-                    "{variable} contains upper-case hex digits: keys are case-sensitive, and Inngest \
-                     issues them in lower case; copy the key again if requests are rejected"
+                    "{variable} contains upper-case hex digits: keys are case-sensitive, and \
+                     Inngest issues them in lower case; copy the key again if requests are rejected"
                 );
             }
             if *short {

@@ -16,7 +16,7 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(60 * 60);
 /// Polls without end.
 pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
     let Some(source) = source else {
-        tracing::warn!("no signing key is watched: none is read from a file");
+        tracing::warn!("no key file to watch: no signing key is read from a file");
         return;
     };
     if Handle::try_current().is_err() {
@@ -33,13 +33,15 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
         polls.tick().await;
         let before = seen.take();
         let reloaded = source.reload(|last, now| {
+            if now == last {
+                return false;
+            }
             // A file that is being written may be blank or contain half a key.
             let confirmed = before.as_ref() == Some(now);
-            let new = now != last;
-            if new && !confirmed {
+            if !confirmed {
                 seen = Some(now.clone());
             }
-            new && confirmed
+            confirmed
         });
         match reloaded {
             Ok(_) => warnings.end(),

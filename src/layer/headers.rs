@@ -108,8 +108,8 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
 /// Returns `true` if the query names no function, step or probe. Such a name asks for a call or a
 /// probe instead.
 ///
-/// Strangers reach this before their signature is checked, and parsing 60 KB takes most of a
-/// millisecond, so a query over 1 KiB is not parsed. No sync has one.
+/// Unauthenticated clients reach this, and parsing 60 KB takes most of a millisecond. So a query
+/// over 1 KiB is not parsed. No genuine sync has one.
 fn asks_only_for_a_sync(uri: &Uri) -> bool {
     uri.query().is_none_or(|query| query.len() <= 1024)
         && !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId" | "probe"))
@@ -118,18 +118,19 @@ fn asks_only_for_a_sync(uri: &Uri) -> bool {
 /// Returns `true` if the query has exactly one `probe`, with the value `trust`. With a function or
 /// a step as well, the request is for the handler.
 fn asks_for_trust(uri: &Uri) -> bool {
-    // Most requests are calls. Their query cannot contain `probe`, even percent-encoded, so they
-    // skip the decoding.
-    let may = |query: &str| {
-        !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'))
-    };
-    if !uri.query().is_some_and(may) {
+    if !uri.query().is_some_and(may_ask_for_trust) {
         return false;
     }
     let mut probes = query(uri).filter(|(name, _)| name == "probe");
     probes.next().is_some_and(|(_, value)| value == "trust")
         && probes.next().is_none()
         && !query(uri).any(|(name, _)| matches!(&*name, "fnId" | "stepId"))
+}
+
+/// Returns `false` for calls, which most requests are. Their query cannot contain `probe`, even
+/// percent-encoded, so they skip the decoding.
+fn may_ask_for_trust(query: &str) -> bool {
+    !query.starts_with("fnId=") && (query.contains("probe") || query.contains('%'))
 }
 
 fn query(uri: &Uri) -> form_urlencoded::Parse<'_> {
@@ -229,6 +230,44 @@ mod tests {
             (":", None),
         ] {
             assert_eq!(parse_len(&HeaderValue::from_static(text)), len, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn headers_describe_the_body_that_is_forwarded() {
+        for (sent, len, forwarded) in [
+            (&["2"][..], 2, "2"),
+            (&["0"], 0, "0"),
+            (&[], 2, "2"),
+            (&["3"], 2, "2"),
+            (&["02"], 2, "2"),
+            (&["00"], 0, "0"),
+            (&["+2"], 2, "2"),
+            (&["2", "2"], 2, "2"),
+            (&["2", "3"], 2, "2"),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in sent {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(value));
+            }
+            describe_body(&mut headers, len);
+            let now: Vec<_> = headers.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(now, [forwarded], "{sent:?} of {len}");
+        }
+        for name in NOT_FORWARDED {
+            let mut headers = HeaderMap::from_iter([(name, HeaderValue::from_static("x"))]);
+            describe_body(&mut headers, 0);
+            assert_eq!(headers.len(), 1, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_over_1_kib_asks_for_no_sync() {
+        for (len, is_sync) in [(1024, true), (1025, false)] {
+            let uri = format!("/?{}", "a".repeat(len));
+            let request = Request::put(uri).body(()).unwrap();
+            assert_eq!(is_unsigned_sync(&request), is_sync, "{len}");
+            assert_eq!(Purpose::of(&request, 0) == Purpose::Sync, is_sync, "{len}");
         }
     }
 

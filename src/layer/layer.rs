@@ -33,19 +33,19 @@ use crate::verify::Tolerance;
 /// # use axum::{Router, routing::any};
 /// # use inngest_auth::InngestAuth;
 /// # async fn inngest_handler() {}
-/// let app: Router =
-///     Router::new().route("/api/inngest", any(inngest_handler).layer(InngestAuth::from_env()));
+/// let inngest = any(inngest_handler).layer(InngestAuth::from_env());
+/// let app: Router = Router::new().route("/api/inngest", inngest);
 /// ```
 ///
 /// Clones share the keys and the body budget.
 ///
 /// # Runtime
 ///
-/// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides: the timer
-/// limits how long a body is waited for. Outside a runtime, a request whose body is not there at once
-/// is rejected \[500\], and an ERROR in the log says why. In a runtime that was built without
-/// `enable_time` or `enable_all`, Tokio panics at such a body (`timers are disabled`): that cannot be
-/// found out beforehand.
+/// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides, because
+/// the timer limits how long it waits for a body. Outside a runtime, a request whose body has not
+/// arrived yet is rejected with \[500\], and an ERROR in the log says why. In a runtime built
+/// without `enable_time` or `enable_all`, Tokio panics on such a body (`timers are disabled`),
+/// which the layer cannot detect beforehand.
 ///
 /// # Steps
 ///
@@ -63,8 +63,8 @@ use crate::verify::Tolerance;
 ///    each present once \[401\]. See [`Signature::parse`](crate::Signature::parse).
 /// 5. Require `t` to be within the [tolerance](Self::tolerance) of the clock, in the past and in
 ///    the future \[401\]. If the clock cannot tell the time, reject with \[500\].
-/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller one is not
-///    trusted, so nothing is allocated for it.
+/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller value is not
+///    trusted either, so nothing is allocated for it.
 /// 7. Read the body under the size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
 ///    [memory budget](Self::body_budget) that all unverified bodies share. If the budget is used
 ///    up, the oldest body that is waiting for its client is rejected to make room \[503\]. The HMAC
@@ -77,7 +77,7 @@ use crate::verify::Tolerance;
 ///    matches, reject \[401\].
 /// 10. Check the time again, so that a slow body does not outlive the window. If a [replay
 ///     guard](crate::replay) is set, record the signature. Reject the request if the signature was
-///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time once more,
+///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time again,
 ///     so that a slow store does not outlive the window either.
 /// 11. Respond to a verified trust probe (`POST ?probe=trust`) with 200 and `{}`.
 /// 12. Call the inner service, which is first used here: an unverified request never occupies its
@@ -88,8 +88,8 @@ use crate::verify::Tolerance;
 ///     the key that verified the request and the request's own `t`.
 ///
 /// A rejection tells the client a status, but no reason. The reason is in the log, and in the
-/// response's extensions as a [`Rejection`], where an outer layer can count it. Other responses
-/// carry `Caller`, and `Verified` if the request was verified.
+/// response's extensions as a [`Rejection`], where an outer layer can count it. Responses of the
+/// inner service have `Caller` in their extensions, and `Verified` if the request was verified.
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Policy>);
@@ -108,12 +108,34 @@ impl InngestAuth {
     /// # Errors
     ///
     /// Returns a [`ConfigError`] that says what to set.
+    ///
+    /// ```no_run
+    /// use inngest_auth::{ConfigError, InngestAuth};
+    ///
+    /// fn main() -> Result<(), ConfigError> {
+    ///     // Stops the program, with a message that says what to set.
+    ///     let auth = InngestAuth::try_from_env()?;
+    ///     # let _ = auth;
+    ///     Ok(())
+    /// }
+    /// ```
     pub fn try_from_env() -> Result<Self, ConfigError> {
         Config::from_env().map(|config| Self::from_config(&config))
     }
 
     /// Creates the layer from a [`Config`]. The layer shares its [`KeyRing`] with everything else
     /// that is built from the same `Config`.
+    ///
+    /// ```
+    /// use inngest_auth::{Config, InngestApiAuth, InngestAuth};
+    ///
+    /// let config = Config::from_vars([("INNGEST_SIGNING_KEY", "signkey-test-12345678")])?;
+    /// let inbound = InngestAuth::from_config(&config);
+    /// let outbound = InngestApiAuth::from_config(&config);
+    /// assert!(inbound.status().is_ready());
+    /// assert!(outbound.keys().is_some());
+    /// # Ok::<(), inngest_auth::ConfigError>(())
+    /// ```
     pub fn from_config(config: &Config) -> Self {
         match config.mode() {
             Mode::Cloud(keys) => {
@@ -126,6 +148,19 @@ impl InngestAuth {
 
     /// Creates a layer that verifies requests with these keys. It does not read environment
     /// variables.
+    ///
+    /// ```
+    /// use inngest_auth::{InngestAuth, KeyRing, SigningKey};
+    ///
+    /// let key: SigningKey = "signkey-test-12345678".parse()?;
+    /// let ring = KeyRing::from(key);
+    /// let auth = InngestAuth::new(ring.clone());
+    /// // Keys can change while the layer is in use.
+    /// ring.rotate("signkey-test-87654321".parse()?);
+    /// # let keys = auth.keys().unwrap().snapshot();
+    /// # assert_eq!(keys.fallback(), Some(&"signkey-test-12345678".parse()?));
+    /// # Ok::<(), inngest_auth::KeyError>(())
+    /// ```
     pub fn new(keys: impl Into<KeyRing>) -> Self {
         Self::with(Mode::Cloud(Verifier::new(keys)))
     }
@@ -183,6 +218,21 @@ impl InngestAuth {
     }
 
     /// Returns what this layer does with requests, for a readiness probe.
+    ///
+    /// ```
+    /// use axum::{Router, http::StatusCode, routing::get};
+    /// use inngest_auth::{InngestAuth, Status};
+    ///
+    /// /// Kubernetes and similar platforms send no requests to an instance that is not ready.
+    /// fn readiness(auth: &InngestAuth) -> Router {
+    ///     let status = match auth.status() {
+    ///         Status::Unusable(_) => StatusCode::SERVICE_UNAVAILABLE,
+    ///         _ => StatusCode::OK,
+    ///     };
+    ///     Router::new().route("/readyz", get(move || async move { status }))
+    /// }
+    /// # let _ = readiness(&InngestAuth::unverified_dev());
+    /// ```
     #[must_use]
     pub fn status(&self) -> Status {
         match &self.0.mode {
@@ -194,12 +244,57 @@ impl InngestAuth {
 
     /// Sets how far a signature's time may differ from the clock, in the past and in the future: 1
     /// s to 1 h (default: 5 min).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::{Rejection, RejectionKind, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().tolerance(Duration::from_secs(60));
+    /// let app = Router::new().route("/api/inngest", any(|| async {}).layer(auth));
+    ///
+    /// let late = inngest.call("/api/inngest", "{}");
+    /// let response = app.clone().oneshot(inngest.call("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 200);
+    ///
+    /// // 61 seconds later:
+    /// inngest.clock().set(Some(1_700_000_061));
+    /// let response = app.oneshot(late).await?;
+    /// assert_eq!(response.status(), 401);
+    /// let rejection = response.extensions().get().map(Rejection::kind);
+    /// assert_eq!(rejection, Some(RejectionKind::Stale));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tolerance(self, tolerance: impl Into<Tolerance>) -> Self {
         self.set_verifier(|verifier| verifier.tolerance(tolerance))
     }
 
     /// Sets the maximum body size in bytes (default: 8 MiB). Larger requests are rejected with 413.
     /// Inngest's own limit is 4 MiB.
+    ///
+    /// ```
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::testing::TestInngest;
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().body_limit(1024);
+    /// let app = Router::new().fallback(any(|| async { "ran" })).layer(auth);
+    ///
+    /// let response = app.clone().oneshot(inngest.call("/", "x".repeat(1024))).await?;
+    /// assert_eq!(response.status(), 200);
+    /// let response = app.oneshot(inngest.call("/", "x".repeat(1025))).await?;
+    /// assert_eq!(response.status(), 413);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn body_limit(self, bytes: usize) -> Self {
         self.set(|policy| policy.body_limit = bytes)
             .set_verifier(|verifier| verifier.body_limit(bytes))
@@ -215,6 +310,20 @@ impl InngestAuth {
     ///
     /// If the limit is reached, the oldest body that is waiting for its client is rejected with 503
     /// to make room. A body that arrives in one frame, as small ones do, holds nothing.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::InngestAuth;
+    ///
+    /// // For a service with little memory: bodies of at most 5 MiB, which together hold at most
+    /// // 64 MiB before they are verified and 64 MiB after, and which must arrive within 10 s.
+    /// let auth = InngestAuth::from_env()
+    ///     .body_limit(5 * 1024 * 1024)
+    ///     .body_budget(64 * 1024 * 1024)
+    ///     .verified_backlog(64 * 1024 * 1024)
+    ///     .body_deadline(Duration::from_secs(10));
+    /// # let _ = auth;
+    /// ```
     pub fn body_budget(self, bytes: usize) -> Self {
         self.set(|policy| policy.budget = Arc::new(Budget::new(bytes)))
     }
@@ -232,9 +341,37 @@ impl InngestAuth {
     /// Sets whether to forward unsigned syncs, which the UI of a self-hosted server sends (default:
     /// `false`).
     ///
-    /// An unsigned sync is a `PUT` without a signature whose query has no `fnId`, `stepId` or
-    /// `probe`. The handler receives it with an empty body and without `X-Inngest-Sync-Kind`, and
-    /// sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    /// An unsigned sync is a `PUT` without a signature and without `X-Run-ID`, whose query has no
+    /// `fnId`, `stepId` or `probe`. The handler receives it with an empty body and without
+    /// `X-Inngest-Sync-Kind`, and sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    ///
+    /// ```
+    /// use axum::{Router, http::Method, routing::any};
+    /// use inngest_auth::{Caller, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// async fn handler(caller: Caller, body: String) -> String {
+    ///     format!("{caller:?}: {body:?}")
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().insecure_unsigned_sync(true);
+    /// let app = Router::new().route("/api/inngest", any(handler).layer(auth));
+    ///
+    /// let mut sync = inngest.unsigned("/api/inngest", "any text");
+    /// *sync.method_mut() = Method::PUT;
+    /// let response = app.clone().oneshot(sync).await?;
+    /// let body = axum::body::to_bytes(response.into_body(), 1024).await?;
+    /// assert_eq!(body, r#"UnsignedSync: """#);
+    ///
+    /// // Unsigned calls are still rejected.
+    /// let response = app.oneshot(inngest.unsigned("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 401);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn insecure_unsigned_sync(self, allow: bool) -> Self {
         self.set(|policy| policy.insecure_unsigned_sync = allow)
     }
@@ -248,6 +385,24 @@ impl InngestAuth {
     /// tolerance. If the body fails while it is buffered, the client gets a 500.
     ///
     /// Put compression outside this layer: inside, it would hide the bytes that must be signed.
+    ///
+    /// ```
+    /// use axum::{Router, routing::any};
+    /// use inngest_auth::{SIGNATURE_HEADER, SignResponses, testing::TestInngest};
+    /// # use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// for (sign, expected) in [(SignResponses::Required, false), (SignResponses::All, true)] {
+    ///     let auth = inngest.auth().sign_responses(sign);
+    ///     let app = Router::new().route("/api/inngest", any(|| async { "ran" }).layer(auth));
+    ///     let response = app.oneshot(inngest.call("/api/inngest", "{}")).await?;
+    ///     assert_eq!(response.headers().contains_key(SIGNATURE_HEADER), expected);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sign_responses(self, sign: SignResponses) -> Self {
         self.set(|policy| policy.sign_responses = sign)
     }
@@ -262,6 +417,17 @@ impl InngestAuth {
     /// seconds (default: 60 s, maximum: a day).
     ///
     /// It must cover how far the clocks of the instances that share a store may differ.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{InngestAuth, SystemClock, replay::MemoryReplayStore};
+    ///
+    /// let store = MemoryReplayStore::new(100_000, &SystemClock);
+    /// let auth = InngestAuth::from_env()
+    ///     .replay_guard(store)
+    ///     .replay_skew(Duration::from_secs(10));
+    /// # let _ = auth;
+    /// ```
     pub fn replay_skew(self, skew: Duration) -> Self {
         // Redis rejects an expiry beyond its range. Then every request would be rejected.
         self.set(|policy| policy.replay_skew = skew.as_secs().min(24 * 60 * 60))
@@ -286,6 +452,32 @@ impl InngestAuth {
     /// `X-Inngest-Signature` are removed. So a rejection neither completes a run nor fails it for
     /// good, and Inngest retries with its own back-off. The [`Rejection`] is in the response's
     /// extensions whatever the function returns.
+    ///
+    /// ```
+    /// use axum::http::{HeaderValue, StatusCode};
+    /// use inngest_auth::{RejectionKind, testing::TestInngest};
+    /// # use {axum::{Router, routing::any}, tower::ServiceExt};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let inngest = TestInngest::new("signkey-test-12345678".parse()?);
+    /// let auth = inngest.auth().on_rejection(|rejection, mut response| {
+    ///     if rejection.kind() == RejectionKind::Missing {
+    ///         *response.status_mut() = StatusCode::NOT_FOUND;
+    ///     }
+    ///     response.headers_mut().insert("x-service", HeaderValue::from_static("billing"));
+    ///     response
+    /// });
+    /// let app = Router::new().route("/api/inngest", any(|| async {}).layer(auth));
+    ///
+    /// let response = app.clone().oneshot(inngest.unsigned("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 404);
+    /// let response = app.oneshot(inngest.tampered("/api/inngest", "{}")).await?;
+    /// assert_eq!(response.status(), 401);
+    /// assert_eq!(response.headers()["x-service"], "billing");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn on_rejection(
         self,
         respond: impl Fn(&Rejection, Response) -> Response + Send + Sync + 'static,

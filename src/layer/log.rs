@@ -16,7 +16,7 @@ use super::turns::Turns;
 use crate::diagnose::{self, Cause};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::ReplayStoreError;
-use crate::verifier::{Proof, Unmatched};
+use crate::verifier::{Check, Proof};
 use crate::verify::{Form, Tolerance};
 
 /// The longest text from outside the crate in a line, in bytes.
@@ -86,12 +86,7 @@ impl Log {
 
     /// Finds out in a separate task why a signature is wrong, and logs the cause. Nothing waits for
     /// that task, so the response time does not reveal it.
-    pub(super) fn diagnose(
-        self: &Arc<Self>,
-        request: &Request<Body>,
-        body: Buffer,
-        unmatched: Unmatched,
-    ) {
+    pub(super) fn diagnose(self: &Arc<Self>, request: &Request<Body>, body: Buffer, check: &Check) {
         if headers::is_foreign_probe(request) || !tracing::enabled!(tracing::Level::WARN) {
             return;
         }
@@ -107,7 +102,7 @@ impl Log {
         if body.len() > diagnose::MAX_LEN {
             return suspected.into_iter().for_each(|cause| self.explain(cause));
         }
-        let (keys, signature) = (unmatched.keys(), unmatched.signature);
+        let (keys, signature) = (check.keys(), check.signature);
         let turn = self.diagnoses.take(diagnose::cost(body.len(), &keys));
         let (Some(turn), Ok(runtime)) = (turn, Handle::try_current()) else {
             return;

@@ -21,11 +21,12 @@ use super::headers::{self, Purpose, SIGNATURE};
 use super::log::Log;
 use super::response::{self, OnRejection};
 use super::sign::{self, SignResponses, Unsigned};
+use crate::canonical;
 use crate::config::Mode;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::replay::{self, Recorded};
 use crate::signature::Signature;
-use crate::verifier::{Check, Proof, ResponseSigner, Unmatched, Verifier};
+use crate::verifier::{Check, Proof, ResponseSigner, Running, Verifier};
 use crate::verify::Verified;
 
 /// How long to drain the body of a request that is rejected by its headers, so that its client can
@@ -35,8 +36,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(3);
 const HTTP2_DRAIN_TIME: Duration = Duration::from_secs(1);
 const HTTP2_DRAIN: usize = 64 * 1024;
 
-/// Bodies of up to this many bytes are canonicalized without waiting for a turn. What needs it, a
-/// sync, is smaller.
+/// Bodies of less than this many bytes are canonicalized without waiting for a turn. Genuine
+/// requests that need a canonical form, which are syncs, are smaller.
 const QUICKLY_CANONICALIZED: usize = 512;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
@@ -118,7 +119,8 @@ impl Policy {
         verifier: &Verifier,
         request: &mut Request<Body>,
     ) -> Result<(Buffer, Proof), Rejected> {
-        let mut check = check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
+        let (mut check, mut running) =
+            check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
         let mut share = self.budget.share();
         if let Some(bytes) = headers::many(request.headers()) {
             let reserved = share.reserve_headers(bytes);
@@ -129,60 +131,53 @@ impl Policy {
             request.body_mut(),
             self.body_deadline,
             &mut share,
-            |frame| check.update(frame),
+            |frame| running.update(frame),
         );
         read.await.map_err(|kind| Rejected {
             rejection: kind.into(),
             unread: match kind {
-                RejectionKind::OverBudget => Unread::AtMost(check.left()),
+                RejectionKind::OverBudget => Unread::AtMost(running.left()),
                 _ => Unread::Endless,
             },
         })?;
-        let verify_canonical = match check.finish_raw(share.pieces()) {
+        // Reuses the variable, because another one would enlarge the future of every request.
+        check = match check.finish_raw(&running, share.pieces()) {
             Ok(proof) => return Ok((share.finish(), proof)),
-            // Boxed, because it is rare and would enlarge the future of every request.
-            Err(unmatched) => Box::pin(self.verify_canonical(request, share, unmatched)),
+            Err(check) => check,
         };
-        verify_canonical.await
-    }
-
-    /// Compares the MAC over the canonical form: step 9.
-    async fn verify_canonical(
-        &self,
-        request: &mut Request<Body>,
-        mut share: Share<'_>,
-        unmatched: Unmatched,
-    ) -> Result<(Buffer, Proof), Rejected> {
         let turn = self.turn_to_canonicalize(&mut share).await;
         let _turn = turn.map_err(|OverBudget| Rejected::read(RejectionKind::OverBudget.into()))?;
-        let outcome = unmatched.finish_canonical(share.pieces());
+        let outcome = check.finish_canonical(share.pieces());
         let body = share.finish();
         match outcome {
             Ok(proof) => Ok((body, proof)),
-            Err(unmatched) => {
+            Err(check) => {
                 let encoding = request.headers().get(CONTENT_ENCODING);
                 let encoding = encoding.map(HeaderValue::as_bytes);
-                let rejection = unmatched.rejection().with_content_encoding(encoding);
-                self.log.diagnose(request, body, unmatched);
+                let rejection = check.rejection(body.len()).with_content_encoding(encoding);
+                self.log.diagnose(request, body, &check);
                 Err(Rejected::read(rejection))
             }
         }
     }
 
-    /// Waits until no other body is being canonicalized, unless this one is small.
+    /// Waits until no other body is being canonicalized, unless this one is quickly done.
     ///
-    /// Strangers can complete thousands of bodies in the same millisecond. Genuine calls must not
-    /// wait until all of these have been canonicalized, so one at a time is, and others are polled
-    /// in between.
+    /// Unauthenticated clients can complete thousands of bodies in the same millisecond. Genuine
+    /// calls must not wait until all of these have been canonicalized. So only one is at a time,
+    /// and other tasks are polled in between.
     async fn turn_to_canonicalize(
         &self,
         share: &mut Share<'_>,
     ) -> Result<Option<SemaphorePermit<'_>>, OverBudget> {
-        if share.len() <= QUICKLY_CANONICALIZED {
+        if !(QUICKLY_CANONICALIZED..=canonical::MAX_LEN).contains(&share.len()) {
             return Ok(None);
         }
-        let turn = share.wait_for(self.canonicalizing.acquire()).await?;
-        Ok(Some(turn.expect("it is never closed")))
+        if let Ok(turn) = self.canonicalizing.try_acquire() {
+            return Ok(Some(turn));
+        }
+        let turn = Box::pin(share.wait_for(self.canonicalizing.acquire())).await?;
+        Ok(Some(turn.expect("the semaphore is never closed")))
     }
 
     /// Checks that the window is still open and records the signature: step 10.
@@ -443,13 +438,13 @@ impl Rejected {
 }
 
 /// Checks what does not need the body: steps 3 to 6.
-fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<Check, Rejection> {
-    let check =
-        verifier.check_header(headers.get_all(SIGNATURE).iter().map(HeaderValue::as_bytes))?;
+fn check_headers(verifier: &Verifier, headers: &HeaderMap) -> Result<(Check, Running), Rejection> {
+    let signatures = headers.get_all(SIGNATURE).iter();
+    let (check, running) = verifier.check_header(signatures.map(HeaderValue::as_bytes))?;
     if let Some(len) = headers::announced_len(headers) {
-        check.expect(len)?;
+        running.expect(len)?;
     }
-    Ok(check)
+    Ok((check, running))
 }
 
 /// Makes a request's headers agree with its new body of `len` bytes, and marks it.

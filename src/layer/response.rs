@@ -53,6 +53,8 @@ fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     if !response.status().is_client_error() && !response.status().is_server_error() {
         *response.status_mut() = status(kind);
     }
+    // `Trailer` too: on HTTP/1, hyper sends only the trailers that it declares, and these could
+    // repeat the other headers.
     for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE, TRAILER] {
         response.headers_mut().remove(header);
     }
@@ -66,6 +68,8 @@ fn status(kind: RejectionKind) -> StatusCode {
 }
 
 /// Builds a response from a status, with its name in the format that Inngest's SDKs use.
+///
+/// The text depends on the status alone, so that it does not reveal why a signature was rejected.
 pub(super) fn message(status: StatusCode) -> Response {
     let body = match status {
         StatusCode::UNAUTHORIZED => r#"{"message":"Unauthorized"}"#,

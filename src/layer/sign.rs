@@ -31,9 +31,9 @@ pub enum SignResponses {
     /// Signs every 2xx response to a verified request.
     ///
     /// Without a [replay guard](crate::replay) this is dangerous if a handler repeats any part of
-    /// its request. Whoever sends a captured request then chooses what is signed: a call with any
-    /// input, until the request's window closes. With a guard, every signed response is recorded
-    /// first and cannot come back as a call.
+    /// its request. Anyone who sends a captured request then chooses what is signed: a call with
+    /// any input, until the request's window closes. With a guard, every signed response is
+    /// recorded first and cannot come back as a call.
     All,
     /// Signs nothing. Inngest Cloud then rejects in-band syncs and trust probes.
     Never,
@@ -99,6 +99,8 @@ impl SignResponses {
         let headers = response.headers();
         let required = match purpose {
             Purpose::TrustProbe => true,
+            // The request's method and query are not signed, so a captured call could pose as a
+            // sync. Only the handler's own header says that it handled one.
             Purpose::Sync => response.status() == StatusCode::OK && is_in_band(headers),
             Purpose::Introspection | Purpose::Call => false,
         };

@@ -98,6 +98,16 @@ impl MemoryReplayStore {
     /// The default covers a clock kept by NTP (well under a second), the rounding of both times to
     /// seconds, and a machine that has not been corrected for a few days. A rejected call is
     /// accepted at its second attempt, 15 s later, so keep the value below that.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{SystemClock, replay::MemoryReplayStore};
+    ///
+    /// // In a rolling deployment, two processes overlap for up to 10 s.
+    /// let overlap = Duration::from_secs(10);
+    /// let store = MemoryReplayStore::new(100_000, &SystemClock).clock_error(overlap);
+    /// assert!(store.is_empty());
+    /// ```
     #[must_use]
     pub fn clock_error(mut self, error: Duration) -> Self {
         self.clock_error = error.as_secs();
@@ -223,5 +233,31 @@ impl fmt::Debug for MemoryReplayStore {
             .field("capacity", &self.capacity)
             .field("len", &self.len())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_forgotten_is_covered_by_few_ranges_and_the_nearest_are_joined() {
+        let mut seconds = Seconds::default();
+        for hundred in (0..16).rev() {
+            seconds.add(100 * hundred);
+        }
+        assert!((0..1600).all(|second| seconds.contains(second) == (second % 100 == 0)));
+        seconds.add(1430);
+        assert_eq!(seconds.0.len(), 16);
+        for (second, covered) in [
+            (1399, false),
+            (1400, true),
+            (1415, true),
+            (1430, true),
+            (1431, false),
+            (1500, true),
+        ] {
+            assert_eq!(seconds.contains(second), covered, "{second}");
+        }
     }
 }

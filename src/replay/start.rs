@@ -9,7 +9,7 @@ pub(super) struct Start {
     /// By the machine's own clock, which can be wrong in either direction.
     by_clock: u64,
     /// By the signers' clock. A signature that arrives was made before, so `signed_at` minus the
-    /// uptime is never later than the start, whoever sends it and however old it is.
+    /// uptime is never later than the start, regardless of its sender and its age.
     by_signers: u64,
 }
 

@@ -1,4 +1,4 @@
-//! A clock whose hands a test moves one by one: what it shows, and the time that really passes.
+//! A clock whose two times a test moves separately: the time shown, and the time that passes.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,12 +13,12 @@ impl Hands {
         Self(Arc::new(Mutex::new((Some(now), Duration::ZERO))))
     }
 
-    /// Shows `now`, and no time has passed: somebody has set the clock.
+    /// Sets the clock to `now`, without time passing.
     pub(crate) fn jump(&self, now: Option<u64>) {
         self.0.lock().unwrap().0 = now;
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub(crate) fn pass(&self, seconds: u64) {
         let mut hands = self.0.lock().unwrap();
         hands.0 = hands.0.map(|now| now + seconds);

@@ -1,4 +1,4 @@
-//! What the tests share: a real server, a real client, and a handler that writes down what it got.
+//! Shared by the tests: a real server, a real client, and a handler that records its requests.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt;
 
-/// What every `TestInngest` clock shows at first.
+/// The initial time of every `TestInngest` clock.
 pub(crate) const NOW: u64 = 1_700_000_000;
 pub(crate) const CALL: &str = "/api/inngest?fnId=hello&stepId=step";
 
@@ -25,7 +25,7 @@ pub(crate) fn key(text: &str) -> SigningKey {
     text.parse().unwrap()
 }
 
-/// Inngest, with a current key and a fallback.
+/// Returns an Inngest with a current key and a fallback key.
 pub(crate) fn inngest() -> TestInngest {
     TestInngest::new(key("signkey-test-12345678")).fallback(key("signkey-test-87654321"))
 }
@@ -35,7 +35,7 @@ pub(crate) fn inngest() -> TestInngest {
 pub(crate) struct Seen(Arc<Mutex<Vec<(Parts, Bytes)>>>);
 
 impl Seen {
-    /// The app: one guarded catch-all, which answers with the body it got.
+    /// Returns the app: one guarded route for all paths, which responds with the request's body.
     pub(crate) fn app(&self, auth: InngestAuth) -> Router {
         self.unguarded().layer(auth)
     }
@@ -58,7 +58,7 @@ impl Seen {
         self.0.lock().unwrap().len()
     }
 
-    /// The one request that came since this was last asked.
+    /// Returns the only request since the last call.
     pub(crate) fn one(&self) -> (Parts, Bytes) {
         let mut seen = self.0.lock().unwrap();
         assert_eq!(seen.len(), 1, "requests that reached the handler");
@@ -66,23 +66,23 @@ impl Seen {
     }
 }
 
-pub(crate) struct Answer {
+pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) extensions: axum::http::Extensions,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl Reply {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// In process.
-pub(crate) async fn ask(app: &Router, request: Request<Body>) -> Answer {
+/// Sends a request in process.
+pub(crate) async fn ask(app: &Router, request: Request<Body>) -> Reply {
     let (parts, body) = app.clone().oneshot(request).await.unwrap().into_parts();
-    Answer {
+    Reply {
         status: parts.status,
         headers: parts.headers,
         extensions: parts.extensions,
@@ -90,7 +90,7 @@ pub(crate) async fn ask(app: &Router, request: Request<Body>) -> Answer {
     }
 }
 
-/// A real server on a free port.
+/// Starts a real server on a free port.
 pub(crate) async fn serve(app: Router) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -98,8 +98,8 @@ pub(crate) async fn serve(app: Router) -> SocketAddr {
     address
 }
 
-/// Over a socket of its own.
-pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) -> Answer {
+/// Sends a request over its own socket.
+pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) -> Reply {
     if !request.headers().contains_key("host") {
         request
             .headers_mut()
@@ -109,7 +109,7 @@ pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) 
     let (mut client, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
     tokio::spawn(connection);
     let (parts, body) = client.send_request(request).await.unwrap().into_parts();
-    Answer {
+    Reply {
         status: parts.status,
         headers: parts.headers,
         extensions: parts.extensions,
@@ -117,7 +117,7 @@ pub(crate) async fn send(server: SocketAddr, mut request: Request<Full<Bytes>>) 
     }
 }
 
-/// Exact bytes to the server; all that it says until it closes.
+/// Sends exactly these bytes to the server, and returns what the server sends until it closes.
 pub(crate) async fn say(server: SocketAddr, bytes: &[u8]) -> String {
     let mut socket = TcpStream::connect(server).await.unwrap();
     socket.write_all(bytes).await.unwrap();
@@ -130,7 +130,7 @@ pub(crate) async fn hear(socket: &mut TcpStream) -> String {
     String::from_utf8_lossy(&heard).into_owned()
 }
 
-/// A request's head as bytes, up to where its body begins.
+/// Returns a request's head as bytes, up to where its body begins.
 pub(crate) fn head(method: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     let headers: Vec<_> = headers
         .iter()

@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides, and that say which it was when a test fails.
+//! Random numbers determined by a seed, which is printed when a test fails.
 
 /// `SplitMix64`.
 pub(crate) struct Random {
@@ -18,12 +18,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// From 0 to `below`, without it.
+    /// Returns a number from 0 to `below`, exclusive.
     pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.next() % below
     }
 
-    /// Whether it happens that happens once in `times`.
+    /// Returns `true` once in `times` on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
@@ -41,7 +41,7 @@ impl Drop for Random {
     }
 }
 
-/// A number that the environment may set.
+/// Returns a number that the environment may set.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |number| {
         number

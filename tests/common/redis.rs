@@ -1,4 +1,4 @@
-//! Real Redis servers for tests, each on a port of its own: `redis-server` in the path.
+//! Real Redis servers for tests, each on its own port. Needs `redis-server` in the path.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::{Read, Write};
@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Returns whether to run a test that needs servers: if `REDIS_URL` is set. If not, it says so.
+/// Returns `true` if `REDIS_URL` is set, to run a test that needs servers. Otherwise prints that
+/// the test is skipped.
 pub(crate) fn wanted(test: &str) -> bool {
     let wanted = std::env::var_os("REDIS_URL").is_some();
     if !wanted {
@@ -16,7 +17,7 @@ pub(crate) fn wanted(test: &str) -> bool {
     wanted
 }
 
-/// An address where nothing listens.
+/// Returns an address on which nothing listens.
 pub(crate) fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -24,7 +25,7 @@ pub(crate) fn free() -> SocketAddr {
         .unwrap()
 }
 
-/// Ends with the test.
+/// A server that is stopped at the end of the test.
 pub(crate) struct Redis {
     process: Child,
     pub(crate) address: SocketAddr,
@@ -32,12 +33,12 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Keeps nothing on disk, unless `settings` say otherwise.
+    /// Starts a server that keeps nothing on disk, unless `settings` say otherwise.
     pub(crate) fn start(settings: &[&str]) -> Self {
         Self::start_at(free(), settings)
     }
 
-    /// What an earlier server at `address` has kept on disk is there again.
+    /// Starts a server at `address`, with what an earlier server there kept on disk.
     pub(crate) fn start_at(address: SocketAddr, settings: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("inngest-auth-redis-{}", address.port()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -66,7 +67,7 @@ impl Redis {
         server
     }
 
-    /// Another process: all that can be done is to ask until it is so.
+    /// Waits for another process, which can only be polled.
     pub(crate) fn wait(&self, or: &str, until: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !until(self) {
@@ -79,7 +80,7 @@ impl Redis {
         format!("redis://{}", self.address)
     }
 
-    /// What it responds to a command, as on the wire.
+    /// Returns the response to a command, as on the wire.
     pub(crate) fn say(&self, command: &[&str]) -> String {
         let words: Vec<_> = command
             .iter()
@@ -93,7 +94,7 @@ impl Redis {
         String::from_utf8_lossy(&response[..read]).into_owned()
     }
 
-    /// Ends it at once, and leaves what it has kept on disk.
+    /// Kills the server at once, and leaves what it has kept on disk.
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

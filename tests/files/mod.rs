@@ -38,7 +38,7 @@ impl Dir {
         self.at(name)
     }
 
-    /// What sets both keys to the files `current` and `fallback`.
+    /// Returns a configuration that reads both keys from the files `current` and `fallback`.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
         config(&[
             (CURRENT_FILE, &self.at("current")),
@@ -83,7 +83,7 @@ pub(crate) fn held(config: &Config) -> Keys {
     config.keys().unwrap().snapshot().as_ref().clone()
 }
 
-/// The layouts in which a directory is swapped by a symbolic link, with the link's name.
+/// Returns the layouts in which a directory is swapped by a symbolic link, with the link's name.
 pub(crate) fn layouts() -> [(&'static str, Dir, Config); 3] {
     let start = |dir: &Dir, link: &str| dir.swap(link, "..0", A, B);
     // Kubernetes: each file is a link through `..data`, which is swapped.
@@ -101,7 +101,7 @@ pub(crate) fn layouts() -> [(&'static str, Dir, Config); 3] {
         (CURRENT_FILE, &keys.join("current")),
         (FALLBACK_FILE, &keys.join("fallback")),
     ]);
-    // Links to a volume elsewhere, and a link to that volume's directory.
+    // Links into a volume, through a link to the volume's directory.
     let linked = Dir::new();
     start(&linked, "..data");
     symlink("..data", linked.at("mounted")).unwrap();

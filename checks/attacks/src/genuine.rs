@@ -1,4 +1,4 @@
-//! Genuine signed calls beside an attack: how many are answered 200, and how soon.
+//! Genuine signed calls beside an attack: how many get 200, and how soon.
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ impl Protocol {
 
 pub(crate) const SMALL: usize = 1000;
 pub(crate) const LARGE: usize = 4_000_000;
-/// How often each is sent, and how long an answer is waited for.
+/// How often each is sent, and how long to wait for a response.
 const EVERY_SMALL: Duration = Duration::from_millis(15);
 const EVERY_LARGE: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,19 +43,19 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(crate) struct Calls {
     sent: usize,
-    /// How long each call took that was answered 200.
+    /// How long each call took that got 200.
     took: Vec<Duration>,
-    /// What the others were answered, or nothing.
+    /// The statuses of the other calls, or `None` without a response.
     other: Vec<Option<StatusCode>>,
 }
 
 impl Calls {
     /// In percent.
-    pub(crate) fn answered(&self) -> f64 {
+    pub(crate) fn succeeded(&self) -> f64 {
         100.0 * self.took.len() as f64 / self.sent.max(1) as f64
     }
 
-    /// In milliseconds. A call without a 200 took for ever.
+    /// In milliseconds. A call without a 200 counts as infinitely long.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut took = self.took.clone();
         took.sort_unstable();
@@ -70,7 +70,7 @@ impl Calls {
     }
 
     pub(crate) fn summary(&self) -> String {
-        let mut text = format!("{} of {} answered 200", self.took.len(), self.sent);
+        let mut text = format!("{} of {} got 200", self.took.len(), self.sent);
         for status in [400, 401, 408, 413, 500, 503] {
             let count = self
                 .other
@@ -108,7 +108,7 @@ impl Report {
     }
 }
 
-/// Calls that go on, in threads of their own, until they are stopped.
+/// Calls that continue in their own threads until they are stopped.
 pub(crate) struct Genuine {
     stop: Arc<AtomicBool>,
     small: JoinHandle<Calls>,
@@ -141,7 +141,7 @@ impl Genuine {
     }
 }
 
-/// Calls while `work` goes on.
+/// Makes calls while `work` runs.
 pub(crate) fn beside<T>(
     server: SocketAddr,
     protocol: Protocol,
@@ -172,7 +172,7 @@ async fn repeat(
     let mut number = 0;
     while !stopped.load(Ordering::Relaxed) {
         number += 1;
-        // Different in every call, so that a replay guard has nothing to say.
+        // Different in every call, so that a replay guard rejects none.
         let mut body = format!(r#"{{"call":{number},"data":""#).into_bytes();
         body.resize(len - 2, b'x');
         body.extend_from_slice(b"\"}");

@@ -1,5 +1,5 @@
-//! Attacks on the share of others: `stalled`, `http2-streams`, `drip`, `burst`, `evict`. Beside
-//! each, genuine calls.
+//! Attacks that try to lock others out: `stalled`, `http2-streams`, `drip`, `burst`, `evict`.
+//! Genuine calls run beside each.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::server::{KEY, Options};
 use crate::table::{Limit, Table};
 use crate::wire::{Block, Http2, connect, forged, head, hear};
 
-/// Attackers in threads, until time is over.
+/// Attackers in threads, until the time is over.
 struct Attackers {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -43,7 +43,7 @@ impl Attackers {
     }
 }
 
-/// All of a body but `less` bytes, and then one more byte every `drip`, or nothing more.
+/// Sends all of a body but `less` bytes, and then one more byte every `drip`, or nothing more.
 fn stall(server: SocketAddr, less: usize, drip: Option<Duration>, stop: &AtomicBool) {
     let mut socket = connect(server);
     let length = BODY_LIMIT.to_string();
@@ -57,7 +57,7 @@ fn stall(server: SocketAddr, less: usize, drip: Option<Duration>, stop: &AtomicB
         .set_read_timeout(Some(pause))
         .expect("an option of the socket");
     for _ in 1..less.max(1_000_000) {
-        // A response, or an end: the server has had enough.
+        // There is a response, or the connection ended: the server has given up on this client.
         if stop.load(Ordering::Relaxed) || socket.read(&mut [0; 512]).is_ok() {
             return;
         }
@@ -67,7 +67,7 @@ fn stall(server: SocketAddr, less: usize, drip: Option<Duration>, stop: &AtomicB
     }
 }
 
-/// Attackers that come back, a quarter of a second after they were cut off.
+/// Runs attackers that return a quarter of a second after they were cut off.
 fn persistent(count: usize, attack: impl Fn(&AtomicBool) + Clone + Send + 'static) -> Attackers {
     Attackers::start(count, move |stop| {
         while !stop.load(Ordering::Relaxed) {
@@ -81,7 +81,7 @@ fn seconds(run: Run) -> Duration {
     Duration::from_secs(if run.short { 6 } else { 15 })
 }
 
-/// The servers that an attack is tried on.
+/// Returns the servers that an attack is tried on.
 fn servers(run: Run) -> Vec<(&'static str, Options)> {
     let plain = Options::default();
     let mut servers = vec![("2 threads", plain)];
@@ -123,7 +123,7 @@ fn measure(
 ) {
     let server = Server::start(options);
     let attackers = attack(server.address());
-    // The genuine ones come when all has been sent.
+    // Genuine calls begin when everything has been sent.
     std::thread::sleep(Duration::from_secs(1));
     let start = Instant::now();
     let ((), report) = beside(server.address(), protocol, || {
@@ -141,7 +141,7 @@ fn measure(
     table.genuine(&name, &report, options.handler as f64);
 }
 
-/// Nobody attacks: what the machine itself does to genuine calls.
+/// Runs without an attack: shows what the machine itself does to genuine calls.
 pub(crate) fn quiet(run: Run, table: &mut Table) {
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for server in servers(run) {
@@ -171,7 +171,7 @@ pub(crate) fn stalled(run: Run, table: &mut Table) {
     }
 }
 
-/// Opens so many streams on a connection, sends so many bytes on each, and keeps them open.
+/// Opens this many streams on a connection, sends this many bytes on each, and keeps them open.
 fn stalled_streams(server: SocketAddr, streams: usize, bytes: usize, stop: &AtomicBool) {
     let mut client = Http2::connect(server);
     let body = vec![b'x'; bytes];
@@ -188,7 +188,7 @@ fn stalled_streams(server: SocketAddr, streams: usize, bytes: usize, stop: &Atom
 }
 
 pub(crate) fn http2_streams(run: Run, table: &mut Table) {
-    // Together a little more than the budget of 256 MiB; and many that are small.
+    // Together a little more than the budget of 256 MiB; and many small ones.
     for (name, bytes) in [
         ("600 streams of 450 KB", 450_000),
         ("600 streams of 1 byte", 1),

@@ -1,11 +1,11 @@
-//! What strangers can make a server with the layer consume, measured on its process from outside.
-//! `README.md` says what each attack is.
+//! What clients without a key can make a server with the layer consume, measured on its process
+//! from outside. `README.md` describes each attack.
 
-mod answers;
 mod genuine;
 mod lockout;
 mod memory;
 mod process;
+mod responses;
 mod server;
 mod table;
 mod time;
@@ -18,15 +18,15 @@ use table::Table;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
-    /// For every change: under four and a half minutes together.
+    /// For every change: under four and a half minutes in total.
     pub(crate) short: bool,
 }
 
 struct Attack {
     name: &'static str,
     run: fn(Run, &mut Table),
-    /// What is measured includes time, which a busy machine makes longer: it is tried up to three
-    /// times. What is no matter of time is not, since a promise is one at every try.
+    /// Some figures include time, which is longer on a busy machine, so the attack is tried up to
+    /// three times. Without such figures it is tried once, because its limits must hold every time.
     timed: bool,
 }
 
@@ -61,9 +61,9 @@ const ATTACKS: [Attack; 17] = [
     timed("flood", time::flood),
     timed("hostile-json", time::hostile_json),
     timed("forged", time::forged_body),
-    untimed("statuses", answers::statuses),
-    untimed("tells", answers::tells),
-    untimed("logs", answers::logs),
+    untimed("statuses", responses::statuses),
+    untimed("tells", responses::tells),
+    untimed("logs", responses::logs),
 ];
 
 fn main() -> ExitCode {
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         .find(|word| !ATTACKS.iter().any(|attack| attack.name == **word));
     if let Some(unknown) = unknown {
         let names = ATTACKS.map(|attack| attack.name).join(", ");
-        eprintln!("no attack is called {unknown:?}; there are {names}");
+        eprintln!("unknown attack {unknown:?}; expected one of {names}");
         return ExitCode::FAILURE;
     }
     let mut table = Table::new();
@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How many figures of the last try are over their limits.
+/// Returns how many figures of the last try are over their limits.
 fn tried(attack: &Attack, run: Run, table: &mut Table) -> usize {
     let tries = if attack.timed { 3 } else { 1 };
     for left in (0..tries).rev() {
@@ -108,7 +108,7 @@ fn tried(attack: &Attack, run: Run, table: &mut Table) -> usize {
         if table.over == 0 || left == 0 {
             break;
         }
-        table.note("again: a busy machine takes longer");
+        table.note("trying again: a busy machine takes longer");
     }
     table.over
 }

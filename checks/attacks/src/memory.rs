@@ -17,7 +17,7 @@ use crate::wire::{Block, DATA, FRAME, Http2, UNKNOWN, connect, forged, head, hea
 
 pub(crate) const MIB: usize = 1024 * 1024;
 pub(crate) const BODY_LIMIT: usize = 8 * MIB;
-/// What a server may take beside the budget.
+/// What a server may use in addition to the budget.
 const BESIDE: f64 = 64.0;
 
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ impl Pad {
         }
     }
 
-    /// The line before a chunk of `chunk` bytes, with `pad` bytes that say nothing.
+    /// Returns the line before a chunk of `chunk` bytes, with `pad` meaningless bytes.
     fn line(self, chunk: usize, pad: usize) -> String {
         match self {
             Self::Zeros => format!("{}{chunk:x}\r\n", "0".repeat(pad)),
@@ -46,7 +46,8 @@ impl Pad {
     }
 }
 
-/// Sends all but the last byte of a body of the longest length, in padded chunks, and then no more.
+/// Sends all but the last byte of a body of the maximum length, in padded chunks, and then nothing
+/// more.
 fn send_padded(server: SocketAddr, pad: Pad, chunk: usize, padding: usize) -> TcpStream {
     let mut socket = connect(server);
     let head = head(Some(&forged()), &[("Transfer-Encoding", "chunked")]);
@@ -54,7 +55,7 @@ fn send_padded(server: SocketAddr, pad: Pad, chunk: usize, padding: usize) -> Tc
     piece.extend(vec![b'x'; chunk]);
     piece.extend(b"\r\n");
     let mut sent = socket.write_all(&head);
-    // No more than about 220 MB.
+    // At most about 220 MB.
     for _ in 0..((BODY_LIMIT - 1) / chunk).min(220_000_000 / piece.len()) {
         if sent.is_err() {
             break;
@@ -65,7 +66,7 @@ fn send_padded(server: SocketAddr, pad: Pad, chunk: usize, padding: usize) -> Tc
 }
 
 pub(crate) fn padded(run: Run, table: &mut Table) {
-    // hyper's largest read buffer, less the chunk: each chunk lies in a buffer of its own.
+    // hyper's largest read buffer minus the chunk, so that each chunk is in its own buffer.
     let fill = |chunk: usize| 8192 + 4096 * 100 - chunk - 16;
     let mut cases = vec![
         (4, Pad::Zeros, 16 * 1024, fill(16 * 1024), 0),
@@ -95,7 +96,7 @@ pub(crate) fn padded(run: Run, table: &mut Table) {
         let sockets: Vec<_> = sockets.into_iter().map(JoinHandle::join).collect();
         server.settle();
         let budget = if budget == 0 { 256 * MIB } else { budget };
-        // Fewer bodies than the budget has room for are no excuse for more than they are.
+        // If the bodies are fewer than the budget has room for, memory must not exceed the bodies.
         let allowed = budget.min(connections * BODY_LIMIT) / MIB;
         table.row(
             &format!(
@@ -111,7 +112,7 @@ pub(crate) fn padded(run: Run, table: &mut Table) {
     }
 }
 
-/// The first byte of each of many streams, in a read buffer that is full of something else.
+/// Sends the first byte of each of many streams, in a read buffer that is full of other data.
 pub(crate) fn tiny_frames(run: Run, table: &mut Table) {
     let connections = if run.short { 3 } else { 10 };
     let streams = connections * 200;
@@ -148,7 +149,7 @@ pub(crate) fn tiny_frames(run: Run, table: &mut Table) {
     ));
 }
 
-/// A hundred verified calls of 4 MiB that wait for a permit of the handler's.
+/// Makes a hundred verified calls of 4 MiB wait for a permit of the handler.
 pub(crate) fn backlog(run: Run, table: &mut Table) {
     let server = Server::start(Options {
         budget: 16 * MIB,
@@ -169,7 +170,7 @@ pub(crate) fn backlog(run: Run, table: &mut Table) {
         calls.push(socket);
     }
     server.settle();
-    // What the layer answers by itself, so that no permit is waited for.
+    // The layer responds to this itself, so it waits for no permit.
     let probe = "/api/inngest?probe=trust";
     let genuine = Genuine::start(server.address(), Protocol::Http1, probe);
     std::thread::sleep(Duration::from_secs(if run.short { 3 } else { 8 }));
@@ -184,11 +185,11 @@ pub(crate) fn backlog(run: Run, table: &mut Table) {
         "MiB",
         &Limit::AtMost(16.0 + 256.0 + BESIDE),
     );
-    table.note(&format!("{turned_away} of them were answered at once"));
+    table.note(&format!("{turned_away} of them were rejected at once"));
     table.genuine("trust probes beside", &report, 0.0);
 }
 
-/// Leaves holes between small bodies that stay, and then sends large ones, which are to fit there.
+/// Leaves holes between small bodies that stay, and then sends large ones, which should fit there.
 pub(crate) fn fragments(_: Run, table: &mut Table) {
     // 240 MiB of holes.
     const CONNECTIONS: usize = 77;
@@ -245,8 +246,8 @@ pub(crate) fn fragments(_: Run, table: &mut Table) {
 /// the list, 16 KiB, has room for as many.
 const HEADERS: usize = 440;
 
-/// The block of a forged request with many headers, most of them in one byte or two. The first
-/// block of a connection names the fields that the others repeat.
+/// Returns the block of a forged request with many headers, most of them in one byte or two. The
+/// first block of a connection names the fields that the others repeat.
 pub(crate) fn many_headers_block(first: bool) -> Block {
     signed_block(Some(&forged()), HEADERS, first)
 }
@@ -266,7 +267,8 @@ fn signed_block(signature: Option<&str>, headers: usize, first: bool) -> Block {
     block
 }
 
-/// Requests whose headers take far more memory than bytes on the wire. Their bodies never come.
+/// Opens requests whose headers take far more memory than bytes on the wire, and whose bodies never
+/// come.
 pub(crate) fn many_headers(run: Run, table: &mut Table) {
     let connections = if run.short { 60 } else { 150 };
     let peak = |signature: Option<&str>, headers: usize| {

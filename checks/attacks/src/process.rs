@@ -1,4 +1,5 @@
-//! The server process, seen from outside: its memory and CPU as the kernel counts them, its log.
+//! The server process, seen from outside: its memory and CPU time as counted by the kernel, and its
+//! log.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -51,7 +52,7 @@ impl Server {
         self.address
     }
 
-    /// Peak resident memory so far, in MiB: `VmHWM`.
+    /// Returns the peak resident memory so far, in MiB: `VmHWM`.
     pub(crate) fn peak(&self) -> f64 {
         let status = self.proc("status");
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -63,20 +64,23 @@ impl Server {
             / 1024.0
     }
 
-    /// CPU time used so far, in all threads, in the kernel and outside of it.
+    /// Returns the CPU time used so far by all threads, in kernel and user mode.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = self.proc("stat");
-        // The name, in brackets, may hold anything. After it, utime and stime are the 12th and 13th.
+        // The name in parentheses may contain any character. After it, utime and stime are the 12th
+        // and 13th fields.
         let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
         let ticks = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = ticks
             .map(|field| field.parse::<u64>().expect("ticks"))
             .sum();
-        // Linux has told user space 100 a second on every architecture for decades (USER_HZ).
+        // Linux has reported 100 ticks a second to user space on every architecture for decades
+        // (USER_HZ).
         Duration::from_millis(ticks * 10)
     }
 
-    /// Waits until the server has used no CPU for a while: what was sent to it has been read.
+    /// Waits until the server has used no CPU for a while, which means that it has read what was
+    /// sent.
     pub(crate) fn settle(&self) {
         let end = Instant::now() + Duration::from_secs(20);
         let mut before = Duration::MAX;

@@ -1,5 +1,5 @@
-//! The attacked server, in a process of its own: Axum with the layer on one route, over hyper-util's
-//! server for HTTP/1 and HTTP/2, as `axum::serve` has it.
+//! The attacked server, in its own process: Axum with the layer on one route, over hyper-util's
+//! server for HTTP/1 and HTTP/2, as in `axum::serve`.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-/// The key that genuine calls are signed with. Attackers hold none.
+/// The key that genuine calls are signed with. Attackers do not have it.
 pub(crate) const KEY: &str =
     "signkey-test-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const FALLBACK: &str =
     "signkey-test-00000000000000000000000000000000000000000000000000000000000000aa";
 
-/// What differs between the servers of the attacks. Each field is one word on the command line.
+/// How the servers of the attacks differ. Each field is one word on the command line.
 #[derive(Clone, Copy)]
 pub(crate) struct Options {
     pub(crate) threads: usize,
@@ -35,13 +35,13 @@ pub(crate) struct Options {
     /// In milliseconds; 0 for the default.
     pub(crate) deadline: u64,
     pub(crate) replay: bool,
-    /// How many calls the handler takes at once.
+    /// How many calls the handler accepts at once.
     pub(crate) permits: usize,
-    /// For how many milliseconds the handler sleeps.
+    /// How many milliseconds the handler sleeps.
     pub(crate) handler: u64,
     /// hyper's largest read buffer on HTTP/1, in bytes; 0 for the default.
     pub(crate) buffer: usize,
-    /// Without a log there is no diagnosis of wrong signatures either.
+    /// Without a log, wrong signatures are not diagnosed either.
     pub(crate) log: bool,
 }
 
@@ -107,7 +107,7 @@ impl Options {
     }
 }
 
-/// Serves until standard input ends, so that it never outlives the attacker.
+/// Serves until standard input ends, so that the server never outlives the attacker.
 pub(crate) fn main(words: &[String]) {
     let options = Options::from_words(words);
     if options.log {
@@ -144,7 +144,7 @@ async fn serve(options: Options) {
             if options.buffer > 0 {
                 server.http1().max_buf_size(options.buffer);
             }
-            // Attackers break connections: that is not this check's news.
+            // Attackers break connections, so errors are expected.
             let _ = server.serve_connection(TokioIo::new(socket), service).await;
         });
     }
@@ -163,11 +163,11 @@ fn app(options: Options) -> Router {
         auth = auth.body_deadline(Duration::from_millis(options.deadline));
     }
     if options.replay {
-        // The genuine calls come as soon as it has started.
+        // Genuine calls begin as soon as the server has started.
         let store = MemoryReplayStore::new(1_000_000, &SystemClock);
         auth = auth.replay_guard(store.insecure_accept_signed_before_start(true));
     }
-    // Says how long the body was, and how long the headers said it was.
+    // Responds with the length of the body, and the length that the headers declared.
     let handler = move |headers: HeaderMap, body: Bytes| async move {
         if options.handler > 0 {
             tokio::time::sleep(Duration::from_millis(options.handler)).await;

@@ -1,17 +1,17 @@
-//! What is printed: a line for each figure, with its limit.
+//! The output: a line for each figure, with its limit.
 
 use crate::genuine::Report;
 
 pub(crate) enum Limit {
     AtMost(f64),
     AtLeast(f64),
-    /// For the reader only.
+    /// Without a limit, for information.
     None,
 }
 
 pub(crate) struct Table {
     attack: &'static str,
-    /// Figures of this try that are over their limits.
+    /// How many figures of this try are over their limits.
     pub(crate) over: usize,
 }
 
@@ -54,25 +54,26 @@ impl Table {
         );
     }
 
-    /// For the reader, below the row that it belongs to.
+    /// Prints a note below the row that it belongs to.
     pub(crate) fn note(&self, text: &str) {
         println!("{:<13}   {text}", self.attack);
     }
 
-    /// The promise to genuine calls. `slack` is what the handler itself takes, in milliseconds.
+    /// Prints whether genuine calls meet their limits. `slack` is the handler's own time, in
+    /// milliseconds.
     pub(crate) fn genuine(&mut self, beside: &str, report: &Report, slack: f64) {
         let promised = Limit::AtMost(100.0 + slack);
         self.calls(beside, report, &promised);
     }
 
-    /// The 99th percentile is only noted if it has no limit.
+    /// The 99th percentile is printed only as a note if it has no limit.
     pub(crate) fn calls(&mut self, beside: &str, report: &Report, p99: &Limit) {
         for (size, calls, p99) in [
             ("1 KB", &report.small, p99),
             ("4 MB", &report.large, &Limit::None),
         ] {
-            let what = format!("{beside}: genuine {size} answered");
-            self.row(&what, calls.answered(), "%", &Limit::AtLeast(99.0));
+            let what = format!("{beside}: genuine {size} with 200");
+            self.row(&what, calls.succeeded(), "%", &Limit::AtLeast(99.0));
             self.note(&calls.summary());
             if !matches!(p99, Limit::None) {
                 let what = format!("{beside}: genuine {size}, p99");

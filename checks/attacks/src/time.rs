@@ -16,7 +16,7 @@ use crate::wire::{self, DATA, Http2, UNKNOWN, connect, forged, head, hear, stale
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// What is sent without end, after the head and `first`: 64 KiB of `piece` and then `last`.
+/// What is sent without end after the head and `first`: 64 KiB of `piece`, and then `last`.
 struct Flood {
     name: &'static str,
     signature: fn() -> Option<String>,
@@ -31,11 +31,17 @@ const FLOODS: [Flood; 10] = [
     Flood { name: "chunk-size line of blanks", signature: fresh, first: "1", piece: " ", last: "" },
     Flood { name: "chunk extension", signature: fresh, first: "1;", piece: "x", last: "" },
     Flood { name: "trailers", signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
-    Flood { name: "chunks of one byte", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood { name: "one-byte chunks", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
     Flood { name: "the same, padded", signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
     Flood { name: "stale, zeros", signature: old, first: "", piece: "0", last: "" },
     Flood { name: "unsigned, zeros", signature: none, first: "", piece: "0", last: "" },
-    Flood { name: "unsigned, chunks of one byte", signature: none, first: "", piece: "1\r\nx\r\n", last: "" },
+    Flood {
+        name: "unsigned, one-byte chunks",
+        signature: none,
+        first: "",
+        piece: "1\r\nx\r\n",
+        last: "",
+    },
     Flood { name: "the same, padded", signature: none, first: "", piece: "0", last: "1\r\nx\r\n" },
 ];
 
@@ -67,7 +73,7 @@ impl Flood {
     }
 }
 
-/// Four connections with chunk-size lines of zeros. How long the last of them lived.
+/// Opens four connections with chunk-size lines of zeros. Returns how long the last of them lived.
 fn four(server: SocketAddr, limit: Duration) -> Duration {
     let four = [(); 4].map(|()| std::thread::spawn(move || FLOODS[0].run(server, limit)));
     let lived = four.map(|thread| thread.join().expect("no attacker panics"));
@@ -101,8 +107,8 @@ pub(crate) fn flood(run: Run, table: &mut Table) {
             let attack = |to, limit| http2_flood(to, kind, limit);
             measure(run, table, name, server, Protocol::Http2, &seconds, attack);
         }
-        // One turn of such a connection is up to 128 reads, whatever the layer does: how much each
-        // of them reads is the server's setting.
+        // One poll of such a connection makes up to 128 reads, whatever the layer does. The
+        // server's setting determines how much each of them reads.
         let name = "four lines of zeros, read buffer of 64 KiB";
         let small = Options {
             buffer: 64 * 1024,
@@ -122,8 +128,8 @@ pub(crate) fn flood(run: Run, table: &mut Table) {
     }
 }
 
-/// `past`: the limit of the time that the connection lives on after its deadline. If it has none,
-/// nor have the calls beside.
+/// `past` limits how long the connection lives after its deadline. Without a limit, the calls
+/// beside it have none either.
 fn measure(
     run: Run,
     table: &mut Table,
@@ -139,7 +145,7 @@ fn measure(
     let (before, start) = (server.cpu(), Instant::now());
     let (lived, report) = beside(server.address(), protocol, || {
         let lived = attack(server.address(), limit);
-        // The figures beside need some calls.
+        // The figures of the calls beside it need some calls.
         std::thread::sleep(Duration::from_secs(3).saturating_sub(start.elapsed()));
         lived
     });
@@ -162,7 +168,7 @@ fn measure(
     }
 }
 
-/// One stream that is never silent. How long it stayed open, or `limit`.
+/// Opens one stream that is never silent. Returns how long it stayed open, or `limit`.
 fn http2_flood(server: SocketAddr, kind: u8, limit: Duration) -> Duration {
     let mut client = Http2::connect(server);
     let stream = client.open(&forged());
@@ -180,7 +186,7 @@ fn http2_flood(server: SocketAddr, kind: u8, limit: Duration) -> Duration {
     start.elapsed()
 }
 
-/// One request on a connection of its own, read up to its response.
+/// Sends one request on its own connection, and reads up to its response.
 fn send(server: SocketAddr, signature: &str, body: &[u8]) {
     let mut socket = connect(server);
     let length = body.len().to_string();
@@ -190,7 +196,7 @@ fn send(server: SocketAddr, signature: &str, body: &[u8]) {
     hear(&mut socket, Duration::from_secs(30));
 }
 
-/// CPU of the server for each of `count` requests.
+/// Returns the server's CPU time per request, for `count` requests.
 fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> String) -> Duration {
     let server = Server::start(options);
     send(server.address(), &signature(), body);
@@ -201,7 +207,8 @@ fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> S
     server.cpu().saturating_sub(before) / count
 }
 
-/// CPU of one forged request of the greatest length, and of one with the longest query.
+/// Measures the CPU time of one forged request of the maximum length, and of an unsigned one with the
+/// longest query.
 pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let count = if run.short { 40 } else { 100 };
     let body = vec![b'x'; BODY_LIMIT];
@@ -239,7 +246,7 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
         "",
         &Limit::AtMost(1.1),
     );
-    // Two keys are tried, and the body has to come through a socket.
+    // Two keys are tried, and the body has to pass through a socket.
     table.row(
         "forged 8 MiB / two HMACs",
         ms(forged) / ms(hmac) / 2.0,
@@ -257,7 +264,7 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
     table.note(&format!("POST {:.2} ms, PUT {:.2} ms", ms(post), ms(put)));
 }
 
-/// CPU of one unsigned request whose query is as long as the server takes.
+/// Measures the CPU time of one unsigned request with a query about as long as the server accepts.
 fn unsigned_query(method: &str, count: u32) -> Duration {
     let server = Server::start(Options::default());
     let query = "+&".repeat(30_000);
@@ -274,7 +281,7 @@ fn unsigned_query(method: &str, count: u32) -> Duration {
     server.cpu().saturating_sub(before) / count
 }
 
-/// JSON that is costly to bring into canonical form, as long as is looked at.
+/// Sends JSON that is expensive to bring into canonical form, of the maximum length for it.
 pub(crate) fn hostile_json(run: Run, table: &mut Table) {
     let count = if run.short { 100 } else { 1000 };
     let fill = |open: &str, item: &str, close: &str| {

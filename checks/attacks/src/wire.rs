@@ -1,5 +1,5 @@
-//! Attackers' side of the wire: HTTP/1 and HTTP/2 written by hand on blocking sockets, because no
-//! client library sends what they send. Every read and write has a time limit.
+//! The attackers' side of the wire: HTTP/1 and HTTP/2 written by hand on blocking sockets, because
+//! no client library sends such requests. Every read and write has a time limit.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -13,7 +13,8 @@ use crate::genuine::now;
 
 pub(crate) const PATH: &str = "/api/inngest?fnId=attack&stepId=step";
 
-/// A fresh `t` and a wrong `s`: all that a stranger can make.
+/// Returns a header with a fresh `t` and a wrong `s`, which is all that a client without a key can
+/// make.
 pub(crate) fn forged() -> String {
     format!("t={}&s={}", now(), "0".repeat(64))
 }
@@ -31,7 +32,7 @@ pub(crate) fn connect(server: SocketAddr) -> TcpStream {
     socket
 }
 
-/// The head of a `POST` over HTTP/1. `length` is written as given.
+/// Returns the head of a `POST` over HTTP/1. `length` is written as given.
 pub(crate) fn head(signature: Option<&str>, more: &[(&str, &str)]) -> Vec<u8> {
     let mut head = format!("POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
     if let Some(signature) = signature {
@@ -43,7 +44,7 @@ pub(crate) fn head(signature: Option<&str>, more: &[(&str, &str)]) -> Vec<u8> {
     (head + "\r\n").into_bytes()
 }
 
-/// What the peer sends within `patience`, or up to the end of the connection.
+/// Returns what the peer sends within `patience`, or until the connection ends.
 pub(crate) fn hear(socket: &mut TcpStream, patience: Duration) -> (Vec<u8>, End) {
     let deadline = Instant::now() + patience;
     let mut heard = Vec::new();
@@ -76,7 +77,8 @@ fn is_timeout(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 
-/// Sends `piece` again and again until the peer ends the connection. How long that took, or `limit`.
+/// Sends `piece` repeatedly until the peer ends the connection. Returns how long that took, or
+/// `limit`.
 pub(crate) fn flood(socket: &mut TcpStream, piece: &[u8], limit: Duration) -> Duration {
     let start = Instant::now();
     socket
@@ -93,7 +95,7 @@ pub(crate) fn flood(socket: &mut TcpStream, piece: &[u8], limit: Duration) -> Du
     start.elapsed()
 }
 
-/// One HTTP/2 connection with prior knowledge.
+/// An HTTP/2 connection with prior knowledge.
 pub(crate) struct Http2 {
     socket: TcpStream,
     input: Vec<u8>,
@@ -101,9 +103,9 @@ pub(crate) struct Http2 {
     initial: i64,
     streams: HashMap<u32, i64>,
     next: u32,
-    /// The peer's settings have arrived.
+    /// Whether the peer's settings have arrived.
     greeted: bool,
-    /// The peer said `GOAWAY`, or the connection ended.
+    /// Whether the peer sent `GOAWAY`, or the connection ended.
     pub(crate) gone: bool,
 }
 
@@ -117,7 +119,7 @@ const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
-/// A type that nobody has given a meaning; the peer must ignore it.
+/// A frame type without a meaning, which the peer must ignore.
 pub(crate) const UNKNOWN: u8 = 0xfa;
 pub(crate) const FRAME: usize = 16 * 1024;
 
@@ -145,7 +147,7 @@ impl Http2 {
         this
     }
 
-    /// Writes a frame as it is, whatever any window says.
+    /// Writes a frame, regardless of flow-control windows.
     pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let len = u32::try_from(payload.len()).expect("a frame");
         let mut frame = len.to_be_bytes()[1..].to_vec();
@@ -157,12 +159,12 @@ impl Http2 {
         }
     }
 
-    /// Opens a stream for a `POST` with a body to come.
+    /// Opens a stream for a `POST` whose body follows.
     pub(crate) fn open(&mut self, signature: &str) -> u32 {
         self.open_with(&Block::post(Some(signature)))
     }
 
-    /// Opens a stream with this header block and a body to come.
+    /// Opens a stream with this header block. The body follows.
     pub(crate) fn open_with(&mut self, block: &Block) -> u32 {
         let stream = self.next;
         self.next += 2;
@@ -184,7 +186,7 @@ impl Http2 {
         self.streams.remove(&stream);
     }
 
-    /// Sends data as far as windows allow, within `patience`. How many bytes were sent.
+    /// Sends data as far as the windows allow, within `patience`. Returns how many bytes were sent.
     pub(crate) fn data(&mut self, stream: u32, mut data: &[u8], patience: Duration) -> usize {
         let (start, len) = (Instant::now(), data.len());
         while !data.is_empty() && !self.gone && start.elapsed() < patience {
@@ -225,7 +227,8 @@ impl Http2 {
         readable
     }
 
-    /// Reads and obeys what the peer sends, for so long; zero: what is there.
+    /// Reads and obeys what the peer sends, for this long. Zero means only what has already
+    /// arrived.
     pub(crate) fn pump(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;
         let mut buffer = [0; 16 * 1024];
@@ -294,7 +297,7 @@ impl Http2 {
 pub(crate) struct Block(Vec<u8>);
 
 impl Block {
-    /// The block of a `POST`.
+    /// Returns the block of a `POST`.
     pub(crate) fn post(signature: Option<&str>) -> Self {
         let mut block = Self(Vec::new());
         for (name, value) in [
@@ -311,8 +314,8 @@ impl Block {
         block
     }
 
-    /// Adds fields that the peer is to remember. Once it has the block, it has them at 0, 1, …,
-    /// the last one first.
+    /// Adds fields that the peer remembers. Later blocks can repeat them: the last one is at 0, the
+    /// one before it at 1.
     pub(crate) fn remember<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
         for (name, value) in fields {
             self.literal(INDEXED, name, value);

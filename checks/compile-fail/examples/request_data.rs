@@ -1,4 +1,4 @@
-//! The body of a request must consist of `Bytes`. Which body it has is known where it is sent.
+//! The body of a request must yield `Bytes`. Its type is known where the request is sent.
 
 use compile_fail::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The body of a request must be `Send`. Which body it has is known where it is sent.
+//! The body of a request must be `Send`. Its type is known where the request is sent.
 
 use compile_fail::prelude::*;
 

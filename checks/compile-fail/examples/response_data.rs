@@ -1,4 +1,4 @@
-//! The body of the inner service's response must consist of `Bytes`.
+//! The body of the inner service's response must yield `Bytes`.
 
 use compile_fail::prelude::*;
 

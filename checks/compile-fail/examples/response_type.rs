@@ -1,4 +1,4 @@
-//! The inner service must result in an HTTP response.
+//! The inner service must return an HTTP response.
 
 use compile_fail::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The inner service must take a request with Axum's body.
+//! The inner service must accept a request with Axum's body.
 
 use compile_fail::prelude::*;
 

@@ -1,4 +1,4 @@
-//! What the examples share. Each builds, and does not with the feature `broken`.
+//! Shared by the examples. Each example builds, but not with the feature `broken`.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -6,7 +6,7 @@ use std::future::{Ready, ready};
 use axum::body::Body;
 use axum::http::Response;
 
-/// What the examples use.
+/// Imports for the examples.
 pub mod prelude {
     pub use axum::body::{Body, Bytes};
     pub use axum::http::{Request, Response};
@@ -17,22 +17,22 @@ pub mod prelude {
     pub use super::{Shared, done, result};
 }
 
-/// Can be sent to another thread, or not.
+/// A type that is `Send`, or not with the feature `broken`.
 #[cfg(not(feature = "broken"))]
 pub type Shared<T> = std::sync::Arc<T>;
 #[cfg(feature = "broken")]
 pub type Shared<T> = std::rc::Rc<T>;
 
-/// What a service results in.
+/// Returns the result of a service.
 ///
 /// # Errors
 ///
-/// None.
+/// Never.
 pub fn result<R>(response: R) -> Result<R, Infallible> {
     Ok(response)
 }
 
-/// A service's future.
+/// Returns a service's future.
 pub fn done() -> Ready<Result<Response<Body>, Infallible>> {
     ready(result(Response::default()))
 }

@@ -1,6 +1,6 @@
-//! Whether the time that a refusal takes tells how it came about: for each pair of inputs that differ in what must
-//! stay secret, a million of both kinds mixed, and Welch's t-test on how long they took (Reparaz, Balasch and
-//! Verbauwhede, "Dude, is my code constant time?").
+//! Tests whether the time of a rejection reveals how it came about. For each pair of inputs that
+//! differ in something secret, it mixes a million samples of both kinds and applies Welch's t-test
+//! to their times (Reparaz, Balasch and Verbauwhede, "Dude, is my code constant time?").
 
 use std::hint::black_box;
 use std::sync::LazyLock;
@@ -11,9 +11,9 @@ use inngest_auth::{Keys, Signature, SigningKey, Tolerance, VerifyError, verify};
 
 const SAMPLES: usize = 1_000_000;
 const NOW: u64 = 1_700_000_000;
-/// No JSON: it has no canonical form.
+/// Not JSON, so it has no canonical form.
 const PLAIN: &[u8] = b"a body";
-/// JSON, and not its own canonical form.
+/// JSON that is not in canonical form.
 const JSON: &[u8] = br#"{"b":1, "a":2}"#;
 const CANONICAL: &[u8] = br#"{"a":2,"b":1}"#;
 
@@ -38,7 +38,7 @@ fn signed(key: &SigningKey, body: &[u8], time: u64) -> Header {
     header.into_bytes().try_into().unwrap()
 }
 
-/// Another value of the digit: 1 bit of the MAC is wrong, or up to 4.
+/// Changes the digit, so that 1 to 4 bits of the MAC are wrong.
 fn spoil(header: &mut Header, digit: usize, rng: &mut BenchRng) {
     let digit = &mut header[MAC + digit];
     let value = (*digit as char).to_digit(16).unwrap() ^ rng.random_range(1..16);
@@ -61,11 +61,12 @@ fn parsed(header: &Header) -> Signature {
     Signature::parse(header).unwrap()
 }
 
-fn refused(body: &[u8], signature: &Signature) -> VerifyError {
+fn rejected(body: &[u8], signature: &Signature) -> VerifyError {
     verify(body, signature, &KEYS, NOW, Tolerance::default()).unwrap_err()
 }
 
-/// Both kinds mixed at random, from one place in memory: that place holds nothing but the input when it is timed.
+/// Times both kinds, mixed at random, from the same memory, which holds only the input while it is
+/// timed.
 fn compare<I: Copy, T>(
     runner: &mut CtRunner,
     rng: &mut BenchRng,
@@ -75,12 +76,12 @@ fn compare<I: Copy, T>(
 ) {
     let mut samples = Vec::with_capacity(SAMPLES);
     for _ in 0..SAMPLES {
-        // Both are made, so that making one leaves no other traces than making the other.
+        // Both are made, so that making one leaves the same traces as making the other.
         let both = [(Class::Left, left(rng)), (Class::Right, right(rng))];
         samples.push(both[usize::from(rng.random::<bool>())]);
     }
     let mut place = samples[0].1;
-    // Nothing is cold any more.
+    // Warms up all caches.
     for (_, input) in &samples[..SAMPLES / 100] {
         place = *input;
         black_box(work(black_box(&place)));
@@ -107,11 +108,11 @@ fn differs_in_first_or_last_byte(runner: &mut CtRunner, rng: &mut BenchRng) {
         rng,
         differs([0, 1]),
         differs([62, 63]),
-        |signature| refused(PLAIN, signature),
+        |signature| rejected(PLAIN, signature),
     );
 }
 
-/// Right but for its last digit.
+/// Returns a signature that is right except for its last digit.
 fn nearly(key: &SigningKey, body: &[u8], rng: &mut BenchRng) -> Signature {
     let mut header = signed(key, body, any_time(rng));
     spoil(&mut header, 63, rng);
@@ -122,7 +123,7 @@ fn matches_nothing_or_nearly_the_fallback(runner: &mut CtRunner, rng: &mut Bench
     let nothing = |rng: &mut BenchRng| parsed(&any_mac(rng));
     let near = |rng: &mut BenchRng| nearly(&FALLBACK, PLAIN, rng);
     compare(runner, rng, nothing, near, |signature| {
-        refused(PLAIN, signature)
+        rejected(PLAIN, signature)
     });
 }
 
@@ -130,7 +131,7 @@ fn nearly_the_current_key_or_nearly_the_fallback(runner: &mut CtRunner, rng: &mu
     let current = |rng: &mut BenchRng| nearly(&CURRENT, PLAIN, rng);
     let fallback = |rng: &mut BenchRng| nearly(&FALLBACK, PLAIN, rng);
     compare(runner, rng, current, fallback, |signature| {
-        refused(PLAIN, signature)
+        rejected(PLAIN, signature)
     });
 }
 
@@ -138,12 +139,12 @@ fn matches_nothing_or_nearly_the_canonical_form(runner: &mut CtRunner, rng: &mut
     let nothing = |rng: &mut BenchRng| parsed(&any_mac(rng));
     let near = |rng: &mut BenchRng| nearly(&CURRENT, CANONICAL, rng);
     compare(runner, rng, nothing, near, |signature| {
-        refused(JSON, signature)
+        rejected(JSON, signature)
     });
 }
 
-/// Must be found out: what `differs_in_first_or_last_byte` times, and behind it a comparison of 32 bytes that ends at
-/// the first difference.
+/// Must be detected: does what `differs_in_first_or_last_byte` times, followed by a comparison of
+/// 32 bytes that stops at the first difference.
 fn self_check_leaks(runner: &mut CtRunner, rng: &mut BenchRng) {
     let differs = |at: usize| {
         move |rng: &mut BenchRng| {
@@ -154,7 +155,7 @@ fn self_check_leaks(runner: &mut CtRunner, rng: &mut BenchRng) {
     };
     let signature = parsed(&any_mac(rng));
     compare(runner, rng, differs(0), differs(31), |bytes| {
-        let refusal = refused(PLAIN, black_box(&signature));
-        (refusal, bytes.iter().all(|byte| black_box(*byte) == 0))
+        let rejection = rejected(PLAIN, black_box(&signature));
+        (rejection, bytes.iter().all(|byte| black_box(*byte) == 0))
     });
 }

@@ -1,11 +1,11 @@
-//! Each body with what its canonical form is, or that it has none. Features may turn an accept into a refusal,
-//! never a refusal into an accept.
+//! Bodies with their canonical form, if they have one. A feature may turn an accept into a
+//! rejection, but never a rejection into an accept.
 
 use inngest_auth::{Form, Keys, SigningKey, Tolerance, verify};
 
 const NOW: u64 = 1_700_000_000;
 
-/// The bytes that are accepted for `sent`, where only `signed` was signed.
+/// Returns the bytes that are accepted for `sent` if only `signed` was signed.
 fn accepted(sent: &str, signed: &str) -> Option<String> {
     let key: SigningKey = "signkey-test-12345678".parse().unwrap();
     let signature = key.sign(signed.as_bytes(), NOW);
@@ -69,7 +69,7 @@ fn numbers_are_accepted_except_perhaps_under_a_feature_that_disguises_them() {
 fn what_is_rejected_is_rejected_under_all_features() {
     let deep = |n: usize| " ".to_owned() + &"[".repeat(n) + &"]".repeat(n);
     for (sent, signed) in [
-        // What other readers of these make of them.
+        // How other readers interpret these.
         (r#"{"$serde_json::private::Number":"1"}"#, "1"),
         (r#"{"\u0024serde_json::private::Number":"1"}"#, "1"),
         (r#"[{"$serde_json::private::Number":"1"}]"#, "[1]"),

@@ -1,5 +1,6 @@
-//! Senders that vanish, bodies that break and handlers that panic, over real sockets. Whatever happens, nothing is left
-//! held: the next genuine call, which needs the whole budget and the only permit, is answered.
+//! Clients that vanish, bodies that fail and handlers that panic, over real sockets. Nothing must
+//! be left held: the next genuine call, which needs the whole budget and the only permit, must
+//! succeed.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,39 +25,40 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// In bytes: of all unverified bodies, and of the one call that shows that nobody else holds any of it.
+/// In bytes: the budget of all unverified bodies, and the size of the call that shows that nothing
+/// is left held.
 const BUDGET: usize = 4096;
 const URI: &str = "/api/inngest?fnId=hello&stepId=step";
 
-/// The key that `inngest` signs with.
+/// Returns the key that `inngest` signs with.
 fn current() -> SigningKey {
     key("signkey-test-12345678")
 }
 
-/// Where the first request to come is caught.
+/// Where the first request that arrives is caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// The replay store, when it is asked for the n-th time.
+    /// The replay store, on its n-th call.
     Store(usize),
     Readiness,
     Handler,
-    /// The body of an answer, of known size.
-    Answer,
-    /// The body of an answer that is a stream.
+    /// The body of a response with a known size.
+    Reply,
+    /// The body of a response that is a stream.
     Stream,
     /// `on_rejection`.
-    Refusal,
+    Rejection,
 }
 
 #[derive(Clone, Copy)]
 enum Trap {
     Nowhere,
-    /// Who comes there stays, for ever.
+    /// Catches a request and holds it for ever.
     Holds(Place),
     Panics(Place),
 }
 
-/// A trap for one, and how many are in it.
+/// A trap for one request, and how many are in it.
 #[derive(Clone)]
 struct Trapped {
     trap: Trap,
@@ -99,7 +101,7 @@ impl Trapped {
     async fn until_one_is_inside(&self) {
         let mut inside = self.inside.subscribe();
         in_time(
-            "nobody came into the trap",
+            "no request reached the trap",
             inside.wait_for(|&inside| inside == 1),
         )
         .await
@@ -117,7 +119,7 @@ impl Drop for Leaves {
 
 type Passing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Never saw a MAC before.
+/// A store to which every MAC is new.
 struct Store {
     asked: AtomicUsize,
     trapped: Trapped,
@@ -175,14 +177,14 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Readiness<S> {
     }
 }
 
-/// An answer's body, one frame.
-struct Answer {
+/// A response's body of one frame.
+struct Reply {
     data: Option<Bytes>,
     size_is_known: bool,
     passing: Passing,
 }
 
-impl http_body::Body for Answer {
+impl http_body::Body for Reply {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -206,7 +208,8 @@ impl http_body::Body for Answer {
     }
 }
 
-/// The layer, and behind it one permit, a trap in every place, and a handler that reads all of the body.
+/// Returns the layer around one permit, traps in every place, and a handler that reads the whole
+/// body.
 fn app(
     auth: InngestAuth,
     permits: &Arc<Semaphore>,
@@ -219,17 +222,17 @@ fn app(
     let handler = service_fn(move |request: Request<Body>| {
         let trapped = handlers.clone();
         async move {
-            // A body that breaks can be read to no end, in dev mode.
+            // In dev mode, a body that fails cannot be read to its end.
             let _ = request.into_body().collect().await;
             trapped.clone().pass(Place::Handler).await;
             let size_is_known = !matches!(trapped.trap, Trap::Holds(Place::Stream));
             let place = if size_is_known {
-                Place::Answer
+                Place::Reply
             } else {
                 Place::Stream
             };
-            Ok(Response::new(Body::new(Answer {
-                data: Some(Bytes::from_static(b"an answer")),
+            Ok(Response::new(Body::new(Reply {
+                data: Some(Bytes::from_static(b"a response")),
                 size_is_known,
                 passing: Box::pin(trapped.pass(place)),
             })))
@@ -245,18 +248,18 @@ fn app(
         .service(handler)
 }
 
-/// A request, as far as it is sent.
+/// A request that may be sent only in part.
 struct Sent {
     method: &'static str,
     uri: &'static str,
     headers: Vec<(&'static str, String)>,
-    /// Of the body, each sent when the server waits for it.
+    /// The pieces of the body, each sent when the server waits for it.
     pieces: Vec<Bytes>,
     chunked: bool,
 }
 
 impl Sent {
-    /// A call, signed as a whole of 3000 bytes, of which these are sent.
+    /// Returns a call that is signed as a whole of 3000 bytes, of which these are sent.
     fn part(pieces: &[usize]) -> Self {
         let whole = current().sign(&[b'x'; 3000], NOW);
         let mut it = Self::unsigned(pieces);
@@ -277,7 +280,7 @@ impl Sent {
         }
     }
 
-    /// A call sent to its end, and signed over `signed`.
+    /// Returns a call that is sent to its end, and signed over `signed`.
     fn whole(body: &'static str, signed: &str) -> Self {
         let signature = current().sign(signed.as_bytes(), NOW);
         let mut it = Self::unsigned(&[]);
@@ -324,27 +327,27 @@ impl Sent {
     }
 }
 
-/// What a sender has come to when it vanishes.
+/// The point at which a client vanishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The server waits for more of the body.
     Arriving,
     Caught(Place),
-    /// How far the server has come is not known.
+    /// Everything was sent. How far the server has got is not known.
     AllSent,
 }
 use Stage::{AllSent, Arriving, Caught};
 
 struct Case {
-    /// In the order of work.
+    /// In the order of the work.
     step: usize,
     what: &'static str,
     auth: InngestAuth,
     sent: Sent,
     stage: Stage,
-    /// Whether it holds the permit at that stage.
+    /// Whether the request holds the permit at that point.
     permit: bool,
-    /// How a genuine call is answered.
+    /// The status of a genuine call.
     genuine: u16,
 }
 
@@ -378,8 +381,8 @@ fn auth() -> InngestAuth {
     auth.sign_responses(SignResponses::All)
 }
 
-/// Senders that vanish before they are known: steps 1 to 8.
-fn strangers() -> Vec<Case> {
+/// Clients that vanish before they are verified: steps 1 to 8.
+fn unverified() -> Vec<Case> {
     let dev = InngestAuth::unverified_dev();
     let unusable = InngestAuth::from_env();
     let syncs = auth().insecure_unsigned_sync(true);
@@ -416,7 +419,7 @@ fn strangers() -> Vec<Case> {
     ]
 }
 
-/// Inngest's own, vanished once they are verified: steps 9 to 13.
+/// Genuine calls whose client vanishes after they are verified: steps 9 to 13.
 fn callers() -> Vec<Case> {
     let call = || Sent::whole("{}", "{}");
     let canonical = Sent::whole(" {\"b\":1,\"a\":2}", "{\"a\":2,\"b\":1}");
@@ -427,8 +430,8 @@ fn callers() -> Vec<Case> {
         case(11, "a trust probe", Caught(Place::Store(2)), probe),
         case(12, "readiness", Caught(Place::Readiness), call()).holds_permit(),
         case(12, "a handler", Caught(Place::Handler), call()).holds_permit(),
-        case(13, "an answer, read", Caught(Place::Answer), call()),
-        case(13, "an answer, recorded", Caught(Place::Store(2)), call()),
+        case(13, "a response, read", Caught(Place::Reply), call()),
+        case(13, "a response, recorded", Caught(Place::Store(2)), call()),
         case(13, "a stream", Caught(Place::Stream), call()),
     ]
 }
@@ -440,7 +443,7 @@ async fn a_client_that_vanishes_in_any_step_leaves_nothing_held() {
         "run this without INNGEST_ variables"
     );
     for resets in [false, true] {
-        for case in strangers().into_iter().chain(callers()) {
+        for case in unverified().into_iter().chain(callers()) {
             vanishes(case, resets).await;
         }
     }
@@ -478,7 +481,7 @@ async fn vanishes(case: Case, resets: bool) {
         assert_eq!(permits.available_permits() == 0, case.permit, "{name}");
     }
     if case.stage != AllSent && !case.permit {
-        // Others need not wait for it, whatever it holds.
+        // Other calls do not wait for it, whatever it holds.
         let status = server.status_of_a_call_of(BUDGET, &current()).await;
         assert_eq!(status, case.genuine, "{name}");
     }
@@ -491,12 +494,12 @@ async fn vanishes(case: Case, resets: bool) {
         .until(&name, |now| now.accepted > 0 && now.open == 0)
         .await;
     assert_eq!(*trapped.inside.borrow(), 0, "{name}");
-    is_free(&server, &permits, &name, case.genuine).await;
+    nothing_is_held(&server, &permits, &name, case.genuine).await;
 }
 
-/// Says all of it, then listens. `ends`: and says that there will be no more.
+/// Sends all of it, then reads the response. With `ends`, also announces the end.
 async fn says(server: &Server, bytes: &[u8], ends: bool) -> Option<u16> {
-    in_time("an answer", async {
+    in_time("a response", async {
         let mut socket = server.connect().await;
         socket.write_all(bytes).await.unwrap();
         if ends {
@@ -507,8 +510,8 @@ async fn says(server: &Server, bytes: &[u8], ends: bool) -> Option<u16> {
     .await
 }
 
-/// Nothing is left of those who were there, and a call that needs all that there is gets it.
-async fn is_free(server: &Server, permits: &Semaphore, after: &str, genuine: u16) {
+/// Checks that nothing is left of earlier requests, and that a call that needs everything succeeds.
+async fn nothing_is_held(server: &Server, permits: &Semaphore, after: &str, genuine: u16) {
     let now = server.until(after, |count| count.open == 0).await;
     assert_eq!((now.waiting, now.in_hand), (0, 0), "after {after}: {now:?}");
     assert_eq!(permits.available_permits(), 1, "after {after}");
@@ -529,7 +532,7 @@ async fn a_body_that_ends_early_or_fails_is_rejected_and_released() {
         ("half a chunk", chunks(&[b"bb8\r\n", &half]), true),
         ("no last chunk", chunks(&[b"7d0\r\n", &half, b"\r\n"]), true),
         (
-            "a length that is none",
+            "an invalid length",
             chunks(&[b"7d0\r\n", &half, b"\r\nxyz\r\n"]),
             false,
         ),
@@ -545,7 +548,7 @@ async fn a_body_that_ends_early_or_fails_is_rejected_and_released() {
         ),
     ] {
         assert_eq!(says(&server, &bytes, ends).await, Some(400), "{what}");
-        is_free(&server, &permits, what, 200).await;
+        nothing_is_held(&server, &permits, what, 200).await;
     }
 }
 
@@ -575,7 +578,7 @@ async fn a_body_that_never_ends_is_ended() {
         });
         assert_eq!(status.await, Some(408), "{what}");
         drop((hears, speaks));
-        is_free(&server, &permits, what, 200).await;
+        nothing_is_held(&server, &permits, what, 200).await;
     }
 }
 
@@ -583,11 +586,11 @@ async fn a_body_that_never_ends_is_ended() {
 async fn a_panic_affects_only_its_own_request() {
     let genuine = || Sent::whole("{}", "{}");
     for (place, sent) in [
-        (Place::Refusal, Sent::whole("[]", "{}")),
+        (Place::Rejection, Sent::whole("[]", "{}")),
         (Place::Store(1), genuine()),
         (Place::Readiness, genuine()),
         (Place::Handler, genuine()),
-        (Place::Answer, genuine()),
+        (Place::Reply, genuine()),
         (Place::Store(2), genuine()),
     ] {
         let name = format!("a panic in {place:?}");
@@ -597,10 +600,10 @@ async fn a_panic_affects_only_its_own_request() {
             asked: AtomicUsize::new(0),
             trapped: trapped.clone(),
         };
-        let refusals = trapped.clone();
-        let auth = auth().replay_guard(store).on_rejection(move |_, answer| {
-            refusals.pass_at_once(Place::Refusal);
-            answer
+        let rejections = trapped.clone();
+        let auth = auth().replay_guard(store).on_rejection(move |_, response| {
+            rejections.pass_at_once(Place::Rejection);
+            response
         });
         let ring = auth.keys().unwrap().clone();
         let app = CatchPanicLayer::new().layer(app(auth, &permits, &trapped));
@@ -609,14 +612,14 @@ async fn a_panic_affects_only_its_own_request() {
         let call = [sent.head(), sent.pieces.concat()].concat();
         assert_eq!(says(&server, &call, false).await, Some(500), "{name}");
         assert_eq!(*trapped.sprung.borrow(), 1, "{name}");
-        is_free(&server, &permits, &name, 200).await;
-        // And the keys can still be changed.
+        nothing_is_held(&server, &permits, &name, 200).await;
+        // The keys can still be changed.
         ring.replace(key("signkey-test-aa"));
-        let refused = server.status_of_a_call_of(BUDGET, &current()).await;
+        let rejected = server.status_of_a_call_of(BUDGET, &current()).await;
         let accepted = server
             .status_of_a_call_of(BUDGET, &key("signkey-test-aa"))
             .await;
-        assert_eq!((refused, accepted), (401, 200), "after {name}");
+        assert_eq!((rejected, accepted), (401, 200), "after {name}");
     }
 }
 
@@ -652,7 +655,7 @@ async fn a_panic_while_keys_change_leaves_the_ring_whole_and_usable() {
     let panicked =
         tracing::subscriber::with_default(Panics, || catch_unwind(AssertUnwindSafe(changing)));
     assert!(panicked.is_err());
-    // Changed wholly before it was logged, and not for the last time.
+    // The change was complete before it was logged, and another one is possible.
     assert_eq!(
         *ring.snapshot(),
         (key("signkey-test-aa"), Some(current())).into()

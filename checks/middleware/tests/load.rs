@@ -1,7 +1,9 @@
-//! Many at once, over real sockets: what they can make the server hold, and that genuine calls go on meanwhile.
+//! Many clients at once, over real sockets: what they can make the server hold, and that genuine
+//! calls continue meanwhile.
 //!
-//! Memory is counted by the allocator. The strangers' side counts too, but holds next to nothing: plain sockets,
-//! and bytes that were there before. One test, so that nothing else allocates.
+//! Memory is counted by the allocator. The clients' side counts too, but holds next to nothing:
+//! plain sockets, and bytes that existed before. There is a single test, so that nothing else
+//! allocates.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,27 +30,28 @@ static MEMORY: PeakAlloc = PeakAlloc;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
-/// What may be held whatever comes: by the genuine calls, by buffers of one connection, by the runtime.
+/// What may be held in any case: by genuine calls, the buffers of one connection, and the runtime.
 const FIXED: usize = MIB;
 
-/// Connections that are not accepted yet. Over what the system queues, a connection waits for seconds.
+/// Connections that are not accepted yet. If there are more than the system queues, a connection
+/// waits for seconds.
 const BACKLOG: usize = 250;
 
-/// What strangers send of their bodies, at most.
+/// The most that clients without a key send of their bodies.
 static DATA: [u8; 64 * KIB] = [b'x'; 64 * KIB];
 
-/// Memory above what there was.
+/// Memory above the initial level.
 struct Memory(usize);
 
 impl Memory {
-    /// From when nobody is there.
+    /// Starts measuring when no client is connected.
     async fn of_idle(server: &Server) -> Self {
         server.until("idle", |count| count.open == 0).await;
         MEMORY.reset_peak_usage();
         Self(MEMORY.current_usage())
     }
 
-    /// The most since then.
+    /// Returns the peak since then.
     fn peak(&self) -> usize {
         MEMORY.peak_usage().saturating_sub(self.0)
     }
@@ -58,14 +61,14 @@ impl Memory {
     }
 }
 
-/// A fresh signature, of something else.
+/// Returns a fresh signature of another body.
 fn forged() -> String {
     key("signkey-test-00")
         .sign(b"something else", NOW)
         .to_string()
 }
 
-/// What runs for Inngest only.
+/// Runs for Inngest only.
 fn app(auth: InngestAuth) -> Router {
     let handler = any(|_: Verified, body: Bytes| async { body });
     Router::new()
@@ -74,17 +77,18 @@ fn app(auth: InngestAuth) -> Router {
         .layer(auth.sign_responses(SignResponses::All))
 }
 
-/// A call signed by the current key is verified, and its answer signed by the same.
+/// Checks that a call signed with the current key is verified, and that its response is signed with
+/// the same key.
 async fn genuine_call(server: &Server, body: Bytes) {
     let it = inngest();
     let request = it
         .call(CALL, body.clone())
         .map(|_| Full::from(body.clone()));
-    let answer = in_time("a genuine call", server.send(request)).await;
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = in_time("a genuine call", server.send(request)).await;
+    assert_eq!(response.status(), StatusCode::OK);
     let expected = key("signkey-test-12345678").sign(&body, NOW).to_string();
-    assert_eq!(answer.headers()[SIGNATURE_HEADER], *expected);
-    assert_eq!(*answer.body(), body);
+    assert_eq!(response.headers()[SIGNATURE_HEADER], *expected);
+    assert_eq!(*response.body(), body);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,7 +98,7 @@ async fn memory_follows_what_arrives_and_genuine_calls_continue() {
     two_hundred_streams_of_one_connection().await;
 }
 
-/// Connections that the limit of open files allows, two ends each, of those that were asked for.
+/// Returns how many of the wanted connections the limit of open files allows, with two ends each.
 fn connections(wanted: usize) -> usize {
     let others = 200;
     let files = rlimit::increase_nofile_limit((2 * wanted + others) as u64).unwrap();
@@ -105,7 +109,7 @@ fn connections(wanted: usize) -> usize {
     allowed.min(wanted)
 }
 
-/// Sends as much to each.
+/// Sends these bytes to each socket.
 async fn to_each(sockets: Vec<TcpStream>, bytes: &'static [u8]) -> Vec<TcpStream> {
     spawn_blocking(move || {
         for mut socket in &sockets {
@@ -117,8 +121,8 @@ async fn to_each(sockets: Vec<TcpStream>, bytes: &'static [u8]) -> Vec<TcpStream
     .unwrap()
 }
 
-/// Connects, each with a head that announces a body of this many bytes.
-async fn strangers(server: &Server, many: usize, announced: usize) -> Vec<TcpStream> {
+/// Opens connections, each with a head that announces a body of this many bytes.
+async fn connect_unverified(server: &Server, many: usize, announced: usize) -> Vec<TcpStream> {
     let length = announced.to_string();
     let headers = [(SIGNATURE_HEADER, &*forged()), ("Content-Length", &length)];
     let head = head("POST", CALL, &headers);
@@ -144,7 +148,7 @@ async fn strangers(server: &Server, many: usize, announced: usize) -> Vec<TcpStr
     sockets
 }
 
-/// The keys of others come and go, as fast as bytes come in. The current key is always one of the two.
+/// Swaps in other keys, as fast as bytes arrive. The current key is always one of the two.
 fn swap_keys(server: &Server, ring: KeyRing) -> (JoinHandle<()>, Arc<AtomicUsize>) {
     /// In bytes.
     const PACE: usize = 16 * KIB;
@@ -174,13 +178,15 @@ fn swap_keys(server: &Server, ring: KeyRing) -> (JoinHandle<()>, Arc<AtomicUsize
 }
 
 async fn five_thousand_dribbling_clients_while_keys_are_swapped() {
-    /// Of one connection before its body: hyper's buffers and tasks, nearly all of it, with or without the layer.
+    /// The memory of one connection before its body: mostly hyper's buffers and tasks, with or
+    /// without the layer.
     const CONNECTION: usize = 32 * KIB;
     /// The smallest piece of memory that small frames are copied into.
     const PIECE: usize = KIB;
-    /// What the budget notes of a body that waits for its sender.
+    /// What the budget stores about a body that waits for its client.
     const NOTE: usize = 256;
-    /// Together less than hyper reads into its first buffer, so that what is added is what the layer keeps.
+    /// Together less than hyper reads into its first buffer, so that only what the layer keeps is
+    /// added.
     const DRIBBLES: [usize; 5] = [1, 7, 1000, 1460, 4000];
 
     let auth = inngest().auth().body_deadline(Duration::from_secs(500));
@@ -191,8 +197,8 @@ async fn five_thousand_dribbling_clients_while_keys_are_swapped() {
 
     let memory = Memory::of_idle(&server).await;
     let (swapping, swaps) = swap_keys(&server, ring);
-    // They announce much more than ever comes.
-    let mut sockets = strangers(&server, many, 4 * MIB).await;
+    // They announce much more than they ever send.
+    let mut sockets = connect_unverified(&server, many, 4 * MIB).await;
     server.until("heads", |count| count.waiting == many).await;
     let connected = memory.held();
     let allowed = many * CONNECTION + FIXED;
@@ -260,15 +266,15 @@ async fn sixty_four_mebibytes() {
             let mut pieces =
                 (0..64 * MIB / DATA.len()).flat_map(|_| [framing[0], &DATA, framing[1]]);
             let closed = pieces.any(|bytes| socket.write_all(bytes).is_err());
-            let mut answer = [0; 12];
+            let mut response = [0; 12];
             let said = socket
-                .read_exact(&mut answer)
+                .read_exact(&mut response)
                 .ok()
-                .and_then(|()| status_in(&answer));
+                .and_then(|()| status_in(&response));
             (closed, said)
         });
         let (closed, said) = in_time(what, sending).await.unwrap();
-        // A sender that does not listen while it writes may see no more than that the connection is closed.
+        // A client that does not read while it writes may only see that the connection is closed.
         assert!(
             said.map_or(closed, |said| said == status),
             "{what}: {said:?}"
@@ -288,11 +294,11 @@ async fn sixty_four_mebibytes() {
 async fn two_hundred_streams_of_one_connection() {
     const STREAMS: usize = 200;
     const EACH: usize = 2 * DATA.len();
-    /// No number of theirs fills it to the last byte: what is left is for others.
+    /// No number of these bodies fills it to the last byte, and the rest is for others.
     const BUDGET: usize = 32 * EACH + 32 * KIB;
-    /// Of one stream, at both ends, whatever it sends.
+    /// The memory of one stream, at both ends, whatever it sends.
     const STREAM: usize = 8 * KIB;
-    /// What HTTP/2 lets a connection send before anybody reads it: hyper's default.
+    /// What HTTP/2 lets a connection send before it is read: hyper's default.
     const WINDOW: usize = MIB;
     let server = Server::start(app(inngest().auth().body_budget(BUDGET))).await;
     genuine_call(&server, "{}".into()).await;
@@ -308,7 +314,7 @@ async fn two_hundred_streams_of_one_connection() {
         .await
         .unwrap();
     tokio::spawn(connection);
-    let mut answers: JoinSet<Response<hyper::body::Incoming>> = JoinSet::new();
+    let mut responses: JoinSet<Response<hyper::body::Incoming>> = JoinSet::new();
     let mut unfinished = Vec::with_capacity(STREAMS);
     let uri = format!("http://{}{CALL}", server.address);
     for _ in 0..STREAMS {
@@ -321,10 +327,10 @@ async fn two_hundred_streams_of_one_connection() {
             .header(SIGNATURE_HEADER, forged())
             .body(Body::new(body));
         client.ready().await.unwrap();
-        let answer = client.send_request(request.unwrap());
-        answers.spawn(async { answer.await.unwrap() });
+        let response = client.send_request(request.unwrap());
+        responses.spawn(async { response.await.unwrap() });
     }
-    // Each is held as a whole, or was rejected, and its sender has been given up.
+    // Each body is held as a whole, or was rejected and its client given up.
     let settled = |now: &Count| {
         let rejected = now.dropped - before;
         now.waiting + rejected == STREAMS
@@ -349,24 +355,24 @@ async fn two_hundred_streams_of_one_connection() {
     );
 
     drop(unfinished);
-    let mut refused = [0, 0];
-    while let Some(answer) = in_time("answers", answers.join_next()).await {
-        let answer = answer.unwrap();
-        match answer.status() {
-            StatusCode::UNAUTHORIZED => refused[0] += 1,
-            StatusCode::SERVICE_UNAVAILABLE if !answer.headers().contains_key("retry-after") => {
-                refused[1] += 1;
+    let mut rejected = [0, 0];
+    while let Some(response) = in_time("responses", responses.join_next()).await {
+        let response = response.unwrap();
+        match response.status() {
+            StatusCode::UNAUTHORIZED => rejected[0] += 1,
+            StatusCode::SERVICE_UNAVAILABLE if !response.headers().contains_key("retry-after") => {
+                rejected[1] += 1;
             }
             status => panic!("{status}"),
         }
-        drop(answer.into_body().collect().await);
+        drop(response.into_body().collect().await);
     }
-    // One of those held may have been rejected already, and waited to be given up.
+    // One of those held may already have been rejected, and be waiting to be given up.
     assert!(
-        (1..=held).contains(&refused[0]),
-        "{refused:?}, and {held} were held"
+        (1..=held).contains(&rejected[0]),
+        "{rejected:?}, and {held} were held"
     );
-    assert_eq!(refused[0] + refused[1], STREAMS);
-    // A body that needs nearly all of the budget.
+    assert_eq!(rejected[0] + rejected[1], STREAMS);
+    // A body that needs nearly the whole budget.
     genuine_call(&server, Bytes::from(vec![b'g'; BUDGET - 64 * KIB])).await;
 }

@@ -1,4 +1,4 @@
-//! What holds for every input.
+//! Properties that hold for every input.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ fn accepted(body: &[u8], header: &str, key: &SigningKey) -> bool {
         .is_ok_and(|signature| verify(body, &signature, &keys, NOW, Tolerance::default()).is_ok())
 }
 
-/// The grammar, written the obvious way.
+/// The grammar, written in the obvious way.
 fn grammatical(header: &str) -> bool {
     let params: Vec<&str> = header.split('&').collect();
     let named = |name: &str| {
@@ -81,7 +81,11 @@ impl http_body::Body for Cut {
 
 proptest! {
     #[test]
-    fn signed_bytes_verify(body: Vec<u8>, key in "([0-9a-fA-F]{2}){1,40}", at in NOW - 300..=NOW + 300) {
+    fn signed_bytes_verify(
+        body: Vec<u8>,
+        key in "([0-9a-fA-F]{2}){1,40}",
+        at in NOW - 300..=NOW + 300,
+    ) {
         let key: SigningKey = format!("signkey-test-{key}").parse().unwrap();
         prop_assert!(accepted(&body, &key.sign(&body, at).to_string(), &key));
     }
@@ -94,7 +98,11 @@ proptest! {
     }
 
     #[test]
-    fn a_changed_byte_of_the_body_is_rejected(mut body in prop::collection::vec(any::<u8>(), 1..200), at: prop::sample::Index, by in 1..=255u8) {
+    fn a_changed_byte_of_the_body_is_rejected(
+        mut body in prop::collection::vec(any::<u8>(), 1..200),
+        at: prop::sample::Index,
+        by in 1..=255u8,
+    ) {
         let key: SigningKey = "12345678".parse().unwrap();
         let header = key.sign(&body, NOW).to_string();
         let at = at.index(body.len());
@@ -103,7 +111,11 @@ proptest! {
     }
 
     #[test]
-    fn a_lost_or_added_byte_is_rejected(body in prop::collection::vec(any::<u8>(), 1..100), at: prop::sample::Index, byte: u8) {
+    fn a_lost_or_added_byte_is_rejected(
+        body in prop::collection::vec(any::<u8>(), 1..100),
+        at: prop::sample::Index,
+        byte: u8,
+    ) {
         let key: SigningKey = "12345678".parse().unwrap();
         let header = key.sign(&body, NOW).to_string();
         let at = at.index(body.len());
@@ -144,16 +156,20 @@ proptest! {
         let _ = Signature::parse(&header);
     }
 
-    /// However the bytes are cut into frames: the same verdict, the same bytes.
+    /// However the bytes are cut into frames, the verdict and the bytes are the same.
     #[test]
     fn framing_changes_nothing(
         len in prop_oneof![0..3000usize, 10_000..200_000usize],
-        sizes in prop::collection::vec(prop_oneof![0..5usize, 0..3000usize, 15_000..70_000usize], 0..60),
+        sizes in prop::collection::vec(
+            prop_oneof![0..5usize, 0..3000usize, 15_000..70_000usize],
+            0..60,
+        ),
         genuine: bool,
     ) {
         let body: Bytes = (0..len).map(|it| u8::try_from(it * 31 % 251).unwrap()).collect();
         let it = TestInngest::new("signkey-test-12345678".parse().unwrap());
-        let request = if genuine { it.call("/", body.clone()) } else { it.tampered("/", body.clone()) };
+        let make = if genuine { TestInngest::call } else { TestInngest::tampered };
+        let request = make(&it, "/", body.clone());
         let sent = if genuine { body.clone() } else { [&*body, b"!"].concat().into() };
         let echo = service_fn(|request: axum::http::Request<Body>| async {
             Ok::<_, Infallible>(axum::http::Response::new(request.into_body()))
@@ -161,7 +177,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let request = request.map(|_| Cut(sent, sizes.into_iter()));
         let (status, echoed, exact) = runtime.block_on(async {
-            let response = it.auth().sign_responses(inngest_auth::SignResponses::Never).layer(echo).oneshot(request).await.unwrap();
+            let auth = it.auth().sign_responses(inngest_auth::SignResponses::Never);
+            let response = auth.layer(echo).oneshot(request).await.unwrap();
             let exact = http_body::Body::size_hint(response.body()).exact();
             (response.status(), response.into_body().collect().await.unwrap().to_bytes(), exact)
         });

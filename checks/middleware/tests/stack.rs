@@ -1,4 +1,5 @@
-//! The layer among others, as it stands: each place compiled and run, with an accept and a refusal.
+//! The layer among other middleware. Each place is compiled and run, with an accept and a
+//! rejection.
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
@@ -35,7 +36,7 @@ async fn status(app: &Router, request: Request<Body>) -> StatusCode {
     app.clone().oneshot(request).await.unwrap().status()
 }
 
-/// A genuine call gets in, a changed one does not.
+/// Checks that a genuine call is admitted and a changed one rejected.
 async fn guards(app: Router, path: &str) {
     let inngest = inngest();
     let response = app.clone().oneshot(inngest.call(path, "{}")).await.unwrap();
@@ -150,7 +151,7 @@ async fn a_limit_outside_is_a_413_and_a_panic_inside_is_caught_outside() {
         .layer(it.auth())
         .layer(RequestBodyLimitLayer::new(10));
     let mut request = it.call("/", "x".repeat(11));
-    // Announced, the outer layer refuses; unannounced, its error comes from the body.
+    // If the length is announced, the outer layer rejects. If not, its error comes from the body.
     request.headers_mut().remove(header::CONTENT_LENGTH);
     assert_eq!(status(&app, request).await, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(
@@ -214,7 +215,7 @@ async fn responses_are_signed_before_compression_and_requests_verified_after_dec
     assert_eq!(decoded, body);
 }
 
-/// No router: hyper's own server, any body in, and a body that is not Axum's out.
+/// Without a router: hyper's own server, any body in, and a body that is not Axum's out.
 #[tokio::test]
 async fn on_a_plain_hyper_server() {
     let it = inngest();
@@ -242,7 +243,7 @@ async fn on_a_plain_hyper_server() {
     }
 }
 
-/// The layer needs no type parameter and can be kept, cloned and sent.
+/// The layer needs no type parameter, and can be stored, cloned and sent.
 #[test]
 fn the_layer_is_a_plain_value() {
     fn plain<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}

@@ -1,11 +1,12 @@
-//! A replay store over your own client, here for a Redis Cluster: two instances of an app share it.
+//! A replay store over your own client, here for a Redis Cluster that two instances of an app
+//! share.
 //!
 //! ```text
 //! REDIS_CLUSTER=redis://127.0.0.1:7000,redis://127.0.0.1:7001 cargo run --example replay_cluster
 //! ```
 //!
-//! The name of any node will do; the client finds the others. For your app, copy `ClusterStore`,
-//! and take `redis` with the feature `cluster-async` as a dependency of your own.
+//! Any node's name will do; the client finds the others. For your app, copy `ClusterStore`, and add
+//! `redis` with the feature `cluster-async` as your own dependency.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -22,11 +23,12 @@ use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use tower::ServiceExt;
 
-/// Longest that a call waits for the cluster.
+/// The longest that a call waits for the cluster.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Remembers in a Redis Cluster. Each key lives on one node, so `SET … NX` is atomic as on a single
-/// one. What is written in the last moments before a node fails over is lost, as with any replica.
+/// A replay store in a Redis Cluster. Each key is on one node, so `SET … NX` is atomic as on a
+/// single server. What was written in the last moments before a node fails over is lost, as with
+/// any replica.
 #[derive(Clone)]
 pub(crate) struct ClusterStore {
     connection: ClusterConnection,
@@ -34,7 +36,7 @@ pub(crate) struct ClusterStore {
 }
 
 impl ClusterStore {
-    /// Connects, and checks that no primary removes keys before their time.
+    /// Connects, and checks that no primary removes keys before they expire.
     pub(crate) async fn connect(
         nodes: &[&str],
         namespace: &'static str,
@@ -64,7 +66,7 @@ impl ClusterStore {
 
 impl ReplayStore for ClusterStore {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
-        // Its window has closed: a key without time to live would be new to the next call.
+        // Its window has closed. A key without a time to live would be new to the next call.
         let Some(seconds) = sighting.seconds_left() else {
             return Ok(Recorded::Seen);
         };
@@ -76,8 +78,8 @@ impl ReplayStore for ClusterStore {
             .arg("EX")
             .arg(seconds);
         let mut connection = self.connection.clone();
-        // The client follows `MOVED` by itself. Where it sends a command twice, because a response
-        // got lost, the second one finds the key: the call is rejected, which is safe.
+        // The client follows `MOVED` by itself. If it sends a command twice because a response was
+        // lost, the second attempt finds the key and the call is rejected, which is safe.
         match tokio::time::timeout(PATIENCE, set.query_async::<Option<String>>(&mut connection))
             .await
         {

@@ -1,6 +1,6 @@
 //! The store of `examples/replay_cluster.rs`, against a real Redis Cluster of three nodes.
 //!
-//! Without `REDIS_URL` these tests say that they are skipped.
+//! Without `REDIS_URL` these tests print that they are skipped.
 
 #[path = "../examples/replay_cluster.rs"]
 #[allow(dead_code, reason = "its `main`")]
@@ -74,7 +74,7 @@ async fn nothing_is_accepted_twice_in_a_cluster_that_loses_a_node() {
         "not spread: {held:?}"
     );
 
-    // One node is known by name; the client finds the others.
+    // One node is known by name, and the client finds the others.
     let stores = [
         ClusterStore::connect(&urls[..1], "test").await.unwrap(),
         ClusterStore::connect(&urls[1..2], "test").await.unwrap(),
@@ -119,7 +119,7 @@ async fn a_moving_slot_keeps_its_keys() {
     let store = ClusterStore::connect(&urls, "test").await.unwrap();
     let call = sighting(1);
     assert_eq!(store.record(call).await, Ok(Recorded::Fresh));
-    // Where it is, and where it goes.
+    // The slot's node, and the node that it moves to.
     let at = nodes
         .iter()
         .position(|node| node.say(&["DBSIZE"]) == ":1\r\n")
@@ -141,7 +141,7 @@ async fn a_moving_slot_keeps_its_keys() {
     ok(from.say(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &to_id]));
     let [host, port] = [to.address.ip().to_string(), to.address.port().to_string()];
     ok(from.say(&["MIGRATE", &host, &port, &key, "0", "5000"]));
-    // On its way: the old node asks the client to look at the new one.
+    // While the slot moves, the old node redirects the client to the new one.
     assert_eq!(store.record(call).await, Ok(Recorded::Seen));
     ok(to.say(&["CLUSTER", "SETSLOT", slot, "NODE", &to_id]));
     ok(from.say(&["CLUSTER", "SETSLOT", slot, "NODE", &to_id]));

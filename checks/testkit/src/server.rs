@@ -1,4 +1,5 @@
-//! A real server on loopback that tells what it holds, so that a test waits for a state and not for a time.
+//! A real server on loopback that reports what it holds, so that a test waits for a state instead
+//! of a time.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,7 +27,7 @@ use tower::{Service, ServiceExt};
 
 use crate::NOW;
 
-/// Ends a test that would hang. Far longer than anything takes.
+/// Ends a test that would hang. It is far longer than anything takes.
 const TOO_LONG: Duration = Duration::from_secs(100);
 
 pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -36,17 +37,17 @@ pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
-    /// Connections that were ever there.
+    /// The number of connections ever accepted.
     pub accepted: usize,
-    /// Connections of which something is left.
+    /// The number of connections of which something is left.
     pub open: usize,
-    /// Bytes that were read from sockets.
+    /// The number of bytes read from sockets.
     pub received: usize,
-    /// Requests' bodies that wait for their sender.
+    /// The number of request bodies that are waiting for their client.
     pub waiting: usize,
-    /// Bytes of data that the application was given, of bodies that it has not dropped.
+    /// The number of body bytes that the application has received and not dropped.
     pub in_hand: usize,
-    /// Bodies that it has dropped.
+    /// The number of bodies that it has dropped.
     pub dropped: usize,
 }
 
@@ -57,7 +58,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// HTTP/1 and HTTP/2.
+    /// Starts a server for HTTP/1 and HTTP/2.
     pub async fn start<S, R>(app: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<R>, Error = Infallible>
@@ -92,7 +93,7 @@ impl Server {
         R: http_body::Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        // Dropped after all else that belongs to the connection.
+        // Dropped after everything else that belongs to the connection.
         let _open = Open::new(self.count.clone());
         let io = TokioIo::new(CountedSocket(socket, self.count.clone()));
         let app = app.map_request(move |request: Request<Incoming>| {
@@ -112,7 +113,7 @@ impl Server {
         self.count.subscribe()
     }
 
-    /// Waits until it holds what `reached` says.
+    /// Waits until it holds what `reached` requires.
     pub async fn until(&self, what: &str, mut reached: impl FnMut(&Count) -> bool) -> Count {
         let mut count = self.count.subscribe();
         let waited = tokio::time::timeout(TOO_LONG, count.wait_for(|count| reached(count))).await;
@@ -121,8 +122,8 @@ impl Server {
         *count.unwrap()
     }
 
-    /// The status of a genuine call that needs every byte of a budget of `len`: its body is one chunk, which does not
-    /// say that it is the last.
+    /// Returns the status of a genuine call that needs every byte of a budget of `len`: its body is
+    /// one chunk, which does not declare that it is the last.
     pub async fn status_of_a_call_of(&self, len: usize, key: &SigningKey) -> u16 {
         assert!(len <= 4096, "one read of the server's must take it");
         let body = vec![b'g'; len];
@@ -141,12 +142,12 @@ impl Server {
             socket.write_all(&call).await.unwrap();
             hear_status(&mut socket)
                 .await
-                .expect("an answer to a genuine call")
+                .expect("an response to a genuine call")
         })
         .await
     }
 
-    /// Sends a request over a connection of its own, and hears the response to its end.
+    /// Sends a request over its own connection, and reads the response to its end.
     pub async fn send(&self, mut request: Request<Full<Bytes>>) -> Response<Bytes> {
         let host = self.address.to_string();
         request.headers_mut().insert(HOST, host.parse().unwrap());
@@ -171,20 +172,20 @@ pub fn head(method: &str, uri: &str, headers: &[(&str, &str)]) -> Vec<u8> {
     head.into_bytes()
 }
 
-/// Hears the server out; `None` where it closes without an answer.
+/// Reads until the server closes. Returns the status, or `None` if there is no response.
 pub async fn hear_status(socket: &mut (impl AsyncRead + Unpin)) -> Option<u16> {
     let mut heard = Vec::new();
-    // A reset ends it as well.
+    // A reset also ends the response.
     let _ = socket.read_to_end(&mut heard).await;
     status_in(&heard)
 }
 
-pub fn status_in(answer: &[u8]) -> Option<u16> {
-    let status = answer.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
+pub fn status_in(response: &[u8]) -> Option<u16> {
+    let status = response.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     Some(str::from_utf8(status).unwrap().parse().unwrap())
 }
 
-/// A connection, counted as long as it is there.
+/// A connection, counted as long as it exists.
 struct Open(watch::Sender<Count>);
 
 impl Open {
@@ -237,7 +238,7 @@ impl AsyncWrite for CountedSocket {
     }
 }
 
-/// A request's body, as the outermost layer would see it used.
+/// A request's body, as the outermost layer would see its use.
 struct CountedBody {
     body: Incoming,
     count: watch::Sender<Count>,

@@ -13,14 +13,14 @@ use super::buffer::Buffer;
 /// Counts the memory of unverified bodies, up to a limit. When the limit is reached, the oldest
 /// body that is waiting for its client is dropped to make room.
 ///
-/// So clients that stall cannot lock out genuine calls, whatever the sizes and number of their
-/// bodies. To be dropped, a genuine body would have to be older than all of theirs while others
-/// send the whole budget anew. Two alternatives do not achieve this: with deadlines that shrink as
-/// the budget fills, or with a reserve for small bodies, the budget stays full of stalled bodies
-/// until the shortest deadline passes.
+/// So clients that stall cannot lock out genuine calls. To be dropped, a genuine body would have to
+/// be older than all of theirs while others reserve the whole budget anew. A body reserves at least
+/// the smallest piece, so many tiny bodies reserve more than they send. Two alternatives are worse:
+/// with deadlines that shrink as the budget fills, or with a reserve for small bodies, the budget
+/// stays full of stalled bodies until the shortest deadline passes.
 ///
-/// Headers that are so many that they count here cost their client a hundredth on the wire. So they
-/// only take room that is free, and those requests are the first to be dropped.
+/// Headers that are so many that they count cost their client a hundredth of it on the wire. So they
+/// only take free room, and their requests are dropped before any others.
 pub(in crate::layer) struct Budget {
     limit: usize,
     bodies: Mutex<Bodies>,
@@ -364,13 +364,16 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         for evict in [false, true] {
             let mut share = budget.share();
-            // Nothing of it is held until it has to wait.
+            // The budget does not count it until it has to wait.
             share.complete(Bytes::from_static(&[b'x'; 3 * KIB]));
             assert_eq!(held(&budget), 0);
             let turn = Arc::new(AtomicBool::new(false));
-            let ready = poll_fn(|_| match turn.load(Ordering::SeqCst) {
-                true => Poll::Ready("turn"),
-                false => Poll::Pending,
+            let ready = poll_fn(|_| {
+                if turn.load(Ordering::SeqCst) {
+                    Poll::Ready("turn")
+                } else {
+                    Poll::Pending
+                }
             });
             let mut waiting = Box::pin(share.wait_for(ready));
             assert!(waiting.as_mut().poll(&mut cx).is_pending());

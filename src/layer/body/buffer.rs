@@ -11,14 +11,14 @@ use http_body_util::Full;
 
 use super::backlog::Place;
 
-/// The smallest piece, in bytes, that frames are copied into. It is small so that a stranger who
-/// sends one byte for each of many bodies cannot use up the budget with them.
+/// The smallest piece, in bytes, that frames are copied into. It is small so that a client that
+/// sends one byte for each of many bodies cannot use up the budget.
 const SMALLEST: usize = 64;
 /// Pieces of up to this many bytes grow with the body, so that memory stays under twice what
 /// arrived. A connection or an HTTP/2 stream itself takes as much.
 const SMALL: usize = 8 * 1024;
-/// The size, in bytes, of all larger pieces. It is one size so that each piece fits where another
-/// was freed: with sizes that doubled up to 64 KiB, a process came to hold twice the budget.
+/// The size, in bytes, of all larger pieces. There is a single size, so that each piece fits where
+/// another was freed. With sizes that doubled up to 64 KiB, a process held up to twice the budget.
 const LARGE: usize = 16 * 1024;
 
 /// A body that was read, in pieces.
@@ -117,7 +117,7 @@ struct PiecesBody {
     pieces: std::vec::IntoIter<Bytes>,
     trailers: Option<HeaderMap>,
     left: u64,
-    /// Held until the body is dropped, as it is once it has been read.
+    /// Held until the body is dropped, which happens once it has been read.
     _place: Option<Place>,
 }
 

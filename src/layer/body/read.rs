@@ -83,7 +83,7 @@ struct Frames<'body> {
     progress: Option<Instant>,
 }
 
-/// By when the body must end.
+/// The time by which the body must end.
 enum Deadline {
     /// This long after the first poll that has to wait. A timer has a cost, and most bodies are
     /// ready at once.
@@ -138,7 +138,7 @@ impl<'body> Frames<'body> {
             self.deadline = Deadline::At(Box::pin(tokio::time::sleep(time)));
         }
         let Deadline::At(deadline) = &mut self.deadline else {
-            unreachable!("it was set above");
+            unreachable!("the deadline was set above");
         };
         if self.this_turn > 0 || self.progress.is_none() {
             self.progress = Some(now);

@@ -62,6 +62,21 @@ impl RedisReplayStore {
     /// # Errors
     ///
     /// Returns a [`RedisUrlError`] that says what is wrong with the URL without quoting it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use inngest_auth::{InngestAuth, replay::RedisReplayStore};
+    ///
+    /// let store = RedisReplayStore::new("redis://inngest:p%40ssword@redis.internal:6379")?
+    ///     .namespace("inngest-auth-production")
+    ///     .timeout(Duration::from_millis(500));
+    /// let auth = InngestAuth::from_env().replay_guard(store);
+    /// # let _ = auth;
+    ///
+    /// let error = RedisReplayStore::new("http://redis.internal").unwrap_err();
+    /// assert!(error.to_string().starts_with("invalid Redis URL: "));
+    /// # Ok::<(), inngest_auth::replay::RedisUrlError>(())
+    /// ```
     pub fn new(url: &str) -> Result<Self, RedisUrlError> {
         Ok(Self {
             connector: Arc::new(Connector::new(url::parse(url)?)),
@@ -97,7 +112,7 @@ impl ReplayStore for RedisReplayStore {
             .into_iter()
             .flat_map(hex::encode)
             .map(char::from);
-        let key = format!("{}:{}", self.namespace, String::from_iter(digits));
+        let key = format!("{}:{}", self.namespace, digits.collect::<String>());
         let mut set = redis::cmd("SET");
         set.arg(key).arg("").arg("NX").arg("EX").arg(seconds);
         let written: Option<String> = self.connector.query("SET", &set, self.timeout).await?;

@@ -1,4 +1,4 @@
-//! What strangers are told, and what is written down: `statuses`, `tells`, `logs`.
+//! What clients without a key learn, and what is logged: `statuses`, `tells`, `logs`.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ use crate::server::{KEY, Options};
 use crate::table::{Limit, Table};
 use crate::wire::{End, PATH, connect, forged, head, hear, stale};
 
-/// Requests that their headers reject, over HTTP/2: does the sender see the status?
+/// Checks that a client sees the status of a rejection by headers, over HTTP/2.
 pub(crate) fn statuses(run: Run, table: &mut Table) {
     let server = Server::start(Options::default());
     let tries = 30;
@@ -62,7 +62,7 @@ pub(crate) fn statuses(run: Run, table: &mut Table) {
     }
 }
 
-/// How many of `tries` runs of curl print 401.
+/// Returns how many of `tries` runs of curl print 401.
 fn curl(
     table: &Table,
     server: SocketAddr,
@@ -89,7 +89,7 @@ fn curl(
         let mut child = command.spawn().expect("curl is installed");
         let mut stdin = child.stdin.take().expect("a pipe");
         std::thread::sleep(delay);
-        // It may have its response, and be gone.
+        // The command may already have its response and have ended.
         let _ = stdin.write_all(&vec![b'x'; size]);
         drop(stdin);
         let output = child.wait_with_output().expect("curl ends");
@@ -108,7 +108,7 @@ fn curl(
     seen
 }
 
-/// A body that comes late.
+/// A body that arrives late.
 struct Late {
     delay: Pin<Box<Sleep>>,
     data: Option<Bytes>,
@@ -155,7 +155,7 @@ async fn hyper(
     Some(status)
 }
 
-/// What one connection says to one request, and whether it takes another.
+/// The response on a connection, and whether the connection accepts another request.
 #[derive(Debug, PartialEq)]
 struct Told {
     response: String,
@@ -163,7 +163,7 @@ struct Told {
 }
 
 impl Told {
-    /// The lines that `other` does not have.
+    /// Returns the lines that `other` does not have.
     fn against(&self, other: &Self) -> String {
         let new = self
             .response
@@ -174,7 +174,7 @@ impl Told {
     }
 }
 
-/// The head of the response without its date, and its body.
+/// Returns the head of the response without its date, and its body.
 fn response(heard: &[u8]) -> String {
     let text = String::from_utf8_lossy(heard);
     let (fields, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -210,7 +210,7 @@ fn tell(server: SocketAddr, signatures: &[String], body: &[u8], chunked: bool) -
     }
 }
 
-/// Whether a second request on the connection is answered.
+/// Returns `true` if a second request on the connection gets a response.
 fn again(socket: &mut TcpStream) -> bool {
     let _ = socket.write_all(&head(None, &[("Content-Length", "0")]));
     hear(socket, Duration::from_millis(300))
@@ -267,7 +267,7 @@ pub(crate) fn tells(run: Run, table: &mut Table) {
                 &format!("rejections that end the connection, {size} B {framing}"),
                 closed.count() as f64,
                 "",
-                // What was read to its end leaves the connection usable.
+                // A request that was read to its end leaves the connection usable.
                 &Limit::AtMost(0.0),
             );
         }
@@ -275,7 +275,8 @@ pub(crate) fn tells(run: Run, table: &mut Table) {
     lengths(&server, table);
 }
 
-/// Lengths that are none, in genuine calls: refused by the server, or handed on as the true one.
+/// Sends invalid lengths in genuine calls. They must be rejected by the server, or forwarded as the
+/// true length.
 fn lengths(server: &Server, table: &mut Table) {
     let key: SigningKey = KEY.parse().expect("a key");
     for lengths in [
@@ -300,7 +301,7 @@ fn lengths(server: &Server, table: &mut Table) {
         let right = heard.starts_with("HTTP/1.1 400")
             || heard.starts_with("HTTP/1.1 200") && heard.ends_with("\n\n2 2");
         table.row(
-            &format!("HTTP/1 Content-Length {lengths:?}, handed on wrongly"),
+            &format!("HTTP/1 Content-Length {lengths:?}, forwarded wrongly"),
             f64::from(u8::from(!right)),
             "",
             &Limit::AtMost(0.0),
