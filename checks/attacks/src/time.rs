@@ -207,7 +207,7 @@ fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> S
     server.cpu().saturating_sub(before) / count
 }
 
-/// Measures the CPU time of one forged request of the maximum length, and of an unsigned one with the
+/// Measures the CPU time of a forged request of the maximum length, and of an unsigned one with the
 /// longest query.
 pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let count = if run.short { 40 } else { 100 };
@@ -264,7 +264,7 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
     table.note(&format!("POST {:.2} ms, PUT {:.2} ms", ms(post), ms(put)));
 }
 
-/// Measures the CPU time of one unsigned request with a query about as long as the server accepts.
+/// Measures the CPU time of one unsigned request with a query as long as the server accepts.
 fn unsigned_query(method: &str, count: u32) -> Duration {
     let server = Server::start(Options::default());
     let query = "+&".repeat(30_000);

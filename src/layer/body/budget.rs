@@ -19,8 +19,8 @@ use super::buffer::Buffer;
 /// with deadlines that shrink as the budget fills, or with a reserve for small bodies, the budget
 /// stays full of stalled bodies until the shortest deadline passes.
 ///
-/// Headers that are so many that they count cost their client a hundredth of it on the wire. So they
-/// only take free room, and their requests are dropped before any others.
+/// Headers that are so many that they count cost their client a hundredth of that on the wire. So
+/// they only take free room, and their requests are dropped before any others.
 pub(in crate::layer) struct Budget {
     limit: usize,
     bodies: Mutex<Bodies>,
