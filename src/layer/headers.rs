@@ -272,6 +272,30 @@ mod tests {
     }
 
     #[test]
+    fn an_unsigned_sync_has_few_headers_and_a_short_query() {
+        for (headers, query, sync) in [
+            (0, 0, true),
+            (64, 1024, true),
+            (65, 0, false),
+            (0, 1025, false),
+        ] {
+            let uri = format!("/?{}", "a".repeat(query));
+            let mut request = Request::put(uri).body(()).unwrap();
+            for number in 0..headers {
+                let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+                request
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static(""));
+            }
+            assert_eq!(
+                is_unsigned_sync(&request),
+                sync,
+                "{headers} headers, {query} bytes of query"
+            );
+        }
+    }
+
+    #[test]
     fn the_purpose_follows_from_method_query_run_id_and_body() {
         for (method, uri, run_id, len, purpose) in [
             ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),
