@@ -70,6 +70,8 @@ pub(super) fn is_unsigned_sync<B>(request: &Request<B>) -> bool {
         && signatures.next().is_none()
         && asks_only_for_a_sync(request.uri())
         && !request.headers().contains_key(RUN_ID)
+        // They would be held, uncounted, while the body is drained.
+        && many(request.headers()).is_none()
 }
 
 fn names_a_function(uri: &Uri) -> bool {
@@ -266,6 +268,30 @@ mod tests {
             let request = Request::put(uri).body(()).unwrap();
             assert_eq!(is_unsigned_sync(&request), is_sync, "{len}");
             assert_eq!(Purpose::of(&request, 0) == Purpose::Sync, is_sync, "{len}");
+        }
+    }
+
+    #[test]
+    fn an_unsigned_sync_has_few_headers_and_a_short_query() {
+        for (headers, query, sync) in [
+            (0, 0, true),
+            (64, 1024, true),
+            (65, 0, false),
+            (0, 1025, false),
+        ] {
+            let uri = format!("/?{}", "a".repeat(query));
+            let mut request = Request::put(uri).body(()).unwrap();
+            for number in 0..headers {
+                let name = HeaderName::try_from(format!("x-{number}")).unwrap();
+                request
+                    .headers_mut()
+                    .insert(name, HeaderValue::from_static(""));
+            }
+            assert_eq!(
+                is_unsigned_sync(&request),
+                sync,
+                "{headers} headers, {query} bytes of query"
+            );
         }
     }
 

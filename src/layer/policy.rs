@@ -123,7 +123,7 @@ impl Policy {
             check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
         let mut share = self.budget.share();
         if let Some(bytes) = headers::many(request.headers()) {
-            let reserved = share.reserve(bytes);
+            let reserved = share.reserve_headers(bytes);
             reserved.map_err(|OverBudget| self.unread(RejectionKind::OverBudget.into()))?;
         }
         // The MAC is computed as frames arrive.
@@ -366,8 +366,8 @@ impl Policy {
         rejected: Rejected,
         request: &mut Request<Body>,
     ) -> Response<Body> {
-        let close = !self.drain(&rejected.unread, request).await;
         self.log.rejected(&rejected.rejection, request);
+        let close = !self.drain(&rejected.unread, request).await;
         response::reject(rejected.rejection, close, self.on_rejection.as_deref())
     }
 
@@ -391,6 +391,8 @@ impl Policy {
             Unread::Endless => false,
             Unread::AtMost(_) if never_arrives(request.headers(), most) => false,
             Unread::AtMost(limit) => {
+                // They may be many, and are not in the budget any more.
+                *request.headers_mut() = HeaderMap::new();
                 drain(
                     request.body_mut(),
                     limit.min(most),

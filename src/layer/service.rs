@@ -185,4 +185,35 @@ mod tests {
         let size = size_of_val(&future);
         assert!(size <= 1000, "{size} bytes");
     }
+
+    /// A body that never comes.
+    struct Never;
+
+    impl http_body::Body for Never {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_are_dropped_before_a_rejected_body_is_drained() {
+        let key: crate::SigningKey = "signkey-test-12345678".parse().unwrap();
+        let service = InngestAuth::new(key).layer(Router::<()>::new());
+        let request = Request::post("/").header("a", "b").body(Body::new(Never));
+        let mut request = request.unwrap();
+        let Err(rejected) = service.policy.admit(&mut request).await else {
+            panic!("it has no signature");
+        };
+        let mut response = Box::pin(service.policy.reject(rejected, &mut request));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(response.as_mut().poll(&mut cx).is_pending());
+        drop(response);
+        assert!(request.headers().is_empty());
+    }
 }

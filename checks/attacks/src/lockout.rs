@@ -1,5 +1,5 @@
-//! Attacks that try to lock others out: `stalled`, `http2-streams`, `drip`. Genuine calls run
-//! beside each.
+//! Attacks that try to lock others out: `stalled`, `http2-streams`, `drip`, `burst`, `evict`.
+//! Genuine calls run beside each.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use inngest_auth::SigningKey;
+
 use crate::Run;
-use crate::genuine::{Protocol, beside};
-use crate::memory::BODY_LIMIT;
+use crate::genuine::{Protocol, beside, now};
+use crate::memory::{BODY_LIMIT, MIB, many_headers_block};
 use crate::process::Server;
-use crate::server::Options;
+use crate::server::{KEY, Options};
 use crate::table::{Limit, Table};
-use crate::wire::{Http2, connect, forged, head};
+use crate::wire::{Block, Http2, connect, forged, head, hear};
 
 /// Attackers in threads, until the time is over.
 struct Attackers {
@@ -233,4 +235,174 @@ pub(crate) fn drip(run: Run, table: &mut Table) {
             })
         },
     );
+}
+
+/// Holds many bodies of 64 KiB without their last byte, and then completes all at one moment.
+pub(crate) fn burst(run: Run, table: &mut Table) {
+    let plain = vec![b'x'; 64 * 1024];
+    // Equal keys take longest to bring into canonical form.
+    let fields = r#""":0,"#.repeat((64 * 1024 - 2) / 5);
+    let json = format!("{{{}}}", fields.trim_end_matches(',')).into_bytes();
+    let all = servers(run);
+    for (name, body, servers) in [
+        ("bodies that are no JSON", plain, &all[..1]),
+        ("bodies of JSON", json, &all[..]),
+    ] {
+        for &(server_name, options) in servers {
+            complete_at_once(run, table, name, &body, (server_name, options));
+        }
+    }
+}
+
+fn complete_at_once(
+    run: Run,
+    table: &mut Table,
+    name: &str,
+    body: &[u8],
+    (server_name, options): (&str, Options),
+) {
+    // As many as fit into the budget.
+    const CONNECTIONS: usize = 21;
+    const STREAMS: usize = 190;
+    let server = Server::start(options);
+    let (last, most) = body.split_last().expect("it is not empty");
+    let mut clients = on_threads(CONNECTIONS, |_| {
+        let mut client = Http2::connect(server.address());
+        let open = |_| {
+            let stream = client.open(&forged());
+            client.data(stream, most, Duration::from_secs(5));
+            stream
+        };
+        let streams: Vec<_> = (0..STREAMS).map(open).collect();
+        (client, streams)
+    });
+    let ((), report) = beside(server.address(), Protocol::Http1, || {
+        for (client, streams) in &mut clients {
+            client.end(streams, &[*last]);
+        }
+        std::thread::sleep(Duration::from_secs(if run.short { 5 } else { 10 }));
+    });
+    let mut open = 0;
+    for (client, streams) in &mut clients {
+        client.pump(Duration::from_millis(1));
+        open += streams.iter().filter(|&&it| client.is_open(it)).count();
+    }
+    let name = format!(
+        "{} {name} end at once, {server_name}",
+        CONNECTIONS * STREAMS
+    );
+    // The streams are not in the budget.
+    table.row(
+        &format!("{name}: peak"),
+        server.peak(),
+        "MiB",
+        &Limit::AtMost(256.0 + 64.0 + 32.0),
+    );
+    table.note(&format!(
+        "server CPU {:.1} s; {open} bodies still wait",
+        server.cpu().as_secs_f64()
+    ));
+    table.genuine(&name, &report, options.handler as f64);
+}
+
+/// Runs a number of threads to their end.
+pub(crate) fn on_threads<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..count).map(|at| scope.spawn(move || work(at))).collect();
+        let join = |it: std::thread::ScopedJoinHandle<'_, T>| it.join().expect("no panic");
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Tries to take the room of genuine calls over slow links with few bytes on the wire.
+pub(crate) fn evict(run: Run, table: &mut Table) {
+    const SLOW: usize = 6;
+    let time = Duration::from_secs(if run.short { 4 } else { 10 });
+    let remembered = {
+        let mut block = Block::post(None);
+        block.remember([("x-inngest-signature", &*forged())]);
+        block
+    };
+    let few = {
+        let mut block = Block::post(None);
+        block.repeat(0);
+        block
+    };
+    // A budget of 64 MiB, so that fewer connections would do.
+    for (name, connections, first, block, byte) in [
+        ("no byte of body", 370, &remembered, &few, &b""[..]),
+        ("a byte each", 370, &remembered, &few, b"x"),
+        (
+            "440 headers each",
+            10,
+            &many_headers_block(true),
+            &many_headers_block(false),
+            b"",
+        ),
+    ] {
+        let server = Server::start(Options {
+            budget: 64 * MIB,
+            ..Options::default()
+        });
+        let mut clients = on_threads(10, |_| {
+            let connect = |_| {
+                let mut client = Http2::connect(server.address());
+                client.open_with(first);
+                client
+            };
+            (0..connections / 10).map(connect).collect::<Vec<_>>()
+        });
+        let (answered, report) = beside(server.address(), Protocol::Http1, || {
+            std::thread::scope(|scope| {
+                let slow = || slow_call(server.address(), time);
+                let calls: Vec<_> = (0..SLOW).map(|_| scope.spawn(slow)).collect();
+                std::thread::sleep(time / 8);
+                for client in clients.iter_mut().flatten() {
+                    for _ in 0..198 {
+                        let stream = client.open_with(block);
+                        if !byte.is_empty() {
+                            client.data(stream, byte, Duration::from_secs(1));
+                        }
+                    }
+                }
+                let ok = |call: std::thread::ScopedJoinHandle<'_, bool>| {
+                    usize::from(call.join().expect("no panic"))
+                };
+                calls.into_iter().map(ok).sum::<usize>()
+            })
+        });
+        let name = format!("{} streams with {name}", connections * 198);
+        table.row(
+            &format!("{name}: calls over slow links answered 200"),
+            answered as f64,
+            &format!("of {SLOW}"),
+            &Limit::AtLeast(SLOW as f64),
+        );
+        table.note(&format!(
+            "peak {:.0} MiB, server CPU {:.1} s",
+            server.peak(),
+            server.cpu().as_secs_f64()
+        ));
+        table.calls(&name, &report, &Limit::None);
+    }
+}
+
+/// Sends a genuine call of 4 MB that takes so long. Returns `true` if it is answered 200.
+fn slow_call(server: SocketAddr, time: Duration) -> bool {
+    const PIECES: u32 = 40;
+    let key: SigningKey = KEY.parse().expect("a key");
+    let body = vec![b'x'; 4_000_000];
+    let signature = key.sign(&body, now()).to_string();
+    let length = body.len().to_string();
+    let fields = [("Content-Length", &*length), ("Connection", "close")];
+    let mut socket = connect(server);
+    let mut sent = socket.write_all(&head(Some(&signature), &fields));
+    for piece in body.chunks(body.len() / PIECES as usize) {
+        sent = sent.and_then(|()| socket.write_all(piece));
+        std::thread::sleep(time / PIECES);
+    }
+    hear(&mut socket, Duration::from_secs(5))
+        .0
+        .starts_with(b"HTTP/1.1 200 ")
 }

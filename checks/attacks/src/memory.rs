@@ -1,4 +1,4 @@
-//! Attacks on memory: `padded`, `tiny-frames`, `backlog`.
+//! Attacks on memory: `padded`, `tiny-frames`, `backlog`, `fragments`, `many-headers`.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -9,10 +9,11 @@ use inngest_auth::SigningKey;
 
 use crate::Run;
 use crate::genuine::{Genuine, Protocol, now};
+use crate::lockout::on_threads;
 use crate::process::Server;
 use crate::server::{KEY, Options};
 use crate::table::{Limit, Table};
-use crate::wire::{DATA, FRAME, Http2, UNKNOWN, connect, forged, head, hear};
+use crate::wire::{Block, DATA, FRAME, Http2, UNKNOWN, connect, forged, head, hear};
 
 pub(crate) const MIB: usize = 1024 * 1024;
 pub(crate) const BODY_LIMIT: usize = 8 * MIB;
@@ -186,4 +187,122 @@ pub(crate) fn backlog(run: Run, table: &mut Table) {
     );
     table.note(&format!("{turned_away} of them were rejected at once"));
     table.genuine("trust probes beside", &report, 0.0);
+}
+
+/// Leaves holes between small bodies that stay, and then sends large ones, which should fit there.
+pub(crate) fn fragments(_: Run, table: &mut Table) {
+    // 240 MiB of holes.
+    const CONNECTIONS: usize = 77;
+    const PAIRS: usize = 100;
+    const HOLE: usize = 32 * 1024;
+    let server = Server::start(Options::default());
+    let hole = vec![b'x'; HOLE];
+    let mut clients = on_threads(CONNECTIONS, |_| {
+        let mut client = Http2::connect(server.address());
+        let pair = |_| {
+            [&*hole, b"x"].map(|body| {
+                let stream = client.open(&forged());
+                client.data(stream, body, Duration::from_secs(5));
+                stream
+            })
+        };
+        let pairs: Vec<_> = (0..PAIRS).map(pair).collect();
+        (client, pairs)
+    });
+    server.settle();
+    let before = server.peak();
+    // The control: what the same streams and connections take beside their bodies.
+    let streams = before - (CONNECTIONS * PAIRS * HOLE) as f64 / MIB as f64;
+    for (client, pairs) in &mut clients {
+        for [hole, _] in pairs {
+            client.reset(*hole);
+        }
+    }
+    server.settle();
+    let large = on_threads(33, |_| {
+        let mut socket = connect(server.address());
+        let length = BODY_LIMIT.to_string();
+        let _ = socket.write_all(&head(Some(&forged()), &[("Content-Length", &length)]));
+        let _ = socket.write_all(&vec![b'x'; BODY_LIMIT - 1]);
+        socket
+    });
+    server.settle();
+    table.row(
+        "33 × 8 MiB − 1 after 240 MiB in holes of 32 KiB: peak without streams",
+        server.peak() - streams,
+        "MiB",
+        &Limit::AtMost(256.0 + BESIDE),
+    );
+    table.note(&format!(
+        "before the large bodies {before:.0} MiB, {streams:.0} of it for {} streams; at the end \
+         {:.0} MiB",
+        2 * CONNECTIONS * PAIRS,
+        server.peak()
+    ));
+    drop((clients, large));
+}
+
+/// How many headers a request of [`many_headers_block`] has beside its own. The server's limit for
+/// the list, 16 KiB, has room for as many.
+const HEADERS: usize = 440;
+
+/// Returns the block of a forged request with many headers, most of them in one byte or two. The
+/// first block of a connection names the fields that the others repeat.
+pub(crate) fn many_headers_block(first: bool) -> Block {
+    signed_block(Some(&forged()), HEADERS, first)
+}
+
+fn signed_block(signature: Option<&str>, headers: usize, first: bool) -> Block {
+    // As many as the peer remembers.
+    const FIELDS: u8 = 115;
+    let names: Vec<_> = (0..FIELDS).map(|at| format!("x{at}")).collect();
+    let mut block = Block::post(signature);
+    if first {
+        block.remember(names.iter().map(|name| (&**name, "")));
+    }
+    let new = if first { usize::from(FIELDS) } else { 0 };
+    for at in (0..FIELDS).cycle().take(headers.saturating_sub(new)) {
+        block.repeat(at);
+    }
+    block
+}
+
+/// Opens requests whose headers take far more memory than bytes on the wire, and whose bodies never
+/// come.
+pub(crate) fn many_headers(run: Run, table: &mut Table) {
+    let connections = if run.short { 60 } else { 150 };
+    let peak = |signature: Option<&str>, headers: usize| {
+        let server = Server::start(Options::default());
+        let clients: Vec<_> = (0..connections)
+            .map(|_| {
+                let mut client = Http2::connect(server.address());
+                client.open_with(&signed_block(signature, headers, true));
+                let block = signed_block(signature, headers, false);
+                for _ in 1..200 {
+                    client.open_with(&block);
+                }
+                client
+            })
+            .collect();
+        server.settle();
+        drop(clients);
+        server.peak()
+    };
+    let streams = connections * 200;
+    let signature = forged();
+    for (name, signature) in [("forged", Some(&*signature)), ("unsigned", None)] {
+        let few = peak(signature, 0);
+        table.note(&format!(
+            "{streams} {name} with 5 headers each: {few:.0} MiB"
+        ));
+        // What is counted in the budget, and what is not.
+        for (headers, limit) in [(60, Limit::None), (HEADERS, Limit::AtMost(256.0 + BESIDE))] {
+            table.row(
+                &format!("{streams} {name} with {headers} more headers each: peak, more"),
+                peak(signature, headers) - few,
+                "MiB",
+                &limit,
+            );
+        }
+    }
 }

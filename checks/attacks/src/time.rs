@@ -1,6 +1,6 @@
 //! Attacks on time and CPU: `flood`, `hostile-json`, `forged`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -207,7 +207,8 @@ fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> S
     server.cpu().saturating_sub(before) / count
 }
 
-/// Measures the CPU time of one forged request of the maximum length.
+/// Measures the CPU time of a forged request of the maximum length, and of an unsigned one with the
+/// longest query.
 pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let count = if run.short { 40 } else { 100 };
     let body = vec![b'x'; BODY_LIMIT];
@@ -252,6 +253,32 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
         "",
         &Limit::None,
     );
+    let count = if run.short { 1000 } else { 5000 };
+    let [post, put] = ["POST", "PUT"].map(|method| unsigned_query(method, count));
+    table.row(
+        "unsigned PUT with a query of 60 KB: CPU, more than a POST's",
+        ms(put) - ms(post),
+        "ms",
+        &Limit::AtMost(0.2),
+    );
+    table.note(&format!("POST {:.2} ms, PUT {:.2} ms", ms(post), ms(put)));
+}
+
+/// Measures the CPU time of one unsigned request with a query as long as the server accepts.
+fn unsigned_query(method: &str, count: u32) -> Duration {
+    let server = Server::start(Options::default());
+    let query = "+&".repeat(30_000);
+    let request = format!("{method} /api/inngest?{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+    let mut socket = connect(server.address());
+    let before = server.cpu();
+    for _ in 0..count {
+        socket
+            .write_all(request.as_bytes())
+            .expect("the server reads");
+        let len = socket.read(&mut [0; 4096]).expect("the server responds");
+        assert!(len > 0, "the connection goes on");
+    }
+    server.cpu().saturating_sub(before) / count
 }
 
 /// Sends JSON that is expensive to bring into canonical form, of the maximum length for it.

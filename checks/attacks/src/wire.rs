@@ -103,6 +103,8 @@ pub(crate) struct Http2 {
     initial: i64,
     streams: HashMap<u32, i64>,
     next: u32,
+    /// Whether the peer's settings have arrived.
+    greeted: bool,
     /// Whether the peer sent `GOAWAY`, or the connection ended.
     pub(crate) gone: bool,
 }
@@ -134,10 +136,14 @@ impl Http2 {
             initial: 65_535,
             streams: HashMap::new(),
             next: 1,
+            greeted: false,
             gone: false,
         };
         this.frame(SETTINGS, 0, 0, &[]);
-        this.pump(Duration::from_millis(50));
+        let start = Instant::now();
+        while !this.greeted && !this.gone && start.elapsed() < Duration::from_secs(5) {
+            this.pump(Duration::from_millis(1));
+        }
         this
     }
 
@@ -155,27 +161,29 @@ impl Http2 {
 
     /// Opens a stream for a `POST` whose body follows.
     pub(crate) fn open(&mut self, signature: &str) -> u32 {
+        self.open_with(&Block::post(Some(signature)))
+    }
+
+    /// Opens a stream with this header block. The body follows.
+    pub(crate) fn open_with(&mut self, block: &Block) -> u32 {
         let stream = self.next;
         self.next += 2;
-        let mut block = Vec::new();
-        for (name, value) in [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":authority", "127.0.0.1"),
-            (":path", PATH),
-            ("x-inngest-signature", signature),
-        ] {
-            // A literal that is not indexed, with a new name (RFC 7541, section 6.2.2).
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).expect("a short text"));
-                assert!(text.len() < 127, "one byte holds the length");
-                block.extend(text.as_bytes());
-            }
-        }
-        self.frame(HEADERS, END_HEADERS, stream, &block);
+        self.frame(HEADERS, END_HEADERS, stream, &block.0);
         self.streams.insert(stream, self.initial);
         stream
+    }
+
+    /// Sends the last bytes of each stream's body, whatever any window says.
+    pub(crate) fn end(&mut self, streams: &[u32], last: &[u8]) {
+        for &stream in streams {
+            self.frame(DATA, END_STREAM, stream, last);
+        }
+    }
+
+    /// Resets a stream, with the code `CANCEL`.
+    pub(crate) fn reset(&mut self, stream: u32) {
+        self.frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
+        self.streams.remove(&stream);
     }
 
     /// Sends data as far as the windows allow, within `patience`. Returns how many bytes were sent.
@@ -262,6 +270,7 @@ impl Http2 {
                         }
                     }
                     self.frame(SETTINGS, ACK, 0, &[]);
+                    self.greeted = true;
                 }
                 PING if flags & ACK == 0 => self.frame(PING, ACK, 0, &payload),
                 WINDOW_UPDATE if stream == 0 => self.window += i64::from(number(&payload)),
@@ -282,6 +291,60 @@ impl Http2 {
         }
     }
 }
+
+/// A header block (RFC 7541).
+#[derive(Clone)]
+pub(crate) struct Block(Vec<u8>);
+
+impl Block {
+    /// Returns the block of a `POST`.
+    pub(crate) fn post(signature: Option<&str>) -> Self {
+        let mut block = Self(Vec::new());
+        for (name, value) in [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":authority", "127.0.0.1"),
+            (":path", PATH),
+        ] {
+            block.literal(NOT_INDEXED, name, value);
+        }
+        if let Some(signature) = signature {
+            block.literal(NOT_INDEXED, SIGNATURE_HEADER, signature);
+        }
+        block
+    }
+
+    /// Adds fields that the peer remembers. Later blocks can repeat them: the last one is at 0, the
+    /// one before it at 1.
+    pub(crate) fn remember<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        for (name, value) in fields {
+            self.literal(INDEXED, name, value);
+        }
+    }
+
+    /// Adds a field that the peer remembers, in one byte or two (section 6.1).
+    pub(crate) fn repeat(&mut self, at: u8) {
+        // After the static table, an integer with a prefix of seven bits.
+        match 62 + at {
+            index @ ..127 => self.0.push(0x80 | index),
+            index => self.0.extend([0xff, index - 127]),
+        }
+    }
+
+    fn literal(&mut self, kind: u8, name: &str, value: &str) {
+        self.0.push(kind);
+        for text in [name, value] {
+            assert!(text.len() < 127, "one byte holds the length");
+            self.0.push(u8::try_from(text.len()).expect("a short text"));
+            self.0.extend(text.as_bytes());
+        }
+    }
+}
+
+/// The first byte of a literal of a new name, which the peer does not remember (RFC 7541, section
+/// 6.2.2), or does (section 6.2.1).
+const NOT_INDEXED: u8 = 0;
+const INDEXED: u8 = 0x40;
 
 fn number(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes.try_into().expect("four bytes"))

@@ -18,6 +18,9 @@ use super::buffer::Buffer;
 /// the smallest piece, so many tiny bodies reserve more than they send. Two alternatives are worse:
 /// with deadlines that shrink as the budget fills, or with a reserve for small bodies, the budget
 /// stays full of stalled bodies until the shortest deadline passes.
+///
+/// Headers that are so many that they count cost their client a hundredth of that on the wire. So
+/// they only take free room, and their requests are dropped before any others.
 pub(in crate::layer) struct Budget {
     limit: usize,
     bodies: Mutex<Bodies>,
@@ -27,14 +30,19 @@ pub(in crate::layer) struct Budget {
 struct Bodies {
     /// The bytes that all bodies hold, waiting or not.
     held: usize,
-    /// The bodies that are waiting, the oldest first, and the bytes that these hold.
+    /// The bodies that are waiting, and the bytes that these hold.
     waiting: BTreeMap<Number, Waiting>,
     held_waiting: usize,
-    next: Number,
+    next: u64,
 }
 
-/// A number for each body, in order of age.
-type Number = u64;
+/// A number for each body, in the order in which they are dropped: the oldest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Number {
+    /// `false` for a request whose headers count, so that it comes before all others.
+    body_only: bool,
+    age: u64,
+}
 
 struct Waiting {
     buffer: Buffer,
@@ -58,6 +66,10 @@ impl Budget {
             held: 0,
             state: State::New,
         }
+    }
+
+    fn fits(&self, held: usize, more: usize) -> bool {
+        held.checked_add(more).is_some_and(|sum| sum <= self.limit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Bodies> {
@@ -103,13 +115,20 @@ impl Share<'_> {
         Ok(())
     }
 
-    /// Adds `more` bytes to the share.
-    pub(in crate::layer) fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
+    /// Adds `bytes` of headers to the share, if there is room without dropping another body.
+    pub(in crate::layer) fn reserve_headers(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        let mut bodies = self.budget.lock();
+        if !self.budget.fits(bodies.held, bytes) {
+            return Err(OverBudget);
+        }
+        self.hold(&mut bodies, bytes, false);
+        Ok(())
+    }
+
+    /// Adds `more` bytes of body to the share.
+    fn reserve(&mut self, more: usize) -> Result<(), OverBudget> {
         let budget = self.budget;
-        let fits = |held: usize| {
-            held.checked_add(more)
-                .is_some_and(|sum| sum <= budget.limit)
-        };
+        let fits = |held| budget.fits(held, more);
         let mut dropped = Vec::new();
         let mut bodies = budget.lock();
         // It would not fit even without the bodies that are waiting. Do not drop them for nothing.
@@ -122,17 +141,22 @@ impl Share<'_> {
             bodies.held_waiting -= oldest.held;
             dropped.push(oldest);
         }
-        bodies.held += more;
-        if let State::New = self.state {
-            self.state = State::Numbered(bodies.next);
-            bodies.next += 1;
-        }
-        self.held += more;
+        self.hold(&mut bodies, more, true);
         drop(bodies);
         for body in dropped {
             body.waker.wake();
         }
         Ok(())
+    }
+
+    fn hold(&mut self, bodies: &mut Bodies, more: usize, body_only: bool) {
+        bodies.held += more;
+        self.held += more;
+        if let State::New = self.state {
+            let age = bodies.next;
+            bodies.next += 1;
+            self.state = State::Numbered(Number { body_only, age });
+        }
     }
 
     /// Hands the body to the budget until its client sends more.
@@ -309,6 +333,29 @@ mod tests {
             (waiting.resume(), woken.0.load(Ordering::SeqCst)),
             (Ok(()), 0)
         );
+    }
+
+    #[test]
+    fn headers_drop_no_body_and_are_dropped_before_older_bodies() {
+        let budget = Budget::new(6 * KIB);
+        let (mut body, mut first, mut second) = (budget.share(), budget.share(), budget.share());
+        assert_eq!(body.copy(&[0; KIB]), Ok(()));
+        body.wait(Waker::noop());
+        for headers in [&mut first, &mut second] {
+            assert_eq!(headers.reserve_headers(2 * KIB), Ok(()));
+            // Its body does not make it worth more.
+            assert_eq!(headers.copy(&[0; 64]), Ok(()));
+            headers.wait(Waker::noop());
+        }
+        assert_eq!(
+            budget.share().reserve_headers(KIB),
+            Err(OverBudget),
+            "the room is not free"
+        );
+        let mut new = budget.share();
+        assert_eq!(new.copy(&[0; 2 * KIB]), Ok(()));
+        assert_eq!(first.resume(), Err(OverBudget));
+        assert_eq!((second.resume(), body.resume()), (Ok(()), Ok(())));
     }
 
     #[test]
