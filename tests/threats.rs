@@ -586,6 +586,26 @@ async fn a_header_that_is_not_ascii_or_far_too_long_is_rejected() {
 }
 
 #[tokio::test]
+async fn headers_in_large_numbers_count_against_the_memory_budget() {
+    let it = inngest();
+    for (headers, budget, status) in [
+        (64, 1, StatusCode::OK),
+        (65, 65 * 128, StatusCode::OK),
+        (65, 65 * 128 - 1, StatusCode::SERVICE_UNAVAILABLE),
+        (10_000, 1_000_000, StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let mut request = it.call(CALL, "{}");
+        while request.headers().len() < headers {
+            let value = request.headers().len().into();
+            request.headers_mut().append("x-many", value);
+        }
+        let app = Seen::default().app(it.auth().body_budget(budget));
+        let answer = ask(&app, request).await;
+        assert_eq!(answer.status, status, "{headers} headers in {budget} bytes");
+    }
+}
+
+#[tokio::test]
 async fn hostile_json_is_not_verified() {
     let app = Seen::default().app(inngest().auth());
     let deep = "[".repeat(32_000) + &"]".repeat(32_000);
