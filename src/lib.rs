@@ -144,9 +144,9 @@
 //!
 //! With `default-features = false` the crate uses no HTTP types, no Tower and no async.
 //! [`Verifier`] takes the values of the signature header and the body, and returns the bytes that
-//! were authenticated, or a [`Rejection`]. [`verify`] is the pure check that it is built on. This
-//! also runs on WebAssembly. On `wasm32-unknown-unknown` give the verifier a [`Clock`] that asks
-//! the host, because [`SystemClock`] cannot tell the time there.
+//! were authenticated, or a [`Rejection`]. It is built on the pure function [`verify`]. Both also
+//! run on WebAssembly. On `wasm32-unknown-unknown` give the verifier a [`Clock`] that asks the
+//! host, because [`SystemClock`] cannot tell the time there.
 //!
 //! # Features
 //!

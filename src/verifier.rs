@@ -284,8 +284,8 @@ impl BodyVerifier<'_> {
 
 /// The current key's MAC of a body, computed as the body arrives.
 ///
-/// It is lent and never moved once it runs: a MAC that moves leaves a copy of its state where it
-/// was, and requests are in memory for as long as their senders like.
+/// It is lent, and never moved once it runs. A MAC that moves leaves a copy of its state behind,
+/// and a client decides how long its request stays in memory.
 pub(crate) struct Running {
     mac: Mac,
     /// How many bytes the body may still have.

@@ -533,8 +533,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
                 (
                     "WARN",
                     "inngest-auth admits unsigned syncs, so anyone who can reach this service can \
-                     request a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive \
-                     signed, as they do from a self-hosted server, which repeats them",
+                     request a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC unless you need them (a \
+                     self-hosted server repeats each sync, signed)",
                 ),
             ],
         ),

@@ -243,6 +243,25 @@ async fn a_client_still_writing_3_9_mb_sees_its_rejection() {
     }
 }
 
+/// On HTTP/2 a header that was sent before takes one byte on the wire.
+#[tokio::test]
+async fn more_than_64_headers_count_in_the_memory_budget() {
+    let it = inngest();
+    for (headers, budget, kind) in [
+        (64, 1, RejectionKind::WrongSignature),
+        (65, 65 * 128, RejectionKind::WrongSignature),
+        (65, 65 * 128 - 1, RejectionKind::OverBudget),
+    ] {
+        let app = Seen::default().app(it.auth().body_budget(budget));
+        let mut request = forged(Body::from("{}"));
+        while request.headers().len() < headers {
+            request.headers_mut().append("x", "".parse().unwrap());
+        }
+        let response = ask(&app, request).await;
+        assert_eq!(kind_of(&response), Some(kind), "{headers} and {budget}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rejected_client_with_a_slow_body_is_held_for_at_most_three_seconds() {
     let it = inngest();
@@ -582,26 +601,6 @@ async fn a_header_that_is_not_ascii_or_far_too_long_is_rejected() {
             .body("{}".into())
             .unwrap();
         assert_eq!(ask(&app, request).await.status, status);
-    }
-}
-
-#[tokio::test]
-async fn headers_in_large_numbers_count_against_the_memory_budget() {
-    let it = inngest();
-    for (headers, budget, status) in [
-        (64, 1, StatusCode::OK),
-        (65, 65 * 128, StatusCode::OK),
-        (65, 65 * 128 - 1, StatusCode::SERVICE_UNAVAILABLE),
-        (10_000, 1_000_000, StatusCode::SERVICE_UNAVAILABLE),
-    ] {
-        let mut request = it.call(CALL, "{}");
-        while request.headers().len() < headers {
-            let value = request.headers().len().into();
-            request.headers_mut().append("x-many", value);
-        }
-        let app = Seen::default().app(it.auth().body_budget(budget));
-        let answer = ask(&app, request).await;
-        assert_eq!(answer.status, status, "{headers} headers in {budget} bytes");
     }
 }
 

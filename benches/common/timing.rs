@@ -101,6 +101,7 @@ impl Report {
     }
 
     /// Prints a row that is only shown.
+    #[expect(clippy::unused_self, reason = "the table must have begun")]
     pub(crate) fn show(&self, name: &str, figure: f64) {
         println!("{name:<30} {figure:>10.2}");
     }

@@ -260,6 +260,16 @@ mod tests {
     }
 
     #[test]
+    fn a_query_over_1_kib_asks_for_no_sync() {
+        for (len, is_sync) in [(1024, true), (1025, false)] {
+            let uri = format!("/?{}", "a".repeat(len));
+            let request = Request::put(uri).body(()).unwrap();
+            assert_eq!(is_unsigned_sync(&request), is_sync, "{len}");
+            assert_eq!(Purpose::of(&request, 0) == Purpose::Sync, is_sync, "{len}");
+        }
+    }
+
+    #[test]
     fn the_purpose_follows_from_method_query_run_id_and_body() {
         for (method, uri, run_id, len, purpose) in [
             ("POST", "/?probe=trust", false, 0, Purpose::TrustProbe),

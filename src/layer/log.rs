@@ -86,7 +86,7 @@ impl Log {
 
     /// Finds out in a separate task why a signature is wrong, and logs the cause. Nothing waits for
     /// that task, so the response time does not reveal it.
-    pub(super) fn diagnose(self: &Arc<Self>, request: &Request<Body>, body: Buffer, check: Check) {
+    pub(super) fn diagnose(self: &Arc<Self>, request: &Request<Body>, body: Buffer, check: &Check) {
         if headers::is_foreign_probe(request) || !tracing::enabled!(tracing::Level::WARN) {
             return;
         }

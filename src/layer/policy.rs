@@ -140,7 +140,7 @@ impl Policy {
                 _ => Unread::Endless,
             },
         })?;
-        // The same variable: another would enlarge the future of every request.
+        // Reuses the variable, because another one would enlarge the future of every request.
         check = match check.finish_raw(&running, share.pieces()) {
             Ok(proof) => return Ok((share.finish(), proof)),
             Err(check) => check,
@@ -155,7 +155,7 @@ impl Policy {
                 let encoding = request.headers().get(CONTENT_ENCODING);
                 let encoding = encoding.map(HeaderValue::as_bytes);
                 let rejection = check.rejection(body.len()).with_content_encoding(encoding);
-                self.log.diagnose(request, body, check);
+                self.log.diagnose(request, body, &check);
                 Err(Rejected::read(rejection))
             }
         }

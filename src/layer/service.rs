@@ -127,12 +127,54 @@ impl<E> fmt::Debug for ResponseFuture<E> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use axum::Router;
     use axum::routing::any;
     use tower::Layer;
 
     use super::*;
     use crate::layer::InngestAuth;
+    use crate::testing::TestClock;
+
+    /// A stranger's bodies may be complete all at once: genuine calls must not wait for all of them.
+    #[test]
+    fn one_large_body_is_canonicalized_at_a_time() {
+        const NOW: u64 = 1_700_000_000;
+        let key: crate::SigningKey = "signkey-test-12345678".parse().unwrap();
+        let header = key.sign(b"something else", NOW).to_string();
+        let service = InngestAuth::new(key)
+            .clock(TestClock::at(NOW))
+            .layer(Router::<()>::new());
+        let policy = Arc::clone(&service.policy);
+        let turn = policy.canonicalizing.try_acquire().unwrap();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut waiting = Vec::new();
+        for (len, waits) in [
+            (511, false),
+            (512, true),
+            (64 * 1024, true),
+            (64 * 1024 + 1, false),
+        ] {
+            let request = Request::post("/")
+                .header(crate::SIGNATURE_HEADER, &header)
+                .body(Body::from("0".repeat(len)))
+                .unwrap();
+            let mut future = service.clone().call(request);
+            let response = Pin::new(&mut future).poll(&mut cx);
+            assert_eq!(response.is_pending(), waits, "{len}");
+            waiting.extend(waits.then_some(future));
+        }
+        drop(turn);
+        // Their turns come in order, and each ends with its request.
+        for mut future in waiting {
+            let Poll::Ready(response) = Pin::new(&mut future).poll(&mut cx) else {
+                panic!("its turn has come");
+            };
+            assert_eq!(response.unwrap().status(), http::StatusCode::UNAUTHORIZED);
+        }
+        assert_eq!(policy.canonicalizing.available_permits(), 1);
+    }
 
     /// Above 1,032 bytes the allocator's fast path is lost.
     #[test]

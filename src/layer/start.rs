@@ -69,8 +69,8 @@ fn settings(policy: &Policy, verifier: &Verifier) {
     if policy.insecure_unsigned_sync {
         tracing::warn!(
             "inngest-auth admits unsigned syncs, so anyone who can reach this service can request \
-             a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC if syncs also arrive signed, as they do \
-             from a self-hosted server, which repeats them"
+             a sync: unset INNGEST_ENABLE_UNAUTHED_SYNC unless you need them (a self-hosted server \
+             repeats each sync, signed)"
         );
     }
     if replay_guard && policy.replay_fails_open {

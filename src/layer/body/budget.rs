@@ -321,9 +321,12 @@ mod tests {
             share.complete(Bytes::from_static(&[b'x'; 3 * KIB]));
             assert_eq!(held(&budget), 0);
             let turn = Arc::new(AtomicBool::new(false));
-            let ready = poll_fn(|_| match turn.load(Ordering::SeqCst) {
-                true => Poll::Ready("turn"),
-                false => Poll::Pending,
+            let ready = poll_fn(|_| {
+                if turn.load(Ordering::SeqCst) {
+                    Poll::Ready("turn")
+                } else {
+                    Poll::Pending
+                }
             });
             let mut waiting = Box::pin(share.wait_for(ready));
             assert!(waiting.as_mut().poll(&mut cx).is_pending());
