@@ -148,6 +148,8 @@ fn a_tolerance_is_between_a_second_and_an_hour() {
         (u64::MAX, 3600),
     ] {
         assert_eq!(Tolerance::from_secs(asked).as_secs(), given, "{asked}");
+        let exactly = Tolerance::try_from_secs(asked).map(Tolerance::as_secs);
+        assert_eq!(exactly.ok(), Some(given).filter(|_| given == asked));
         assert_eq!(
             Tolerance::from(Duration::from_secs(asked)).as_secs(),
             given,
@@ -254,5 +256,18 @@ fn a_response_is_signed_with_the_time_of_its_request_while_the_window_is_open() 
         let signature = verifier.sign_response(&signer, body.as_bytes());
         let expected = signed.then(|| key.sign(body.as_bytes(), now));
         assert_eq!(signature, expected, "{at} {body:?}");
+    }
+}
+
+#[test]
+fn keys_and_forms_have_names_for_labels() {
+    for (role, name) in [
+        (KeyRole::Current, "current"),
+        (KeyRole::Fallback, "fallback"),
+    ] {
+        assert_eq!((role.as_str(), &*role.to_string()), (name, name));
+    }
+    for (form, name) in [(Form::Raw, "raw"), (Form::Canonical, "canonical")] {
+        assert_eq!((form.as_str(), &*form.to_string()), (name, name));
     }
 }
