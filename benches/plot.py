@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Draws benches/cost.svg: cargo bench --bench ratios -- --csv | python3 benches/plot.py
 
-Reads bytes,hmac_ns,layer_ns from standard input. Above: what a call costs by the size of its body, both axes
-logarithmic. Below: the layer's cost as a ratio to the bare HMAC.
+Reads bytes,hmac_ns,minimal_ns,layer_ns from standard input. Above: what a call costs by the size of
+its body, both axes logarithmic. Below: the same as a ratio to the bare HMAC. The minimal layer is the
+floor: it parses, verifies and marks, and does nothing else.
 """
 import csv
 import math
@@ -22,6 +23,7 @@ text { font: 14px system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-
 .line { fill: none; stroke-width: 2.5; stroke-linejoin: round }
 .hmac { stroke: #59636e; stroke-dasharray: 7 4 }
 .layer { stroke: #0969da }
+.floor { stroke: #bf8700; stroke-dasharray: 2 4 }
 .dot { fill: #0969da }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 }
@@ -30,6 +32,7 @@ text { font: 14px system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', sans-
   .paper { fill: #0d1117 }
   .hmac { stroke: #9198a1 }
   .layer { stroke: #58a6ff }
+  .floor { stroke: #d29922 }
   .dot { fill: #58a6ff }
 }
 """
@@ -50,10 +53,12 @@ def duration(ns):
 
 
 def main():
-    rows = [[float(row[name]) for name in ("bytes", "hmac_ns", "layer_ns")] for row in csv.DictReader(sys.stdin)]
+    names = ("bytes", "hmac_ns", "minimal_ns", "layer_ns")
+    rows = [[float(row[name]) for name in names] for row in csv.DictReader(sys.stdin)]
     if len(rows) < 2 or any(value <= 0 for row in rows for value in row):
-        sys.exit("plot.py: nothing to draw: at least two rows of bytes,hmac_ns,layer_ns, all above 0")
-    sizes, hmacs, layers = zip(*rows)
+        sys.exit(f"plot.py: nothing to draw: at least two rows of {','.join(names)}, all above 0")
+    sizes, hmacs, floors, layers = zip(*rows)
+    floor_ratios = [floor / hmac for floor, hmac in zip(floors, hmacs)]
     ratios = [layer / hmac for layer, hmac in zip(layers, hmacs)]
 
     least = 10 ** math.floor(math.log10(min(hmacs)))
@@ -100,19 +105,25 @@ def main():
         text(LEFT - 8, cost_y(step) + 4, duration(step), "end", "small")
         step *= 10
     line("hmac", cost_y, hmacs)
+    line("floor", cost_y, floors)
     line("layer", cost_y, layers)
     dots(cost_y, layers)
     legend = COST[0] + 22
-    for style, words in (("layer", "the layer, its HMAC included"), ("hmac", "the bare HMAC-SHA256")):
+    for style, words in (
+        ("layer", "the layer, its HMAC included"),
+        ("floor", "a minimal layer, its HMAC included"),
+        ("hmac", "the bare HMAC-SHA256"),
+    ):
         out.append(f'<path class="line {style}" d="M{LEFT + 16} {legend - 5}h34"/>')
         text(LEFT + 60, legend, words)
         legend += 24
 
-    text(LEFT, RATIO[0] - 14, "The same as a ratio: layer / bare HMAC", style="title")
+    text(LEFT, RATIO[0] - 14, "The same as a ratio to the bare HMAC", style="title")
     for ratio in range(highest + 1):
         grid(LEFT, ratio_y(ratio), RIGHT, ratio_y(ratio))
         text(LEFT - 8, ratio_y(ratio) + 4, f"{ratio} ×", "end", "small")
     line("hmac", ratio_y, [1] * len(sizes))
+    line("floor", ratio_y, floor_ratios)
     line("layer", ratio_y, ratios)
     dots(ratio_y, ratios)
     for count, ratio in zip(sizes, ratios):

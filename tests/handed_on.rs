@@ -271,6 +271,18 @@ async fn extractors_take_a_call_of_3_9_mb_unless_a_limit_inside_says_no() {
     }
 }
 
+/// Below Axum's own limit of 2 MB, too.
+#[tokio::test]
+async fn an_outer_body_limit_does_not_reject_a_small_verified_call() {
+    let it = inngest_auth::testing::TestInngest::default();
+    let app = Router::new()
+        .fallback(async |body: Bytes| body.len().to_string())
+        .layer(it.auth())
+        .layer(DefaultBodyLimit::max(10));
+    let response = ask(&app, it.call(CALL, "x".repeat(100))).await;
+    assert_eq!(response.body, "100");
+}
+
 #[tokio::test]
 async fn dev_mode_forwards_the_body_as_it_streams() {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
