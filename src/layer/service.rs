@@ -168,6 +168,10 @@ mod tests {
         drop(turn);
         // Their turns come in order, and each ends with its request.
         for mut future in waiting {
+            assert!(
+                Pin::new(&mut future).poll(&mut cx).is_pending(),
+                "it lets others run first"
+            );
             let Poll::Ready(response) = Pin::new(&mut future).poll(&mut cx) else {
                 panic!("its turn has come");
             };
