@@ -196,9 +196,13 @@ fn tell(server: SocketAddr, signatures: &[String], body: &[u8], chunked: bool) -
     }
     let mut request = head(None, &more);
     if chunked {
-        request.extend(format!("{:x}\r\n", body.len()).as_bytes());
-        request.extend(body);
-        request.extend(b"\r\n0\r\n\r\n");
+        // A chunk of no bytes would be the last one.
+        if !body.is_empty() {
+            request.extend(format!("{:x}\r\n", body.len()).as_bytes());
+            request.extend(body);
+            request.extend(b"\r\n");
+        }
+        request.extend(b"0\r\n\r\n");
     } else {
         request.extend(body);
     }
