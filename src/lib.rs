@@ -2,16 +2,17 @@
 //! in front of an Axum handler, or any other service that uses `http` 1.
 //!
 //! The handler runs only for verified requests, and reads exactly the bytes that were
-//! authenticated. Keys rotate without downtime. In dev mode the layer verifies nothing, and logs
-//! that.
+//! authenticated. There are two exceptions, both off by default: in dev mode the layer verifies
+//! nothing, and logs a warning that says so; and unsigned syncs can be
+//! [allowed](InngestAuth::insecure_unsigned_sync). Keys rotate without downtime.
 //!
 //! [Inngest]: https://www.inngest.com
 //!
 //! # Quick start
 //!
 //! Set `INNGEST_SIGNING_KEY` and add the layer to the route. Install a
-//! [`tracing`](https://docs.rs/tracing) subscriber that shows warnings, because only the log says
-//! why a request was rejected.
+//! [`tracing`](https://docs.rs/tracing) subscriber that shows warnings, because the response that
+//! the client gets does not say why a request was rejected, and the log does.
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]
@@ -34,6 +35,9 @@
 //!     axum::serve(listener, app).await
 //! }
 //! ```
+//!
+//! Inngest completes a run only if the response has the header `X-Inngest-Sdk`. A real app sets it
+//! too, as the example in the README does.
 //!
 //! In a test, [`TestInngest`](testing::TestInngest) plays Inngest:
 //!
@@ -78,7 +82,8 @@
 //!   [troubleshooting](guide::troubleshooting) by message.
 //! - **More.** [`api`]: authenticated calls to Inngest's API. [`replay`]: accepting each signature
 //!   once. [Outside Axum](guide::outside_axum), [the official Rust SDK](guide::official_sdk).
-//! - In a clone, `cargo run --example serve` shows all of it at work.
+//! - In a clone of the repository, `cargo run --example serve` starts a server and shows which of
+//!   five requests it admits.
 //!
 //! # What the signature does not cover
 //!
@@ -88,14 +93,14 @@
 //!
 //! # Recommended stack
 //!
-//! Put what every request needs, such as tracing, outside the layer. Put what is expensive or
-//! limited, such as concurrency limits and extractors, inside it: then unverified requests cannot
-//! use up the capacity meant for Inngest. Add the layer to the route and not to the router, so that
+//! Put what every request needs, such as tracing, outside the layer. Put concurrency limits, and
+//! anything expensive such as extractors, inside the layer. Unverified requests then cannot use up
+//! the capacity meant for Inngest. Add the layer to the route and not to the router, so that
 //! unknown paths stay 404.
 //!
 //! Do not put a timeout around the handler. A step may run for two hours, and Inngest waits that
-//! long. A timeout cuts off longer steps with 408, and they run again. The body has its own
-//! [deadline](InngestAuth::body_deadline).
+//! long. A step that takes longer than the timeout is cut off with 408, and Inngest runs it again.
+//! The body has its own [deadline](InngestAuth::body_deadline).
 //!
 #![cfg_attr(feature = "layer", doc = "```")]
 #![cfg_attr(not(feature = "layer"), doc = "```text")]

@@ -44,8 +44,8 @@ use crate::verify::Tolerance;
 /// The layer needs a Tokio runtime with its timer enabled, as `#[tokio::main]` provides, because
 /// the timer limits how long it waits for a body. Outside a runtime, a request whose body has not
 /// arrived yet is rejected with \[500\], and an ERROR in the log says why. In a runtime built
-/// without `enable_time` or `enable_all`, Tokio panics on such a body (`timers are disabled`),
-/// which the layer cannot detect beforehand.
+/// without `enable_time` or `enable_all`, Tokio panics (`timers are disabled`) when a body has not
+/// arrived yet. The layer cannot detect such a runtime beforehand.
 ///
 /// # Steps
 ///
@@ -56,20 +56,21 @@ use crate::verify::Tolerance;
 ///    mode is decided before keys are parsed.
 /// 2. Require a usable key \[500\]. The layer never computes an HMAC with an empty key.
 /// 3. Require exactly one `X-Inngest-Signature` header \[401\]. An empty one counts as missing.
-///    There is one exception, with [`insecure_unsigned_sync`](Self::insecure_unsigned_sync): an
-///    unsigned `PUT` whose query has no `fnId`, `stepId` or `probe` is forwarded with an empty
-///    body, marked [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+///    There is one exception: if [`insecure_unsigned_sync`](Self::insecure_unsigned_sync) is set,
+///    an unsigned sync is forwarded. That setting lists the conditions. The body is emptied, and
+///    the request is marked [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
 /// 4. Parse the header by its grammar, `t=…&s=…`, where `t` is ten digits and `s` is 64 hex digits,
 ///    each present once \[401\]. See [`Signature::parse`](crate::Signature::parse).
 /// 5. Require `t` to be within the [tolerance](Self::tolerance) of the clock, in the past and in
 ///    the future \[401\]. If the clock cannot tell the time, reject with \[500\].
-/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A smaller value is not
-///    trusted either, so nothing is allocated for it.
+/// 6. Reject a `Content-Length` over the [limit](Self::body_limit) \[413\]. A value within the
+///    limit is not trusted either: the layer allocates memory only for bytes that arrive.
 /// 7. Read the body under the size limit \[413\], a [deadline](Self::body_deadline) \[408\] and a
-///    [memory budget](Self::body_budget) that all unverified bodies share. If the budget is used
-///    up, the oldest body that is waiting for its client is rejected to make room \[503\]. The HMAC
-///    is computed as frames arrive. Trailers are dropped, because the signature does not cover
-///    them.
+///    [memory budget](Self::body_budget) that all unverified bodies share. If a body does not fit,
+///    the oldest body that is waiting for its client is rejected to make room, or the new one if
+///    that would not make enough \[503\]. Requests with more than 64 headers are rejected first.
+///    The HMAC is computed as frames arrive. Trailers are dropped, because the signature does not
+///    cover them.
 /// 8. Compare the MAC over the raw bytes in constant time: with the current key, then with the
 ///    fallback key.
 /// 9. If neither matches and the body is JSON of at most 64 KiB, compare the MAC over its canonical
@@ -77,19 +78,22 @@ use crate::verify::Tolerance;
 ///    matches, reject \[401\].
 /// 10. Check the time again, so that a slow body does not outlive the window. If a [replay
 ///     guard](crate::replay) is set, record the signature. Reject the request if the signature was
-///     already accepted \[401\] or if the store cannot tell \[503\]. Then check the time again,
-///     so that a slow store does not outlive the window either.
+///     already accepted \[401\], except for trust probes and introspection (`GET` or `HEAD`), which
+///     run no function. Reject it if the store cannot tell \[503\], unless
+///     [`insecure_replay_fail_open`](Self::insecure_replay_fail_open) is set. Then check the time
+///     again, so that a slow store does not outlive the window either.
 /// 11. Respond to a verified trust probe (`POST ?probe=trust`) with 200 and `{}`.
-/// 12. Call the inner service, which is first used here: an unverified request never occupies its
-///     readiness or a permit. The request's extensions contain [`Caller`](crate::Caller) and
-///     [`Verified`](crate::Verified). `Content-Length` is corrected, and `Transfer-Encoding`,
-///     `Trailer` and digests of the received body are removed.
+/// 12. Call the inner service. Nothing before this step uses it, so an unverified request never
+///     reserves its readiness (`poll_ready`) or takes one of its permits. The request's extensions
+///     contain [`Caller`](crate::Caller) and [`Verified`](crate::Verified). `Content-Length` is
+///     corrected, and `Transfer-Encoding`, `Trailer` and digests of the received body are removed.
 /// 13. Sign the response if Inngest requires it ([`sign_responses`](Self::sign_responses)), with
 ///     the key that verified the request and the request's own `t`.
 ///
-/// A rejection tells the client a status, but no reason. The reason is in the log, and in the
-/// response's extensions as a [`Rejection`], where an outer layer can count it. Responses of the
-/// inner service have `Caller` in their extensions, and `Verified` if the request was verified.
+/// A rejection tells the client a status, but no reason, except which variable to set if there is
+/// no usable configuration. The reason is in the log, and in the response's extensions as a
+/// [`Rejection`], where an outer layer can count it. Responses of the inner service have `Caller`
+/// in their extensions, and `Verified` if the request was verified.
 #[derive(Clone)]
 #[must_use]
 pub struct InngestAuth(Arc<Policy>);
@@ -308,8 +312,10 @@ impl InngestAuth {
 
     /// Sets how many bytes all unverified bodies together may hold (default: 256 MiB).
     ///
-    /// If the limit is reached, the oldest body that is waiting for its client is rejected with 503
-    /// to make room. A body that arrives in one frame, as small ones do, holds nothing.
+    /// If a body does not fit, the oldest body that is waiting for its client is rejected with 503
+    /// to make room, or the new one if that would not make enough. Requests with more than 64
+    /// headers are rejected first. A body that arrives in one frame, as small ones do, holds
+    /// nothing.
     ///
     /// ```
     /// use std::time::Duration;
@@ -341,9 +347,10 @@ impl InngestAuth {
     /// Sets whether to forward unsigned syncs, which the UI of a self-hosted server sends (default:
     /// `false`).
     ///
-    /// An unsigned sync is a `PUT` without a signature and without `X-Run-ID`, whose query has no
-    /// `fnId`, `stepId` or `probe`. The handler receives it with an empty body and without
-    /// `X-Inngest-Sync-Kind`, and sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
+    /// An unsigned sync is a `PUT` whose signature header is missing or empty. It has no `X-Run-ID`
+    /// and at most 64 headers. Its query is at most 1 KiB long and has no `fnId`, `stepId` or
+    /// `probe`. The handler receives it with an empty body and without `X-Inngest-Sync-Kind`, and
+    /// sees [`Caller::UnsignedSync`](crate::Caller::UnsignedSync).
     ///
     /// ```
     /// use axum::{Router, http::Method, routing::any};
