@@ -37,7 +37,7 @@ use tower::{Layer, Service};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 500;
 
 fn main() -> ExitCode {
     let mut report = Report::new();
@@ -123,7 +123,12 @@ fn threads(report: &mut Report) {
     let two = throughput(2, count, &auth);
     report.show("1 thread, million calls/s", one);
     report.show("2 threads, million calls/s", two);
-    report.least("2 threads / 1 thread", two / one, 1.85);
+    // Judged if the machine lets the minimal layer scale, which shares only its keys.
+    if scaling >= 1.95 {
+        report.least("2 threads / 1 thread", two / one, 1.85);
+    } else {
+        report.show("2 threads / 1 thread", two / one);
+    }
     let guarded = || guarded(1_000_000);
     let one_guarded = throughput(1, count, &guarded);
     let two_guarded = throughput(2, count, &guarded);
