@@ -137,7 +137,8 @@ mod tests {
     use crate::layer::InngestAuth;
     use crate::testing::TestClock;
 
-    /// A stranger's bodies may be complete all at once: genuine calls must not wait for all of them.
+    /// Unauthenticated clients can complete thousands of bodies at once. Genuine calls must not wait
+    /// for all of them.
     #[test]
     fn one_large_body_is_canonicalized_at_a_time() {
         const NOW: u64 = 1_700_000_000;
