@@ -92,13 +92,13 @@ fn a_serving_example_says_what_to_try_next() {
         ),
         (
             &[("INNGEST_DEV", "1")],
-            &["anybody gets in", "curl -i 'http://127.0.0.1:"],
+            &["anyone gets in", "curl -i 'http://127.0.0.1:"],
             &["WARN", "does NOT verify requests"],
         ),
         // Someone who sets a key may not intend to run without it.
         (
             &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
-            &["anybody gets in"],
+            &["anyone gets in"],
             &[
                 "ERROR",
                 "does NOT verify requests although a signing key is set",

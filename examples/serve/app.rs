@@ -34,7 +34,7 @@ pub(crate) fn description() -> App {
     }
 }
 
-/// The layer is in front of `/api/inngest` alone: `/healthz` is anybody's, unknown paths stay 404.
+/// The layer is in front of `/api/inngest` alone: `/healthz` is open to anyone, unknown paths stay 404.
 pub(crate) fn app(auth: InngestAuth, registry: Registry, run: Run) -> Router {
     let header = |name, value| {
         let (name, value) = (

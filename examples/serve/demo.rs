@@ -117,7 +117,7 @@ With your own key, and calls that you sign (in another terminal, with the same k
   INNGEST_SIGNING_KEY=signkey-test-12345678 \\
     cargo run --manifest-path cli/Cargo.toml -- sign '{{\"hello\":\"world\"}}'
 
-INNGEST_DEV=1 instead of a key lets everybody in, as beside Inngest's dev server. Ctrl-C stops.",
+INNGEST_DEV=1 instead of a key lets everyone in, as beside Inngest's dev server. Ctrl-C stops.",
             reachable(server)
         )
     }

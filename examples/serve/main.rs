@@ -65,7 +65,7 @@ async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Er
     let registry = Registry::new(&config, app::description(), reached_at(address)?);
     let app = app::app(InngestAuth::from_config(&config), registry, app::inspect);
     let urls = format!(
-        "Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anybody)."
+        "Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anyone)."
     );
     match tour {
         Some(tour) => drop(tokio::spawn(tour.show(address, urls, log.clone()))),
@@ -106,7 +106,7 @@ fn what_to_try(config: &Config, address: SocketAddr) -> String {
     let url = format!("http://{address}{PATH}?fnId=demo&stepId=step");
     if config.is_dev() {
         return format!(
-            "Dev mode: anybody gets in. Try:\n\n  \
+            "Dev mode: anyone gets in. Try:\n\n  \
              curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
         );
     }
