@@ -79,8 +79,8 @@ impl fmt::Display for Cause {
                 themselves, as text"
             }
             Self::OtherCase => {
-                "the sender's key differs in upper and lower case; set INNGEST_SIGNING_KEY to \
-                 exactly the key that the sender uses"
+                "the sender's key differs from this app's only in upper and lower case; set \
+                 INNGEST_SIGNING_KEY to exactly the key that the sender uses"
             }
             Self::WhiteSpace => {
                 "the sender's key ends in white space, such as a newline; remove it from the \
@@ -95,9 +95,9 @@ impl fmt::Display for Cause {
                  forward bodies unchanged"
             }
             Self::OtherTime => {
-                "the signature covers a different time than its own `t`, or no time; the sender \
-                 must sign the `t` that it sends (or someone changed the `t` of a captured \
-                 request)"
+                "the signature covers a time other than its own `t`, or no time; either the \
+                 sender does not sign the `t` that it sends, or someone changed the `t` of a \
+                 captured request"
             }
             Self::Compressed => "the body is compressed; put decompression outside the layer",
             Self::EmptyBody => {
@@ -105,8 +105,8 @@ impl fmt::Display for Cause {
                  body"
             }
             Self::Reencoded => {
-                "a proxy re-encodes JSON, and the canonical form of bodies over 64 KiB is not \
-                 compared; configure proxies to forward bodies unchanged"
+                "the body is JSON that a proxy may have re-encoded, and over 64 KiB only the \
+                 exact bytes are compared; configure proxies to forward bodies unchanged"
             }
         })
     }

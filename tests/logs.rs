@@ -159,8 +159,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             twice(|| sent("POST", &[])),
             "no X-Inngest-Signature header",
             "Inngest signs its calls: if genuine calls are rejected, configure proxies to forward \
-             the header (a dev server does not sign: only on a development machine, set \
-             INNGEST_DEV=1)",
+             the header; to use a dev server, which does not sign, set INNGEST_DEV=1, only on a \
+             development machine",
             r#"kind="missing" method="POST""#,
             quiet,
         ),
@@ -168,9 +168,9 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(|| sent("PUT", &[("x-inngest-server-kind", "cloud")])),
             "no X-Inngest-Signature header",
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; wait until the \
-             server repeats the sync, signed, within seconds; INNGEST_ENABLE_UNAUTHED_SYNC=1 would \
-             let anyone request a sync",
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; a server that has \
+             the key sends a signed one a few seconds later, so wait for that; \
+             INNGEST_ENABLE_UNAUTHED_SYNC=1 would let anyone request a sync",
             r#"kind="missing" method="PUT""#,
             quiet,
         ),
@@ -561,8 +561,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             (
                 "ERROR",
                 "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
-                 anyone who can reach this service can run its functions; unset INNGEST_DEV, or \
-                 the key on a development machine mode=\"dev\"",
+                 anyone who can reach this service can run its functions; in production, unset \
+                 INNGEST_DEV; on a development machine, unset the key mode=\"dev\"",
             ),
             &[],
         ),
@@ -661,9 +661,9 @@ async fn a_signed_request_in_dev_mode_is_an_error_once() {
 #[tokio::test]
 async fn clocks_that_drift_apart_are_a_warning_before_requests_are_rejected() {
     let it = inngest();
-    let expected = "a verified request's time is off by more than half the tolerance, and beyond \
-        the tolerance every request is rejected: synchronize this machine's clock by NTP, or look \
-        for a queue in front of the app";
+    let expected = "a verified request's time is off by more than half the tolerance: synchronize \
+        this machine's clock by NTP, or look for a queue in front of the app, before requests \
+        exceed the tolerance and are rejected";
     for (tolerance, ahead, age) in [
         (300, 0, None),
         (300, 150, None),
@@ -1083,8 +1083,8 @@ async fn a_wrong_signature_is_explained_once_after_it_was_rejected() {
             None,
             Some((
                 SUSPECTED,
-                "a proxy re-encodes JSON, and the canonical form of bodies over 64 KiB is not \
-                 compared; configure proxies to forward bodies unchanged",
+                "the body is JSON that a proxy may have re-encoded, and over 64 KiB only the \
+                 exact bytes are compared; configure proxies to forward bodies unchanged",
                 "reencoded",
                 false,
             )),

@@ -139,9 +139,9 @@ impl Log {
 
     /// Logs what is unusual about a verified request that is nevertheless admitted.
     pub(super) fn verified(&self, proof: &Proof, tolerance: Tolerance, method: &Method) {
-        const DRIFT: &str = "a verified request's time is off by more than half the tolerance, and \
-            beyond the tolerance every request is rejected: synchronize this machine's clock by \
-            NTP, or look for a queue in front of the app";
+        const DRIFT: &str = "a verified request's time is off by more than half the tolerance: \
+            synchronize this machine's clock by NTP, or look for a queue in front of the app, \
+            before requests exceed the tolerance and are rejected";
         const REENCODED: &str = "a proxy re-encodes JSON: the signature of a call matches only the \
             canonical form of its body, and calls over 64 KiB are rejected; configure proxies to \
             forward bodies unchanged";
@@ -252,14 +252,14 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
              such a request: only on a development machine, set INNGEST_DEV=1"
         }
         Kind::Missing if headers::is_unsigned_sync(request) => {
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; wait until the \
-             server repeats the sync, signed, within seconds; INNGEST_ENABLE_UNAUTHED_SYNC=1 would \
-             let anyone request a sync"
+            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; a server that has \
+             the key sends a signed one a few seconds later, so wait for that; \
+             INNGEST_ENABLE_UNAUTHED_SYNC=1 would let anyone request a sync"
         }
         Kind::Missing => {
             "Inngest signs its calls: if genuine calls are rejected, configure proxies to forward \
-             the header (a dev server does not sign: only on a development machine, set \
-             INNGEST_DEV=1)"
+             the header; to use a dev server, which does not sign, set INNGEST_DEV=1, only on a \
+             development machine"
         }
         Kind::Doubled if rejection.is_joined() => {
             "look for a proxy that joins headers, and configure it to forward a single one"

@@ -34,8 +34,8 @@ pub(super) fn built(mode: &Mode<Verifier>) {
         Mode::Dev { key_set: true } => tracing::error!(
             mode = "dev",
             "dev mode: inngest-auth does NOT verify requests although a signing key is set, so \
-             anyone who can reach this service can run its functions; unset INNGEST_DEV, or the \
-             key on a development machine"
+             anyone who can reach this service can run its functions; in production, unset \
+             INNGEST_DEV; on a development machine, unset the key"
         ),
         Mode::Unusable(error) => {
             tracing::error!(
