@@ -9,7 +9,6 @@ use axum_core::body::Body;
 use axum_core::extract::DefaultBodyLimit;
 use http::header::CONTENT_ENCODING;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
-
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::body::backlog::Backlog;
