@@ -49,7 +49,7 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     let api = InngestApiAuth::from_config(&config).layer(http_client());
     let uri = format!("{}/v1/events", config.api_base()?);
     let response = match api.oneshot(Request::get(&uri).body(Full::default())?).await {
-        Err(ApiAuthError::Client(error)) => return Err(format!("{uri}: {}", told(&error)).into()),
+        Err(ApiAuthError::Client(error)) => return Err(format!("{uri}: {}", told(&*error)).into()),
         outcome => outcome?,
     };
     let status = response.status();

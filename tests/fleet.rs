@@ -274,7 +274,7 @@ fn run(order: Order, seed: u64, keys: &TestKeys) -> Lost {
                 // The API accepts the token of the key that the server signs with.
                 let held = rings[at].snapshot();
                 let mut tokens = std::iter::once(held.current()).chain(held.fallback());
-                if !tokens.any(|key| *key.bearer() == *signer.bearer()) {
+                if !tokens.any(|key| key.bearer().as_str() == signer.bearer().as_str()) {
                     lost.api += 1;
                     losses.push(now);
                 }
