@@ -58,6 +58,10 @@ impl InngestApiAuth {
     ///
     /// Returns a [`ConfigError`] if the configuration's [`api_base`](Config::api_base) or
     /// [`environment`](Config::environment) is one.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "`Config` has checked both values"
+    )]
     pub fn try_from_config(config: &Config) -> Result<Self, ConfigError> {
         let api = Origin::parse(config.api_base()?).expect("`Config` accepts only such URLs");
         let environment = config.environment()?.map(|name| {
