@@ -168,8 +168,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(|| sent("PUT", &[("x-inngest-server-kind", "cloud")])),
             "no X-Inngest-Signature header",
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; a server that has \
-             the key sends a signed one a few seconds later, so wait for that; \
+            "anyone can send unsigned syncs, and a self-hosted server's UI and `curl -X PUT` do; a \
+             server that has the key sends a signed one a few seconds later, so wait for that; \
              INNGEST_ENABLE_UNAUTHED_SYNC=1 would let anyone request a sync",
             r#"kind="missing" method="PUT""#,
             quiet,
@@ -195,7 +195,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(|| sent("POST", &[signature(&genuine), signature(&genuine)])),
             "more than one X-Inngest-Signature header",
-            "configure proxies to forward the header once and unchanged",
+            "if genuine calls are rejected, configure proxies to forward the header once and \
+             unchanged",
             r#"kind="doubled" method="POST""#,
             quiet,
         ),
@@ -203,7 +204,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(|| sent("POST", &[signature(&joined)])),
             "more than one X-Inngest-Signature, joined by commas into one header",
-            "look for a proxy that joins headers, and configure it to forward a single one",
+            "if genuine calls are rejected, look for a proxy that joins headers, and configure it \
+             to forward a single one",
             r#"kind="doubled" method="POST""#,
             quiet,
         ),
@@ -211,24 +213,25 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(|| sent("BREW", &[signature("lol")])),
             "the signature has a parameter that is not `name=value` in visible ASCII",
-            "Inngest does not send such a header: look for the script or proxy that does",
+            "Inngest does not send such a header: if genuine calls are rejected, look for a proxy \
+             that changes it",
             r#"kind="malformed" method="other""#,
             quiet,
         ),
         (
             it.auth(),
             twice(|| it.stale(CALL, "{}")),
-            "the signature is older than the tolerance: compare the clocks",
-            "synchronize this machine's clock by NTP, and look for a queue in front of the app; a \
-             replayed captured request looks the same",
+            "the signature is older than the tolerance",
+            "if genuine calls are rejected, synchronize this machine's clock by NTP, and look for \
+             a queue in front of the app; a replayed captured request looks the same",
             r#"kind="stale" method="POST" age_seconds=3601"#,
             loud,
         ),
         (
             it.auth(),
             twice(|| sent("POST", &[signature(&future)])),
-            "the signature is further in the future than the tolerance allows: compare the clocks",
-            "synchronize this machine's clock by NTP",
+            "the signature is further in the future than the tolerance allows",
+            "if genuine calls are rejected, synchronize this machine's clock by NTP",
             r#"kind="future" method="POST" age_seconds=-301"#,
             loud,
         ),
@@ -243,10 +246,10 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
                 request
             }),
             "no key matches the signature",
-            "set INNGEST_SIGNING_KEY to the signing key of the environment that calls, and \
-             configure proxies to forward bodies unchanged; for a key that ends in -HEX, `printf \
-             %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the fingerprint that keys_tried \
-             shows",
+            "if genuine calls are rejected, set INNGEST_SIGNING_KEY to the signing key of the \
+             environment that calls, and configure proxies to forward bodies unchanged; for a key \
+             that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the \
+             fingerprint that keys_tried shows",
             &*format!(
                 r#"kind="wrong_signature" method="POST" age_seconds=0 keys_tried="b2ed992186a5 {}" body_bytes=3 content_encoding="gzip\u{{9b}}{}""#,
                 key("87654321").fingerprint(),
@@ -258,8 +261,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth().body_limit(1),
             twice(|| it.call(CALL, "{}")),
             "the body exceeds the limit",
-            "Inngest sends up to 4 MiB: set body_limit, and every limit outside the layer, to at \
-             least that",
+            "Inngest sends up to 4 MiB: if genuine calls are rejected, set body_limit, and every \
+             limit outside the layer, to at least that",
             r#"kind="body_too_large" method="POST""#,
             loud,
         ),
@@ -267,7 +270,8 @@ async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind(
             it.auth(),
             twice(broken),
             "failed to read the body",
-            "the client closed the connection, or an outer layer aborted the body",
+            "the client closed the connection; if genuine calls are rejected, look for an outer \
+             layer that aborts the body",
             r#"kind="body_broken" method="POST""#,
             quiet,
         ),
