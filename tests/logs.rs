@@ -505,7 +505,8 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
     let default = settings(300, 8_388_608, "required", false, false);
     let sync = settings(300, 8_388_608, "required", false, true);
     let all = settings(30, 4_194_304, "all", true, false);
-    let table: [(Build<'_>, Line<'_>, &[Line<'_>]); 6] = [
+    let tight = settings(300, 65_537, "required", false, false);
+    let table: [(Build<'_>, Line<'_>, &[Line<'_>]); 9] = [
         (&|| from(&[key_is]), ("INFO", &one), &[("INFO", &default)]),
         (
             &|| {
@@ -550,6 +551,47 @@ async fn the_mode_is_logged_when_a_layer_is_built_and_the_settings_when_it_is_us
             },
             ("INFO", &two),
             &[("INFO", &default)],
+        ),
+        // Just too little for one body, and just enough.
+        (
+            &|| {
+                let auth = it.auth().body_limit(65_537);
+                auth.body_budget(81_920).verified_backlog(65_536)
+            },
+            ("INFO", &two),
+            &[
+                ("INFO", &tight),
+                (
+                    "WARN",
+                    "body_budget has no room for a body of body_limit: genuine calls of that size \
+                     get 503; set body_budget to at least 16 KiB more than body_limit, which may \
+                     be as low as 4 MiB body_limit_bytes=65537 body_budget_bytes=81920",
+                ),
+                (
+                    "WARN",
+                    "verified_backlog has no room for a body of body_limit: genuine calls of that \
+                     size get 503; set verified_backlog to at least body_limit, which may be as \
+                     low as 4 MiB body_limit_bytes=65537 verified_backlog_bytes=65536",
+                ),
+            ],
+        ),
+        (
+            &|| {
+                let auth = it.auth().body_limit(65_537);
+                auth.body_budget(81_921).verified_backlog(65_537)
+            },
+            ("INFO", &two),
+            &[("INFO", &tight)],
+        ),
+        (
+            &InngestAuth::from_env,
+            (
+                "ERROR",
+                "inngest-auth rejects every request: INNGEST_SIGNING_KEY is not set or blank: set \
+                 it to your environment's signing key, or set INNGEST_DEV=1 to develop without one \
+                 mode=\"unusable\"",
+            ),
+            &[],
         ),
         (
             &|| from(&[("INNGEST_DEV", "1")]),
