@@ -88,14 +88,16 @@ fn served(dir: &Dir, every: &str) -> Running {
     running
 }
 
+/// The time allowed is two polling intervals, and less than a third for a busy machine.
 #[test]
-fn two_processes_follow_one_directory() {
+fn two_processes_follow_one_directory_within_two_intervals() {
+    let every = Duration::from_secs(2);
     let dir = Dir::new();
     dir.swap("..data", "..1", A, "");
     for name in ["current", "fallback"] {
         std::os::unix::fs::symlink(format!("..data/{name}"), dir.at(name)).unwrap();
     }
-    let processes = [served(&dir, "1"), served(&dir, "1")];
+    let processes = [served(&dir, "2"), served(&dir, "2")];
     for (new, current, fallback) in [("..2", B, A), ("..3", B, ""), ("..4", C, B)] {
         dir.swap("..data", new, current, fallback);
         let swapped = Instant::now();
@@ -106,10 +108,9 @@ fn two_processes_follow_one_directory() {
                 key(current).fingerprint()
             );
             assert!(line.contains(&current), "{line}");
-            println!(
-                "followed {} ms after the swap, at an interval of 1 s",
-                swapped.elapsed().as_millis()
-            );
+            let took = swapped.elapsed();
+            println!("followed {} ms after the swap", took.as_millis());
+            assert!(took < 3 * every, "{took:?}, at intervals of {every:?}");
         }
     }
 }
