@@ -76,6 +76,41 @@ fn the_tours_end_successfully() {
     }
 }
 
+/// The tour lets at least three polls pass in each state of the secrets manager.
+#[test]
+fn a_secrets_manager_that_cannot_be_followed_is_logged_once_until_that_changes() {
+    let tour = Command::new(built::example("secrets_manager"))
+        .env_clear()
+        .output();
+    let said = String::from_utf8(tour.unwrap().stdout).unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.contains("follow"))
+        .collect();
+    for problem in [
+        "503 Service Unavailable",
+        "no response in time",
+        "INNGEST_SIGNING_KEY is not set or blank: set it to your environment's signing key, or set \
+         INNGEST_DEV=1 to develop without one",
+        "invalid signing key in INNGEST_SIGNING_KEY: it is a placeholder, such as \"undefined\" or \
+         \"changeme\"; set the key itself",
+    ] {
+        let line = format!("WARN cannot follow the secrets manager: {problem}");
+        assert!(lines.contains(&&*line), "{problem}: {said}");
+    }
+    assert!(
+        lines.contains(&"INFO the secrets manager can be followed again"),
+        "{said}"
+    );
+    assert!(lines.windows(2).all(|pair| pair[0] != pair[1]), "{said}");
+    assert_eq!(
+        said.matches("fewer than 32 hex digits").count(),
+        1,
+        "{said}"
+    );
+}
+
 fn served(dir: &Dir, every: &str) -> Running {
     let (current, fallback) = (dir.at("current"), dir.at("fallback"));
     let vars = [
