@@ -25,11 +25,11 @@ pub enum Cause {
     OtherCase,
     /// Proved: the HMAC key ends in white space.
     WhiteSpace,
-    /// Proved: the signed body had more or fewer newlines at its end. Anyone who changes the body
-    /// of a captured request so has the same effect as a proxy.
+    /// Proved: the signed body had more or fewer newlines at its end. A proxy changed it, or
+    /// someone who sends a captured request again.
     BodyNewline,
-    /// Proved: the signed body had `LF` instead of `CRLF`, or the reverse. Anyone who changes the
-    /// body of a captured request so has the same effect as a proxy.
+    /// Proved: the signed body had `LF` instead of `CRLF`, or the reverse. A proxy changed it, or
+    /// someone who sends a captured request again.
     LineEnds,
     /// Proved: the signature covers a time other than its own `t`, or no time.
     OtherTime,
