@@ -25,9 +25,11 @@ pub enum Cause {
     OtherCase,
     /// Proved: the HMAC key ends in white space.
     WhiteSpace,
-    /// Proved: the signed body had more or fewer newlines at its end.
+    /// Proved: the signed body had more or fewer newlines at its end. A proxy changed it, or
+    /// someone who sends a captured request again.
     BodyNewline,
-    /// Proved: the signed body had `LF` instead of `CRLF`, or the reverse.
+    /// Proved: the signed body had `LF` instead of `CRLF`, or the reverse. A proxy changed it, or
+    /// someone who sends a captured request again.
     LineEnds,
     /// Proved: the signature covers a time other than its own `t`, or no time.
     OtherTime,

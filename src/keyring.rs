@@ -302,10 +302,13 @@ impl Keys {
         self.fallback.as_ref()
     }
 
+    /// Returns the key that verified a request, given the same keys.
     pub(crate) fn in_role(&self, role: KeyRole) -> &SigningKey {
-        match (role, &self.fallback) {
-            (KeyRole::Fallback, Some(fallback)) => fallback,
-            _ => &self.current,
+        match role {
+            KeyRole::Current => &self.current,
+            KeyRole::Fallback => self
+                .fallback()
+                .expect("a fallback key verified the request"),
         }
     }
 }

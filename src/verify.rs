@@ -181,7 +181,7 @@ impl<'body> Authentic<'body> {
 }
 
 /// An error returned when [`verify`] rejects a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// Signed longer ago than the tolerance.

@@ -304,8 +304,8 @@ impl InngestAuth {
             .set_verifier(|verifier| verifier.body_limit(bytes))
     }
 
-    /// Sets how long a body may take from its first byte to its last (default: 30 s). Slower
-    /// requests are rejected with 408.
+    /// Sets how long the rest of a body may take, from when the layer first has to wait for it
+    /// (default: 30 s). Slower requests are rejected with 408.
     pub fn body_deadline(self, deadline: Duration) -> Self {
         self.set(|policy| policy.body_deadline = deadline)
     }

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 /// An error returned when a Redis URL cannot be used. The message says what is wrong without
 /// quoting the URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[error("invalid Redis URL: {0}")]
 pub struct RedisUrlError(&'static str);
 
