@@ -141,7 +141,7 @@ fn a_request_of_last_night_is_not_called_stale_without_a_word_about_the_time() {
     );
     for text in [
         "\nsignature: genuine (",
-        "(now; give",
+        "(now; if the request is older, give",
         "\nwhat to do: give --at",
     ] {
         assert!(said.contains(text), "{text}: {said}");
