@@ -18,13 +18,13 @@ struct Run {
     log: String,
 }
 
-/// Runs the example with exactly this environment, until it has printed its start-up lines or has
-/// ended.
+/// Runs the example with this environment (`LISTEN_ADDR`: any free port), until it has printed its
+/// start-up lines or has ended.
 fn run(vars: &BTreeMap<&str, &str>) -> Run {
     let mut serve = Command::new(built::example("serve"))
         .env_clear()
-        .envs(vars)
         .env("LISTEN_ADDR", "127.0.0.1:0")
+        .envs(vars)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -92,13 +92,13 @@ fn a_serving_example_says_what_to_try_next() {
         ),
         (
             &[("INNGEST_DEV", "1")],
-            &["anyone gets in", "curl -i 'http://127.0.0.1:"],
+            &["every request is accepted", "curl -i 'http://127.0.0.1:"],
             &["WARN", "does NOT verify requests"],
         ),
         // Someone who sets a key may not intend to run without it.
         (
             &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
-            &["anyone gets in"],
+            &["every request is accepted"],
             &[
                 "ERROR",
                 "does NOT verify requests although a signing key is set",
