@@ -187,6 +187,24 @@ fn the_metrics_page_has_the_alerts_that_are_tested() {
     assert_eq!(alerts, include_str!("../examples/metrics/alerts.yml"));
 }
 
+/// Code for other frameworks cannot be built with the guide, so the page shows code that is checked
+/// elsewhere.
+#[test]
+fn the_page_on_other_servers_has_the_code_that_is_checked() {
+    let page = include_str!("../src/guide/outside_axum.md");
+    let files = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("checks/frameworks/src");
+    let checked: Vec<_> = std::fs::read_dir(files)
+        .unwrap()
+        .map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap())
+        .collect();
+    let shown: Vec<_> = page.split("```text\n").skip(1).collect();
+    assert!(shown.len() >= 10, "{}", shown.len());
+    for block in shown {
+        let (block, _) = block.split_once("```\n").unwrap();
+        assert!(checked.iter().any(|file| file.contains(block)), "{block}");
+    }
+}
+
 /// An example that does not run, or shows only accepted requests, would teach unchecked claims.
 #[test]
 fn every_page_has_one_example_that_runs_and_shows_a_rejection() {
@@ -209,7 +227,7 @@ fn every_page_has_one_example_that_runs_and_shows_a_rejection() {
         let opened: Vec<_> = fences
             .iter()
             .step_by(2)
-            .filter(|fence| **fence != "```yaml")
+            .filter(|fence| !["```yaml", "```text"].contains(*fence))
             .collect();
         assert_eq!(opened, [&"```"], "{name}");
         let rejects = ["UNAUTHORIZED", "401", "rejected"]
