@@ -205,6 +205,42 @@ fn the_page_on_other_servers_has_the_code_that_is_checked() {
     }
 }
 
+/// Operators compare what it prints with the fingerprints in the log.
+#[cfg(unix)]
+#[test]
+fn the_shell_line_prints_a_keys_fingerprint() {
+    const LINE: &str = "printf %s HEX | xxd -r -p | sha256sum | cut -c1-12";
+    for (page, text) in [
+        ("adoption", include_str!("../src/guide/adoption.md")),
+        ("rotation", include_str!("../src/guide/rotation.md")),
+        (
+            "troubleshooting",
+            include_str!("../src/guide/troubleshooting.md"),
+        ),
+        ("the log", include_str!("../src/layer/log.rs")),
+    ] {
+        assert!(
+            words(&text.replace("\\\n", "")).contains(LINE),
+            "{page} has another line"
+        );
+    }
+    let run = |line: &str| {
+        let shell = std::process::Command::new("sh").args(["-c", line]).output();
+        String::from_utf8(shell.unwrap().stdout).unwrap()
+    };
+    if run("command -v xxd").is_empty() {
+        println!("not run, because xxd is not installed");
+        return;
+    }
+    for digits in ["12345678", "f7b964cc6e44c90645e5623ffc7e6076d5a69fca"] {
+        for prefix in ["", "signkey-test-", "signkey-prod-"] {
+            let key: inngest_auth::SigningKey = format!("{prefix}{digits}").parse().unwrap();
+            let printed = run(&LINE.replace("HEX", digits));
+            assert_eq!(printed.trim(), key.fingerprint().to_string(), "{prefix}");
+        }
+    }
+}
+
 /// An example that does not run, or shows only accepted requests, would teach unchecked claims.
 #[test]
 fn every_page_has_one_example_that_runs_and_shows_a_rejection() {
