@@ -205,6 +205,36 @@ fn the_page_on_other_servers_has_the_code_that_is_checked() {
     }
 }
 
+/// `fmt::init()` hides warnings if any crate enables `env-filter` and `RUST_LOG` is not set.
+#[test]
+fn every_example_and_the_readme_set_up_a_subscriber_that_shows_warnings() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut programs = vec![(
+        "README.md".to_owned(),
+        include_str!("../README.md").to_owned(),
+    )];
+    for entry in std::fs::read_dir(examples).unwrap() {
+        let mut path = entry.unwrap().path();
+        if path.is_dir() {
+            path = path.join("main.rs");
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        programs.push((path.display().to_string(), text));
+    }
+    assert!(programs.len() >= 7, "{}", programs.len());
+    for (path, text) in programs {
+        let set_up = between(&text, "tracing_subscriber::fmt()", "init()");
+        let level = set_up.split_once("with_max_level(").map(|(_, it)| it);
+        // Without a level, `fmt()` shows INFO and above.
+        let shown = ["tracing::Level::WARN", "level.unwrap_or(LevelFilter::INFO)"];
+        assert!(
+            level.is_none_or(|level| shown.iter().any(|it| level.starts_with(it))),
+            "{path}: {set_up}"
+        );
+        assert!(!set_up.contains("env_filter"), "{path}");
+    }
+}
+
 /// Operators compare what it prints with the fingerprints in the log.
 #[cfg(unix)]
 #[test]
