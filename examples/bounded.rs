@@ -1,4 +1,4 @@
-//! A server that limits what comes before a request's body: connections, headers, streams.
+//! A server that limits what the layer cannot limit: connections, headers and HTTP/2 streams.
 //!
 //! `INNGEST_DEV=1 cargo run --example bounded`
 
@@ -10,8 +10,7 @@ use hyper_util::{server::conn::auto, service::TowerToHyperService};
 use inngest_auth::InngestAuth;
 use tokio::{net::TcpListener, sync::Semaphore};
 
-/// Sets every limit that the layer cannot set, because it concerns what comes before a request's
-/// body.
+/// Sets the limits on what comes before a request's body. The layer limits the body.
 #[tokio::main]
 async fn main() -> io::Result<()> {
     tracing_subscriber::fmt()

@@ -172,6 +172,16 @@ fn a_hangup_reloads_at_once_and_a_bad_file_changes_nothing() {
         ),
         (&B[..B.len() - 1], A, "it has an odd number of hex digits"),
         (
+            &format!("\"{B}\""),
+            A,
+            "it contains quotation marks; remove them",
+        ),
+        (
+            B,
+            &format!("'{A}'"),
+            "it contains quotation marks; remove them",
+        ),
+        (
             C,
             "undefined",
             "invalid signing key in INNGEST_SIGNING_KEY_FALLBACK_FILE",
