@@ -25,7 +25,8 @@ async fn main() -> io::Result<()> {
 
 async fn handler() {}
 
-/// Serves at most `most` connections at a time, and closes each that has been idle for `time`.
+/// Serves at most `most` connections at a time, and closes each that has been idle for `time`. A
+/// response has twice that to be sent.
 ///
 /// Sets every limit that the layer cannot set, because it concerns what comes before a request's
 /// body.
