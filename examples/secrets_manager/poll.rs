@@ -35,9 +35,10 @@ pub(crate) async fn follow(ring: KeyRing, secret: Uri, every: Duration, patience
             Err(_) => Some("no response in time".into()),
         };
         if problem != logged {
-            match &problem {
-                Some(problem) => tracing::warn!("cannot follow the secrets manager: {problem}"),
-                None => tracing::info!("the secrets manager can be followed again"),
+            if let Some(problem) = &problem {
+                tracing::warn!("cannot follow the secrets manager: {problem}");
+            } else {
+                tracing::info!("the secrets manager can be followed again");
             }
             logged = problem;
         }

@@ -42,7 +42,9 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
         let (span, subscriber) = (Span::current(), dispatcher::get_default(Clone::clone));
         // Files on a network may take for ever, and a worker must not wait for them.
         let poll = spawn_blocking(move || {
-            dispatcher::with_default(&subscriber, || span.in_scope(|| poll(&source, seen)))
+            dispatcher::with_default(&subscriber, || {
+                span.in_scope(|| poll(&source, seen.as_ref()))
+            })
         });
         let reloaded;
         (reloaded, seen) = match poll.await {
@@ -59,14 +61,14 @@ pub(super) async fn watch(source: Option<Arc<KeySource>>, every: Duration) {
 
 /// Reads the keys, and publishes them if the previous poll read the same. Returns those that are
 /// not published yet.
-fn poll(source: &KeySource, before: Option<Keys>) -> (Result<bool, ConfigError>, Option<Keys>) {
+fn poll(source: &KeySource, before: Option<&Keys>) -> (Result<bool, ConfigError>, Option<Keys>) {
     let mut seen = None;
     let reloaded = source.reload(|last, now| {
         if now == last {
             return false;
         }
         // A file that is being written may be blank or contain half a key.
-        let confirmed = before.as_ref() == Some(now);
+        let confirmed = before == Some(now);
         if !confirmed {
             seen = Some(now.clone());
         }

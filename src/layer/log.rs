@@ -410,12 +410,15 @@ mod tests {
             | Kind::BodyTooSlow
             | Kind::BodyBroken
             | Kind::OverBudget => true,
-            // Only after the signature was verified.
-            Kind::Replayed | Kind::BeforeStart | Kind::BacklogFull | Kind::StoreUnavailable => {
-                false
-            }
-            // They reject genuine requests too.
-            Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => false,
+            // The first four come after the signature was verified, and the others reject genuine
+            // requests too.
+            Kind::Replayed
+            | Kind::BeforeStart
+            | Kind::BacklogFull
+            | Kind::StoreUnavailable
+            | Kind::Unconfigured
+            | Kind::NoTime
+            | Kind::NoRuntime => false,
         }
     }
 
