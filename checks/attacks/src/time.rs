@@ -344,7 +344,7 @@ fn diagnosed(table: &mut Table, run: Run) {
     for (name, len, count, limit) in [
         ("8 MiB", BODY_LIMIT, 40, Limit::AtMost(1.1)),
         ("64 KiB", 64 * 1024, 1000, Limit::AtMost(1.5)),
-        ("1 KiB", 1024, 4000, Limit::AtMost(1.5)),
+        ("1 KiB", 1024, 4000, Limit::AtMost(2.0)),
     ] {
         let count = if run.short { count } else { 3 * count };
         let body = vec![b'x'; len];
