@@ -20,7 +20,7 @@ use crate::rejection::RejectionKind;
 /// tasks, or the deadline, from being polled.
 const FRAMES_A_TURN: u32 = 64;
 /// How long each poll may find the task's cooperative budget used up, and no frame.
-const FLOOD: Duration = Duration::from_secs(1);
+const FLOOD: Duration = Duration::from_millis(500);
 
 /// Reads a body to its end into `share`, within `time`. `take` sees every frame first.
 pub(in crate::layer) fn read<'a>(
