@@ -51,7 +51,7 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     let uri = format!("{}/v1/events", config.api_base()?);
     let response = match api.oneshot(Request::get(&uri).body(Full::default())?).await {
         Err(ApiAuthError::Client(error)) => {
-            return Err(format!("{uri}: {}", with_causes(&error)).into());
+            return Err(format!("{uri}: {}", with_causes(&*error)).into());
         }
         outcome => outcome?,
     };

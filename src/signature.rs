@@ -210,7 +210,7 @@ fn decimal(time: u64) -> [u8; 10] {
     let mut digits = [b'0'; 10];
     let mut rest = time;
     for digit in digits.iter_mut().rev() {
-        *digit += u8::try_from(rest % 10).unwrap_or(0);
+        *digit += u8::try_from(rest % 10).expect("one digit");
         rest /= 10;
     }
     digits
@@ -260,7 +260,7 @@ impl SigningKey {
 
 /// An error returned when a header is not a signature. It is for the operator; the client is not
 /// told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum SignatureError {
     /// `t` is missing.

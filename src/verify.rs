@@ -150,6 +150,7 @@ impl Verified {
 
 /// A body that [`verify`] accepted, with the bytes that were authenticated.
 #[derive(Clone, Debug)]
+#[must_use = "use these bytes, and not the body as received"]
 pub struct Authentic<'body> {
     verified: Verified,
     bytes: Cow<'body, [u8]>,
@@ -180,7 +181,7 @@ impl<'body> Authentic<'body> {
 }
 
 /// An error returned when [`verify`] rejects a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum VerifyError {
     /// Signed longer ago than the tolerance.

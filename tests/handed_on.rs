@@ -71,7 +71,10 @@ async fn the_handler_reads_what_was_authenticated() {
             (verified.key(), verified.form(), verified.signed_at()),
             (key, form, NOW)
         );
-        assert_eq!(response.extensions.get::<Verified>(), Some(verified));
+        // On its own too, in the request and in the response.
+        for extensions in [&parts.extensions, &response.extensions] {
+            assert_eq!(extensions.get::<Verified>(), Some(verified));
+        }
         assert_eq!(parts.headers["content-length"], *body.len().to_string());
     }
 }
@@ -176,7 +179,11 @@ async fn the_extractors_tell_who_sent_the_request() {
                 "/caller",
                 any(|caller: Caller| async move { format!("{caller:?}") }),
             )
-            .route("/verified", any(|_: Verified| async { "verified" }));
+            .route("/verified", any(|_: Verified| async { "verified" }))
+            .route(
+                "/optional",
+                any(|verified: Option<Verified>| async move { format!("{verified:?}") }),
+            );
         match auth {
             Some(auth) => router.layer(auth),
             None => router,
@@ -185,19 +192,21 @@ async fn the_extractors_tell_who_sent_the_request() {
     let cloud = app(Some(it.auth().insecure_unsigned_sync(true)));
     let dev = app(Some(InngestAuth::unverified_dev()));
     let bare = app(None);
-    let sync = || Request::put("/caller").body(Body::empty()).unwrap();
-    let sync_verified = || Request::put("/verified").body(Body::empty()).unwrap();
+    let sync = |path| Request::put(path).body(Body::empty()).unwrap();
     for (app, request, status, body) in [
         (&cloud, it.call("/caller", ""), 200, "Verified("),
         (&cloud, it.call("/verified", ""), 200, "verified"),
-        (&cloud, sync(), 200, "UnsignedSync"),
+        (&cloud, it.call("/optional", ""), 200, "Some(Verified "),
+        (&cloud, sync("/caller"), 200, "UnsignedSync"),
+        (&cloud, sync("/optional"), 200, "None"),
         (
             &cloud,
-            sync_verified(),
+            sync("/verified"),
             401,
             r#"{"message":"Unauthorized"}"#,
         ),
         (&dev, it.unsigned("/caller", ""), 200, "Dev"),
+        (&dev, it.unsigned("/optional", ""), 200, "None"),
         (
             &dev,
             it.unsigned("/verified", ""),
@@ -213,6 +222,12 @@ async fn the_extractors_tell_who_sent_the_request() {
         (
             &bare,
             it.call("/verified", ""),
+            500,
+            r#"{"message":"Internal Server Error"}"#,
+        ),
+        (
+            &bare,
+            it.call("/optional", ""),
             500,
             r#"{"message":"Internal Server Error"}"#,
         ),

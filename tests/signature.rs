@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use inngest_auth::testing::TestClock;
 use inngest_auth::{
-    Form, KeyRole, Keys, RejectionKind, Signature, SignatureError, SigningKey, Tolerance, Verifier,
-    VerifyError, verify,
+    Form, KeyRing, KeyRole, Keys, RejectionKind, Signature, SignatureError, SigningKey, Tolerance,
+    Verifier, VerifyError, verify,
 };
 
 const TIME: &str = "t=1700000000";
@@ -256,6 +256,21 @@ fn a_response_is_signed_with_the_time_of_its_request_while_the_window_is_open() 
         let signature = verifier.sign_response(&signer, body.as_bytes());
         let expected = signed.then(|| key.sign(body.as_bytes(), now));
         assert_eq!(signature, expected, "{at} {body:?}");
+    }
+}
+
+#[test]
+fn the_ring_counts_which_key_verified() {
+    let key = |text: &str| text.parse::<SigningKey>().unwrap();
+    let ring = KeyRing::from(Keys::new(key("aa"), Some(key("bb"))));
+    let verifier = Verifier::new(ring.clone()).clock(TestClock::at(1_700_000_000));
+    for (signer, current, fallback) in [("aa", 1, 0), ("bb", 1, 1), ("cc", 1, 1), ("aa", 2, 1)] {
+        let header = key(signer).sign(b"{}", 1_700_000_000).to_string();
+        let _ = verifier.verify([header.as_bytes()], b"{}");
+        let usage = ring.usage();
+        assert_eq!((usage.current, usage.fallback), (current, fallback));
+        let last_used = (fallback > 0).then_some(1_700_000_000);
+        assert_eq!(usage.fallback_last_used, last_used);
     }
 }
 

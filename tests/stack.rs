@@ -10,6 +10,7 @@ use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{MethodRouter, any, get, post};
 use common::{ask, inngest};
+use tower::Layer;
 
 async fn length(body: Bytes) -> String {
     body.len().to_string()
@@ -35,6 +36,20 @@ async fn only_handlers_added_before_the_layer_are_guarded() {
         let response = ask(&app(route), it.unsigned("/api/inngest", "{}")).await;
         assert_eq!(response.status, status);
     }
+}
+
+#[test]
+fn the_inner_service_can_be_reached_through_the_layer() {
+    let mut service = inngest().auth().layer(Router::new());
+    assert!(!service.get_ref().has_routes());
+    *service.get_mut() = app(get(length));
+    assert!(service.get_ref().has_routes());
+    let shown = format!("{service:?}");
+    assert!(
+        shown.contains("signkey-test-…") && !shown.contains("12345678"),
+        "{shown}"
+    );
+    assert!(service.clone().into_inner().has_routes());
 }
 
 /// Axum's own limit is 2 MB, but calls are up to 4 MiB.

@@ -121,7 +121,7 @@ async fn scrape(app: &Router) -> Result<String, Box<dyn Error>> {
 /// example may contain keys; the library never does.
 async fn in_a_rotation() -> Result<Config, Box<dyn Error>> {
     let (new, old) = ("signkey-demo-22222222", "signkey-demo-11111111");
-    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer());
+    let known = format!("Bearer {}", old.parse::<SigningKey>()?.bearer().as_str());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let api = Router::new().fallback(move |headers: HeaderMap| async move {

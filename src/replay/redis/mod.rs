@@ -22,9 +22,10 @@ pub use url::RedisUrlError;
 /// # Connection
 ///
 /// The store connects on first use, so Redis may be down when the service starts. A call waits for
-/// a connection and for a response, each for at most the [timeout](Self::timeout). After that it is
-/// rejected with 503, or admitted if [failing open](crate::InngestAuth::insecure_replay_fail_open)
-/// was chosen.
+/// a connection, and then for a response, each for at most the [timeout](Self::timeout). If a
+/// connection that has worked turns out to be unusable, the command is sent once again on a new
+/// one. So a call waits for at most three timeouts. Then it is rejected with 503, or admitted if
+/// [failing open](crate::InngestAuth::insecure_replay_fail_open) was chosen.
 ///
 /// The store drops a connection that does not respond in time, and one to a server that cannot
 /// accept writes (`READONLY`, `LOADING`, `MASTERDOWN`). After a failover the name in the URL
