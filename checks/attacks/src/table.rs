@@ -66,7 +66,7 @@ impl Table {
         self.calls(beside, report, &promised);
     }
 
-    /// The 99th percentile is printed only as a note if it has no limit.
+    /// Adds the rows for genuine calls. The 99th percentile is only a note if it has no limit.
     pub(crate) fn calls(&mut self, beside: &str, report: &Report, p99: &Limit) {
         for (size, calls, p99) in [
             ("1 KB", &report.small, p99),

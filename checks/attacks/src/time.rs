@@ -128,8 +128,8 @@ pub(crate) fn flood(run: Run, table: &mut Table) {
     }
 }
 
-/// `past` limits how long the connection lives after its deadline. Without a limit, the calls
-/// beside it have none either.
+/// Measures how long a connection lives, and the calls beside it. `past` limits the time after the
+/// connection's deadline. Without a limit, the calls have none either.
 fn measure(
     run: Run,
     table: &mut Table,

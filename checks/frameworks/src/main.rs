@@ -29,7 +29,7 @@ pub(crate) const PATH: &str = "/api/inngest";
 pub(crate) const SYNC_KIND: &str = "x-inngest-sync-kind";
 const NOW: u64 = 1_700_000_000;
 
-/// What a server is started with.
+/// The settings of a server.
 #[derive(Clone)]
 pub(crate) struct Setup {
     /// `None` in dev mode.
