@@ -79,13 +79,13 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
             "no frame",
             flood(Some(&forged), 0),
             RejectionKind::BodyTooSlow,
-            300,
+            1_000,
         ),
         (
             "no frame, to be drained",
             flood(None, 0),
             RejectionKind::Missing,
-            300,
+            1_000,
         ),
     ] {
         let began = tokio::time::Instant::now();
