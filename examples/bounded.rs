@@ -30,7 +30,12 @@ async fn handler() {}
 ///
 /// Sets every limit that the layer cannot set, because it concerns what comes before a request's
 /// body.
-pub async fn serve(mut listener: TcpListener, app: Router, most: usize, time: Duration) -> ! {
+pub(crate) async fn serve(
+    mut listener: TcpListener,
+    app: Router,
+    most: usize,
+    time: Duration,
+) -> ! {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
