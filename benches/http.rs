@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// CPU time of this thread, in the kernel too.
+/// Returns the CPU time of this thread, including that in the kernel.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.try_into().expect("not negative")
@@ -134,7 +134,7 @@ impl Run {
         }
     }
 
-    /// `calls` on each connection.
+    /// Makes `calls` on each connection.
     async fn slice(&mut self, server: &Server, request: &Request<Full<Bytes>>, calls: usize) {
         let all = (calls * CONNECTIONS) as f64;
         let cpu_before = server.cpu_time().await;

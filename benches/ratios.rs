@@ -75,7 +75,7 @@ impl http_body::Body for Cut {
         Poll::Ready((!frame.is_empty()).then_some(Ok(Frame::data(frame))))
     }
 
-    /// hyper says so too, once it has read as many bytes as were announced.
+    /// Returns `true` once all bytes are read, as hyper does for an announced length.
     fn is_end_stream(&self) -> bool {
         self.rest.is_empty()
     }
@@ -385,8 +385,8 @@ fn last_frame(large: &Bytes) -> f64 {
     last / frame
 }
 
-/// 64 KiB each, under a signature that is fresh and wrong: many small values, members in the wrong order, and that
-/// at every depth, numbers and strings that take long.
+/// Returns bodies of 64 KiB that are slow to bring into canonical form: many small values, members
+/// in the wrong order at every depth, and numbers and strings that are slow to convert.
 fn hostile() -> Vec<Bytes> {
     let items = [
         r#"{"":0}"#,

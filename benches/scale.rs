@@ -152,7 +152,7 @@ impl http_body::Body for Stalled {
     }
 }
 
-/// Requests whose bodies are waited for: what each holds, and how long it takes to poll it again.
+/// Measures requests that wait for their bodies: the memory of each, and the time to poll it again.
 fn waiting(report: &Report) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -207,7 +207,7 @@ fn record(store: &MemoryReplayStore, from: usize, count: usize) -> f64 {
     began.elapsed().as_nanos() as f64 / count as f64
 }
 
-/// The memory store with many entries: what each holds, and how long it takes to record one more.
+/// Measures the memory store with many entries: bytes for each, and the time to record one more.
 fn entries(report: &Report) {
     for count in [10_000, 100_000, 1_000_000] {
         let mut store = None;

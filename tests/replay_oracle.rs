@@ -339,7 +339,7 @@ impl World {
     }
 }
 
-/// The store in memory never waits.
+/// Returns the output of a future that never waits, as those of the store in memory.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

@@ -88,7 +88,7 @@ impl Log {
     }
 }
 
-/// A call whose body must be polled that often before it is there.
+/// Returns a call whose body is complete after this many polls.
 fn call(polls: u32) -> Request<Body> {
     let (parts, body) = inngest().call(CALL, "{}").into_parts();
     drop(body);

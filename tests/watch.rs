@@ -30,8 +30,8 @@ impl Write for Log {
 }
 
 impl Log {
-    /// Every test must call this: an event that first occurs without a subscriber may be cached as
-    /// one without interest.
+    /// Begins to record the log. Every test must call this: an event that first occurs without a
+    /// subscriber may be cached as one without interest.
     fn begin() -> (Self, DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();

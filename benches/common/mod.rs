@@ -39,12 +39,12 @@ pub(crate) fn keys() -> Keys {
     Keys::new(key(CURRENT), Some(key(FALLBACK)))
 }
 
-/// The layer with its default settings, on a clock that is at [`NOW`].
+/// Returns the layer with its default settings, and a clock at [`NOW`].
 pub(crate) fn auth() -> InngestAuth {
     InngestAuth::new(keys()).clock(TestClock::at(NOW))
 }
 
-/// A real call of 1 KB without its signature, and its body.
+/// Returns a real call of 1 KB without its signature, and its body.
 pub(crate) fn captured_call() -> (Request<()>, Bytes) {
     let line = include_str!("../../tests/vectors/server_requests.jsonl")
         .lines()
@@ -81,12 +81,12 @@ pub(crate) fn filled(len: usize) -> Bytes {
         .collect()
 }
 
-/// The key state of [`CURRENT`], ready to be cloned.
+/// Returns the key state of [`CURRENT`], ready to be cloned.
 pub(crate) fn ready_hmac() -> Hmac<Sha256> {
     Hmac::new_from_slice(b"12345678").expect("any key")
 }
 
-/// What cannot be avoided: the MAC of a body, its key state ready.
+/// Computes the MAC of a body from a ready key state, which is the least that verifying costs.
 pub(crate) fn bare_hmac(ready: &Hmac<Sha256>, body: &[u8]) {
     let mut mac = ready.clone();
     mac.update(black_box(body));
@@ -124,7 +124,7 @@ impl Service<Request<Body>> for Bare {
     }
 }
 
-/// An Axum route that reads its body and responds with `response`.
+/// Returns an Axum route that reads its body and responds with `response`.
 pub(crate) fn route(response: Bytes) -> Router<()> {
     let handler = move |body: Bytes| async move {
         drop(body);

@@ -72,7 +72,7 @@ class Bodies:
         return '"' + "".join(map(self.spelled, chars)) + '"'
 
     def spelled(self, char):
-        """The character itself where JSON allows it, its short escape, or its UTF-16 code units."""
+        """Returns the character if JSON allows it, its short escape, or its UTF-16 code units."""
         ways = [] if char in '"\\' or char < " " else [char]
         ways += [ESCAPES[char]] if char in ESCAPES else []
         units = struct.unpack(f">{len(char.encode('utf-16-be')) // 2}H", char.encode("utf-16-be"))
@@ -100,7 +100,7 @@ class Bodies:
         )()
 
     def any_double(self):
-        """Every bit pattern but those of infinities and NaNs."""
+        """Returns any bit pattern except those of infinities and NaNs."""
         bits = self.random.getrandbits(64)
         if bits >> 52 & 0x7FF == 0x7FF:
             bits ^= 1 << 52

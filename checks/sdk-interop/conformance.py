@@ -31,7 +31,7 @@ BODIES, CALLS = 4000, 2000
 
 
 def post(url, body, signatures):
-    """The status, the headers and the body of the response."""
+    """Returns the status, the headers and the body of the response."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=60)
     with contextlib.closing(connection):
         connection.putrequest("POST", "/api/inngest?fnId=conformance-ran&stepId=step")
@@ -89,7 +89,7 @@ def check(env):
 
 
 def call(at, data):
-    """A call as Inngest makes it, in its canonical form."""
+    """Returns a call as Inngest makes it, in its canonical form."""
     event = {
         "data": data,
         "id": f"event-{at}",
@@ -176,7 +176,7 @@ def bytes_of(case, name):
 
 
 def filled(template, signed, key, now):
-    """A header of a template: `tests/vectors/known_answers.json` has more of them."""
+    """Makes a header from a template. `tests/vectors/known_answers.json` has more templates."""
     secret = transforms.remove_signing_key_prefix(key).encode()
 
     def times(text, opening, closing):
@@ -202,7 +202,7 @@ def filled(template, signed, key, now):
 def edge_cases():
     cases = json.loads((HERE / "edge_cases.json").read_text("utf-8"))
     known = json.loads((HERE / "../../tests/vectors/known_answers.json").read_text("utf-8"))
-    # Upper-case digits are the one thing that the vectors leave open.
+    # The vectors do not say whether upper-case digits are accepted.
     rules = {"accept": "raw", "either": "raw", "reject": "reject"}
     for case in known["header_case"]:
         cases.append(

@@ -12,7 +12,7 @@ import { createRequire } from "node:module";
 import { Inngest } from "inngest";
 import { serve as handler } from "inngest/node";
 
-// Inside the package: the signer, and the check of a signature, that its serve endpoint has.
+// From inside the package: the signer and the verifier of its serve endpoint.
 const inside = (path) => import(new URL(path, import.meta.resolve("inngest")));
 const { signDataWithKey } = await inside("./helpers/net.js");
 const { functionConfigSchema } = await inside("./types.js");
@@ -24,12 +24,12 @@ const [CURRENT, FALLBACK] = [
   process.env.INNGEST_SIGNING_KEY_FALLBACK,
 ];
 const WRONG = "signkey-test-ffffffffffffffff";
-// Longest body, in bytes, whose canonical form is worked out. Longer ones verify as they are.
+// The longest body, in bytes, whose canonical form is computed. Longer ones are verified raw only.
 const CANONICAL = 64 * 1024;
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
-// With one function, which tells whose call it was.
+// It has one function, which returns whose call it was.
 function app(keys) {
   const silent = { logger: quiet, internalLogger: quiet };
   const client = new Inngest({
@@ -70,7 +70,7 @@ async function check(url, bodies) {
     const canonical = canonicalize(JSON.parse(sent));
     const form =
       sent === canonical ? "raw" : Buffer.byteLength(sent) <= CANONICAL ? "canonical" : "too long";
-    // The SDK has two signers: one of them for where there is no Web Crypto.
+    // The SDK has two signers, one of them for runtimes without Web Crypto.
     const { crypto } = globalThis;
     if (at % 5 === 0)
       Object.defineProperty(globalThis, "crypto", { value: undefined, configurable: true });

@@ -20,7 +20,7 @@ from inngest._internal import net, server_lib, transforms
 
 CURRENT, FALLBACK = os.environ["INNGEST_SIGNING_KEY"], os.environ["INNGEST_SIGNING_KEY_FALLBACK"]
 WRONG = "signkey-test-ffffffffffffffff"
-# Longest body, in bytes, whose canonical form is worked out. Longer ones verify as they are.
+# The longest body, in bytes, whose canonical form is computed. Longer ones are verified raw only.
 CANONICAL = 64 * 1024
 
 

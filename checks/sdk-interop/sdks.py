@@ -1,4 +1,4 @@
-"""The official SDKs as servers: what `conformance.py` and `shapes.py` share."""
+"""Runs the official SDKs as servers, for `conformance.py` and `shapes.py`."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ KEYS = {
 
 
 def environment(api):
-    """The variables of every server. `api` takes the place of Inngest's API."""
+    """Returns the variables of every server. `api` replaces Inngest's API."""
     return {
         "PATH": os.environ["PATH"],
         "INNGEST_SIGNING_KEY": KEYS["current"],
@@ -32,7 +32,7 @@ def environment(api):
 
 @contextlib.contextmanager
 def serving(command, env, *args):
-    """The address of a server that prints it first."""
+    """Starts a server that prints its address first, and yields the address."""
     server = subprocess.Popen([*command, *args], env=env, stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().strip()

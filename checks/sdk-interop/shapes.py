@@ -3,7 +3,7 @@
 It sends an in-band sync and introspections to `serve` and to a serve endpoint of each SDK, and
 
 1. parses our responses with the Python SDK's pydantic models, and the functions in them with the
-   TypeScript SDK's zod schema;
+   TypeScript SDK's zod schema (it has no schema for the rest of the responses);
 2. compares ours with each SDK's own response, member by member: the names and the JSON types. The
    Go SDK is not run here: its responses are in `go_responses.json`.
 """
@@ -23,7 +23,7 @@ APP_URL = "https://app.example/api/inngest?a=1"
 # Without the proxy that the environment may name.
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-# What an SDK says of itself, and this app does not.
+# The members that an SDK's responses have and this app's lack, and why.
 THEIRS_ALONE = {
     "capabilities": "TypeScript repeats it beside `inspection`",
     "connect": "the app does not speak the Connect protocol",
@@ -32,7 +32,7 @@ THEIRS_ALONE = {
     "featureObservations": "the same",
     "sdk": "`sdk_language` and `sdk_version` say it",
 }
-# What only some SDKs say.
+# The members that only some SDKs' responses have.
 OURS_ALONE = {
     "in_band_sync": "a capability that the TypeScript SDK does not announce",
     "has_signing_key_fallback": "missing in the TypeScript SDK",
@@ -41,7 +41,7 @@ OURS_ALONE = {
 
 
 def ask(url, method, body=b"", signed=True):
-    """The JSON of the response to a request as Inngest sends it."""
+    """Returns the JSON of the response to a request as Inngest sends it."""
     headers = {"Content-Type": "application/json"}
     if signed:
         headers["X-Inngest-Signature"] = net.sign_request(body, KEYS["current"])
@@ -63,13 +63,13 @@ def responses(url):
 
 
 class InBand(server_lib.InBandSynchronizeResponse):
-    """The model knows the frameworks of Python alone."""
+    """Accepts any framework: the model knows those of Python only."""
 
     framework: str
 
 
 def whole(model, said):
-    """The object by the model's own names. What is absent counts as null, as on the wire."""
+    """Returns the object with the model's names. Absent members are null, as on the wire."""
     names = {field.serialization_alias or name: name for name, field in model.model_fields.items()}
     assert said.keys() <= names.keys(), f"{model.__name__} has no {said.keys() - names.keys()}"
     nullable = (wire for wire, name in names.items() if model.model_fields[name].is_required())
@@ -109,7 +109,7 @@ def parse_all(ours, short):
 
 
 def differences(ours, theirs, path=""):
-    """Where the names or the JSON types differ. Null is what may be anything."""
+    """Returns where the names or the JSON types differ. Null matches any type."""
     for name in sorted(ours.keys() | theirs.keys()):
         here, there = ours.get(name), theirs.get(name)
         if here is None and (there is None or name in THEIRS_ALONE):
@@ -125,7 +125,7 @@ def differences(ours, theirs, path=""):
 def compare(ours, sdk, theirs):
     for what, said in ours.items():
         found = [*differences(said, theirs[what])]
-        # One function of each: the rest is what the apps are, not what they respond.
+        # Only one function of each is compared, because the apps have different functions.
         if what == "in-band sync":
             found += differences(said["functions"][0], theirs[what]["functions"][0], "functions.0.")
         assert not found, "\n".join([f"{what}, compared with the {sdk} SDK's:", *found])

@@ -51,12 +51,13 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// In percent.
+    /// Returns the share of calls with a 200, in percent.
     pub(crate) fn succeeded(&self) -> f64 {
         100.0 * self.took.len() as f64 / self.sent.max(1) as f64
     }
 
-    /// In milliseconds. A call without a 200 counts as infinitely long.
+    /// Returns a quantile of the durations in milliseconds. A call without a 200 counts as
+    /// infinitely long.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let mut took = self.took.clone();
         took.sort_unstable();

@@ -35,7 +35,7 @@ impl Mode {
 pub(crate) struct Bench {
     pub(crate) mode: Mode,
     pub(crate) api: Api,
-    /// Where the app is reached. The query is the app's own, and must be kept.
+    /// The app's URL. It has a query of its own, which must be kept.
     pub(crate) url: String,
     key: SigningKey,
     clock: TestClock,
@@ -106,7 +106,8 @@ impl Bench {
     }
 }
 
-/// Returns what no response may contain: the keys' digits, and of their hashes what makes a token.
+/// Returns what no response may contain: the keys' digits, and the parts of their hashes that make
+/// a token.
 pub(crate) fn secrets() -> Vec<String> {
     let keys = [CURRENT, FALLBACK].map(|text| text.parse::<SigningKey>().expect("it is a key"));
     let hash = |key: &SigningKey| {
@@ -122,7 +123,7 @@ pub(crate) fn secrets() -> Vec<String> {
     keys.iter().map(hash).chain(digits).collect()
 }
 
-/// The example's app, with the runner's functions.
+/// Builds the example's app with the runner's functions.
 pub(crate) fn router(auth: InngestAuth, config: &Config, serve: Serve) -> Router {
     app::app(
         auth,

@@ -1,4 +1,4 @@
-//! The cases, by the runner's names for them: what the server calls, and what the app must respond.
+//! The cases, with the runner's names: what the server calls, and what the app must respond.
 
 use inngest_auth::{Keys, SIGNATURE_HEADER, Signature, Tolerance, verify};
 use serde_json::{Map, Value, json};
@@ -20,7 +20,7 @@ pub(crate) const CASES: [&str; 10] = [
     "registration",
 ];
 
-/// Returns `false` for a case about what is verified, where nothing is.
+/// Returns `false` if the case is about verification and nothing is verified.
 pub(crate) fn applies(case: &str, mode: Mode) -> bool {
     case != "invalid-auth" || mode != Mode::Dev
 }
@@ -41,7 +41,7 @@ pub(crate) async fn run(case: &str, bench: &Bench) -> Outcome {
     }
 }
 
-/// SHA-1 of the names of the functions' steps, in hex, as the runner has them.
+/// The SHA-1 hashes of the steps' names in hex, as the runner expects them.
 const FIRST_STEP: &str = "98bf98df193bcce7c33e6bc50927cf2ac21206cb";
 const SECOND_STEP: &str = "764e20ec975d4ef820d0f42e6a5833384bd7ee36";
 const SLEEP: &str = "c3ca5f787365eae0dea86250e27d476406956478";
@@ -181,7 +181,7 @@ async fn cancel_basic(bench: &Bench) -> Outcome {
         .run(&[(0, event.clone()), cancel("123")])
         .await?;
     check(&exchanges, &event, &[asleep])?;
-    // The same with another run's id: had it not been cancelled, it would have gone on.
+    // The same with another run's id, which does not cancel this run.
     let exchanges = bench
         .synced()
         .await?
@@ -234,7 +234,7 @@ async fn wait_for_event_basic(bench: &Bench) -> Outcome {
     )
 }
 
-/// Signed, and yet no call: an error, and never a completed run.
+/// Checks that a signed body that is no call is an error, and never completes a run.
 async fn malformed_payload(bench: &Bench) -> Outcome {
     let url = format!("{}&fnId={APP}-test-suite-simple-fn&stepId=step", bench.url);
     for body in [
@@ -292,7 +292,7 @@ async fn invalid_auth(bench: &Bench) -> Outcome {
     Ok(())
 }
 
-/// No response contains a key, or the hash of one that the API takes as a token.
+/// Checks that no response contains a key, or the hash that the API accepts as a token.
 async fn secret_redaction(bench: &Bench) -> Outcome {
     let mut said = Vec::new();
     for body in ["", "{"] {
@@ -329,7 +329,7 @@ async fn secret_redaction(bench: &Bench) -> Outcome {
     Ok(())
 }
 
-/// A sync that is not in band: the app calls the server.
+/// Checks an out-of-band sync, in which the app calls the server.
 async fn registration(bench: &Bench) -> Outcome {
     let body = json!({"url": bench.url}).to_string();
     let response = bench
@@ -391,7 +391,7 @@ fn event(name: &str, data: Value) -> Value {
     json!({"name": name, "data": data, "user": {}, "id": format!("{name}-1"), "ts": NOW * 1000})
 }
 
-/// A response with one operation. What the runner does not look at is not looked at here.
+/// Returns the expected response with one operation, without the members that the runner ignores.
 #[expect(clippy::needless_pass_by_value, reason = "it is made for this")]
 fn op(op: &str, id: &str, name: &str, more: Value) -> Value {
     let mut made = json!({"op": op, "id": id, "name": name});
@@ -401,7 +401,7 @@ fn op(op: &str, id: &str, name: &str, more: Value) -> Value {
     json!([made])
 }
 
-/// Attempt, results of earlier steps in their order, status and body of the response.
+/// The attempt, the results of earlier steps in order, and the response's status and body.
 type Expected<'a> = (u64, &'a [(&'a str, Value)], u16, Value);
 
 fn check(exchanges: &[Exchange], event: &Value, expected: &[Expected<'_>]) -> Outcome {

@@ -1,7 +1,7 @@
-//! The functions that the conformance runner calls, by the names and events of its cases.
+//! The functions that the conformance runner calls, with the names and events of its cases.
 //!
-//! An Inngest function is called again for each of its steps. The call has the results of earlier
-//! steps. The first step without a result is run, and the response has what it returned.
+//! Inngest calls a function again for each of its steps. The call has the results of earlier steps.
+//! The first step without a result is run, and the response has its result.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ pub(crate) const APP: &str = "conformance";
 
 type Function = fn(&Call) -> Result<Value, Halt>;
 
-/// Name, event, what cancels it, and the function.
+/// The functions: name, event, cancelling event, and code.
 const FUNCTIONS: [(&str, &str, Option<[&str; 2]>, Function); 5] = [
     ("test-suite-simple-fn", "tests/function.test", None, simple),
     ("test-suite-step-test", "tests/step.test", None, steps),
@@ -117,7 +117,7 @@ fn wait_for_event(call: &Call) -> Result<Value, Halt> {
     Ok(json!({"result": event["data"]}))
 }
 
-/// Why a function goes no further in this call.
+/// Why a function stops in this call.
 enum Halt {
     /// A step was run, or must be waited for: Inngest calls again when it has a result.
     Step(Value),

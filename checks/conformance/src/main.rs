@@ -1,4 +1,4 @@
-//! The runner's cases. `README.md` says what they are.
+//! Runs the official runner's cases. See `README.md`.
 
 #[path = "../../../examples/serve/app.rs"]
 #[expect(dead_code, reason = "the example's own function")]
@@ -84,7 +84,7 @@ async fn table() -> Outcome {
     Err(failures.join("\n"))
 }
 
-/// For the runner itself, with the environment's configuration.
+/// Serves the app for the official runner, with the environment's configuration.
 async fn serve() -> Outcome {
     let config = Config::from_env().map_err(|error| error.to_string())?;
     let (listener, serve) = bench::listen("127.0.0.1:3000")

@@ -1,4 +1,4 @@
-//! The app that the README says to paste: built word by word, and driven to a completed call.
+//! Builds the app that the README says to paste, word for word, and drives it to a completed call.
 
 use std::fmt::Write;
 use std::fs;
@@ -20,7 +20,7 @@ pub(crate) async fn run() -> Outcome {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(root.join("../../README.md")).map_err(told)?;
     let section = between(&readme, "## Adopt it\n", "\n## ")?;
-    // The README's port may be taken.
+    // The README's port may be in use.
     let address = TcpListener::bind("127.0.0.1:0")
         .and_then(|it| it.local_addr())
         .map_err(told)?;
@@ -63,7 +63,7 @@ pub(crate) async fn run() -> Outcome {
     Ok(())
 }
 
-/// Makes the package by the section's `cargo add` lines.
+/// Creates the package with the section's `cargo add` commands.
 async fn build(root: &Path, section: &str, source: &str) -> Outcome<PathBuf> {
     let package = root.join("target/pasted");
     fs::create_dir_all(package.join("src")).map_err(told)?;

@@ -1,6 +1,6 @@
-//! A stand-in for Inngest's server: it syncs an app, takes events, and calls functions over
-//! sockets, signed as the server signs. It never waits: it sets its clock to when the next thing is
-//! due.
+//! A stand-in for Inngest's server. It syncs an app, accepts events, and calls functions over
+//! sockets, signed as the server signs. It never waits: it sets its clock to the time of the next
+//! action.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -22,13 +22,13 @@ use tokio::net::TcpListener;
 
 use crate::condition;
 
-/// The server waits so long before it calls again, in seconds.
+/// How long the server waits before it retries, in seconds.
 const BACK_OFF: u64 = 15;
 
 /// A result, or why the app failed.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
-/// The part of the server that apps call: it knows one key.
+/// The server's API. It accepts one key.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) url: String,
@@ -37,7 +37,7 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Without a key, as a dev server, it asks for no token.
+    /// Starts the API. Without a key it requires no token, as a dev server.
     pub(crate) async fn start(key: Option<&SigningKey>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
@@ -111,7 +111,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// Returns `true` for what the server takes for a function's end: a 2xx of an Inngest app.
+    /// Returns `true` if the response completes a function: a 2xx of an Inngest app.
     pub(crate) fn completes(&self) -> bool {
         self.status.is_success()
             && self.status != StatusCode::PARTIAL_CONTENT
@@ -157,7 +157,7 @@ impl Sender {
         .await
     }
 
-    /// Sends a request with this signature, or with none.
+    /// Sends a request with this signature, or without one.
     pub(crate) async fn send_as_is(
         &self,
         method: &str,
@@ -202,7 +202,7 @@ pub(crate) struct Server {
     pub(crate) sender: Sender,
     functions: Vec<Value>,
     runs: Vec<Run>,
-    /// What is due when. The second number keeps what is due at one time in order.
+    /// The actions by the time at which they are due. The second number orders those of one time.
     due: BTreeMap<(u64, u64), Due>,
     next: u64,
     exchanges: Vec<Exchange>,
@@ -224,7 +224,7 @@ enum Due {
         run: usize,
         attempt: u64,
     },
-    /// The step's time is over, unless it has a result.
+    /// The step times out, unless it has a result.
     Over {
         run: usize,
         step: String,
@@ -232,7 +232,7 @@ enum Due {
 }
 
 impl Server {
-    /// A server that knows these functions, as an app told them.
+    /// Creates a server with the functions that an app has registered.
     pub(crate) fn new(sender: Sender, functions: Vec<Value>) -> Self {
         Self {
             sender,
@@ -256,9 +256,9 @@ impl Server {
         self.due.insert((self.now() + seconds, self.next), what);
     }
 
-    /// Sends each event so many seconds from now, and goes on until nothing is left to do.
+    /// Sends each event after its number of seconds, and runs until nothing is left to do.
     ///
-    /// Returns what was called meanwhile.
+    /// Returns the calls made.
     pub(crate) async fn run(&mut self, events: &[(u64, Value)]) -> Outcome<Vec<Exchange>> {
         for (seconds, event) in events {
             self.after(*seconds, Due::Event(event.clone()));
@@ -316,7 +316,7 @@ impl Server {
         }
     }
 
-    /// Gives a step its result, if it has none, and lets the function go on.
+    /// Sets the result of a step, if it has none, and calls the function again.
     fn give(&mut self, run: usize, step: &str, result: Value) {
         let it = &mut self.runs[run];
         if it.ended || it.steps.contains_key(step) {
@@ -366,7 +366,7 @@ impl Server {
         Ok(())
     }
 
-    /// Does what a response asks for.
+    /// Performs what a response asks for.
     fn take(&mut self, run: usize, attempt: u64, retries: u64, response: &Response) {
         let op = &response.json()[0];
         let id = op["id"].as_str().unwrap_or_default().to_owned();

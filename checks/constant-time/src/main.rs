@@ -143,8 +143,8 @@ fn matches_nothing_or_nearly_the_canonical_form(runner: &mut CtRunner, rng: &mut
     });
 }
 
-/// Must be detected: does what `differs_in_first_or_last_byte` times, followed by a comparison of
-/// 32 bytes that stops at the first difference.
+/// Times what `differs_in_first_or_last_byte` times, followed by a comparison of 32 bytes that
+/// stops at the first difference. This leak must be detected.
 fn self_check_leaks(runner: &mut CtRunner, rng: &mut BenchRng) {
     let differs = |at: usize| {
         move |rng: &mut BenchRng| {

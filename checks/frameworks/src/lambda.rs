@@ -14,9 +14,9 @@ use crate::{PATH, Reply, Setup};
 
 #[derive(Clone, Copy)]
 pub(crate) enum Event {
-    /// API Gateway's REST APIs: payload format 1.0.
+    /// From REST APIs of API Gateway: payload format 1.0.
     Gateway,
-    /// Function URLs and API Gateway's HTTP APIs: payload format 2.0.
+    /// From function URLs and HTTP APIs of API Gateway: payload format 2.0.
     FunctionUrl,
 }
 

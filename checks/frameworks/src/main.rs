@@ -29,7 +29,7 @@ pub(crate) const PATH: &str = "/api/inngest";
 pub(crate) const SYNC_KIND: &str = "x-inngest-sync-kind";
 const NOW: u64 = 1_700_000_000;
 
-/// What a server is started with.
+/// The settings of a server.
 #[derive(Clone)]
 pub(crate) struct Setup {
     /// `None` in dev mode.
@@ -253,8 +253,25 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
     Ok(())
 }
 
-/// The page of the guide, which contains the table.
+/// The page of the guide, which contains the table, and code from these files.
 const GUIDE: &str = include_str!("../../../src/guide/outside_axum.md");
+const FILES: [&str; 7] = [
+    include_str!("actix.rs"),
+    include_str!("axum07.rs"),
+    include_str!("by_hand.rs"),
+    include_str!("lambda.rs"),
+    include_str!("layered.rs"),
+    include_str!("poem.rs"),
+    include_str!("tls.rs"),
+];
+
+/// Returns the guide's blocks of code that are not in any file.
+fn unchecked() -> impl Iterator<Item = &'static str> {
+    let mut blocks = GUIDE.split("```text\n").skip(1).peekable();
+    assert!(blocks.peek().is_some(), "the guide shows code");
+    let code = blocks.map(|block| block.split("```").next().expect("it has a first part"));
+    code.filter(|code| !FILES.iter().any(|file| file.contains(code)))
+}
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -278,6 +295,9 @@ async fn main() -> ExitCode {
     if !GUIDE.contains(&table) {
         failures.push("src/guide/outside_axum.md has another table".into());
     }
+    failures.extend(
+        unchecked().map(|code| format!("src/guide/outside_axum.md has other code:\n{code}")),
+    );
     for failure in &failures {
         eprintln!("{failure}");
     }

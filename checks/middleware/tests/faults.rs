@@ -381,7 +381,7 @@ fn auth() -> InngestAuth {
     auth.sign_responses(SignResponses::All)
 }
 
-/// Clients that vanish before they are verified: steps 1 to 8.
+/// Returns clients that vanish before they are verified: steps 1 to 8.
 fn unverified() -> Vec<Case> {
     let dev = InngestAuth::unverified_dev();
     let unusable = InngestAuth::from_env();
@@ -419,7 +419,7 @@ fn unverified() -> Vec<Case> {
     ]
 }
 
-/// Genuine calls whose client vanishes after they are verified: steps 9 to 13.
+/// Returns genuine calls whose client vanishes after they are verified: steps 9 to 13.
 fn callers() -> Vec<Case> {
     let call = || Sent::whole("{}", "{}");
     let canonical = Sent::whole(" {\"b\":1,\"a\":2}", "{\"a\":2,\"b\":1}");

@@ -22,7 +22,7 @@ fn accepted(body: &[u8], header: &str, key: &SigningKey) -> bool {
         .is_ok_and(|signature| verify(body, &signature, &keys, NOW, Tolerance::default()).is_ok())
 }
 
-/// The grammar, written in the obvious way.
+/// Checks the grammar, written in the obvious way.
 fn grammatical(header: &str) -> bool {
     let params: Vec<&str> = header.split('&').collect();
     let named = |name: &str| {

@@ -54,7 +54,7 @@ async fn serve(auth: InngestAuth) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Exactly the bytes that were authenticated, and how.
+/// Returns exactly the bytes that were authenticated, and how.
 async fn echo(verified: Verified, body: Bytes) -> impl IntoResponse {
     (
         [(
