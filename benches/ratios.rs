@@ -211,7 +211,8 @@ fn small_calls(report: &mut Report, body: &Bytes) {
     let check = || {
         let signature: Signature = black_box(&*header).parse().expect("grammatical");
         let tolerance = Tolerance::default();
-        black_box(verify(body, &signature, &keys, NOW, tolerance).expect("genuine"));
+        let authentic = verify(body, &signature, &keys, NOW, tolerance);
+        let _ = black_box(authentic.expect("genuine"));
     };
     let [hmac, verified] = fastest(
         A_ROW,

@@ -1,13 +1,13 @@
 //! Calls to Inngest's API with hyper-util's client, which does not follow redirects.
 //!
 //! ```text
-//! cargo run --example api_hyper       # a rotation, with an API of the example's own
+//! cargo run --example api_hyper       # a rotation, with the example's own API
 //! INNGEST_SIGNING_KEY=signkey-… INNGEST_API_BASE_URL=http://localhost:8288 \
 //!     cargo run --example api_hyper   # one call to your server
 //! ```
 //!
-//! This client uses plain http, as self-hosted servers do. For Inngest Cloud, give its builder a
-//! connector for TLS. Nothing else changes.
+//! This client uses plain http, as self-hosted servers do. For Inngest Cloud, build it with a TLS
+//! connector. Nothing else changes.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex};
@@ -44,12 +44,15 @@ fn http_client() -> Client<HttpConnector, Full<Bytes>> {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
+/// Makes one call to the server of the environment's configuration.
 async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     let config = Config::from_env()?;
     let api = InngestApiAuth::from_config(&config).layer(http_client());
     let uri = format!("{}/v1/events", config.api_base()?);
     let response = match api.oneshot(Request::get(&uri).body(Full::default())?).await {
-        Err(ApiAuthError::Client(error)) => return Err(format!("{uri}: {}", told(&error)).into()),
+        Err(ApiAuthError::Client(error)) => {
+            return Err(format!("{uri}: {}", with_causes(&*error)).into());
+        }
         outcome => outcome?,
     };
     let status = response.status();
@@ -72,8 +75,8 @@ async fn ask_your_server() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Returns the error and its causes.
-fn told(error: &dyn Error) -> String {
+/// Returns an error's message, followed by those of its causes.
+fn with_causes(error: &dyn Error) -> String {
     let causes = std::iter::successors(Some(error), |error| (*error).source());
     causes
         .map(ToString::to_string)
@@ -81,7 +84,7 @@ fn told(error: &dyn Error) -> String {
         .join(": ")
 }
 
-/// Walks through a rotation, and fails if a call does not end as printed.
+/// Makes calls during a rotation. Fails if a call does not end as printed.
 async fn show_a_rotation() -> Result<(), Box<dyn Error>> {
     let old: SigningKey = "signkey-demo-11111111".parse()?;
     let new: SigningKey = "signkey-demo-22222222".parse()?;
@@ -164,7 +167,7 @@ impl StandIn {
         *self.accepted.lock().unwrap() = key;
     }
 
-    /// Makes one call, which must take these requests and succeed.
+    /// Makes one call, which must succeed after exactly these requests.
     async fn expect(&self, api: &Api, what: &str, requests: &[&str]) -> Result<(), Box<dyn Error>> {
         let request = Request::get(format!("{}/v1/events", self.url)).body(Full::default())?;
         let status = api.clone().oneshot(request).await?.status();

@@ -1,9 +1,9 @@
-//! A captured call that is sent again, to two instances of an app on two ports with a shared store.
+//! Replays captured calls to two instances of an app, which share a replay store.
 //!
 //! ```text
-//! # One store in memory:
+//! # With one store in memory:
 //! cargo run --example replay
-//! # As on two machines:
+//! # With Redis, as on two machines:
 //! REDIS_URL=redis://127.0.0.1:6379 cargo run --example replay --features redis
 //! ```
 
@@ -29,8 +29,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let key: SigningKey = "signkey-demo-0123456789abcdef".parse()?;
     // In memory, one store serves both instances. With Redis, each instance creates its own handle.
     //
-    // These calls are sent in the first second of the process. In your own service, leave out the
-    // second line: an earlier process may have accepted what was signed before the start.
+    // These calls are signed in the first second of the process. In your own service, leave out the
+    // second line: an earlier process may have accepted calls that were signed before the start.
     let shared = MemoryReplayStore::new(10_000, &SystemClock);
     let shared = Arc::new(shared.insecure_accept_signed_before_start(true));
     let mut instances = Vec::new();
@@ -46,11 +46,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut ran = 0;
     for (what, body, order) in [
         (
-            "a call, captured and sent again",
+            "a call, captured at A and replayed",
             r#"{"call":1}"#,
             [0, 0, 1, 1],
         ),
-        ("another, seen by B first", r#"{"call":2}"#, [1, 0, 0, 1]),
+        ("another call, captured at B", r#"{"call":2}"#, [1, 0, 0, 1]),
     ] {
         println!("{what}:");
         for at in order {
@@ -65,15 +65,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     println!("2 calls, sent 8 times: {ran} ran");
-    println!("Each 401 is expected: each call ran once, wherever the captured copy was sent.");
-    println!("Inngest signs each of its own attempts anew, so those are accepted.");
+    println!("Each 401 is expected: each call ran once, whichever instance got the copies.");
+    println!("Inngest signs each of its own attempts anew, so its retries are accepted.");
     if ran == 2 {
         Ok(())
     } else {
-        Err("each must run once".into())
+        Err("expected each call to run once".into())
     }
 }
 
+/// Adds a replay guard: Redis if `REDIS_URL` is set, otherwise the store in memory.
 #[cfg(feature = "redis")]
 fn guarded(
     auth: InngestAuth,
@@ -85,6 +86,7 @@ fn guarded(
     })
 }
 
+/// Adds a replay guard with the store in memory.
 #[cfg(not(feature = "redis"))]
 #[expect(clippy::unnecessary_wraps, reason = "as with Redis")]
 fn guarded(

@@ -1,14 +1,18 @@
-//! Keys in files that change while the service runs.
+//! A service that follows key files while it runs.
 //!
 //! ```text
-//! cargo run --example rotate       # a tour: a whole rotation under calls, in a moment
+//! cargo run --example rotate       # a tour: a whole rotation under load, in a second
 //!
 //! export INNGEST_SIGNING_KEY_FILE=keys/current INNGEST_SIGNING_KEY_FALLBACK_FILE=keys/fallback
-//! cargo run --example rotate       # serves and watches; `kill -HUP` reads the files at once
+//! cargo run --example rotate       # serves and watches; `kill -HUP` reloads the files at once
 //! ```
 //!
-//! It polls the files every 2 seconds, or every `WATCH_SECONDS`. Both files are checked before
-//! either is used: a bad one changes nothing, and is logged.
+//! It polls the files every `WATCH_SECONDS` (default: 2). It checks both files before it uses
+//! either: a bad file is logged and changes nothing.
+//!
+//! **Replace key files by a rename**, as the tour does: write a temporary file, then `mv` it. A key
+//! that is only half written, with an even number of hex digits, is a valid key. Polling uses keys
+//! only if two polls in a row read them; SIGHUP uses what is in the files at that moment.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -46,6 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(server.await?)
 }
 
+/// Starts the app. Its handler responds with the role of the key that verified the request.
 async fn serve(
     auth: InngestAuth,
 ) -> std::io::Result<(String, impl Future<Output = std::io::Result<()>>)> {
@@ -57,6 +62,7 @@ async fn serve(
     Ok((url, axum::serve(listener, app).into_future()))
 }
 
+/// Reloads the key files on SIGHUP.
 #[cfg(unix)]
 fn reload_on_hangup(config: Config) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -76,6 +82,7 @@ fn reload_on_hangup(config: Config) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Does nothing: there is no SIGHUP.
 #[cfg(not(unix))]
 fn reload_on_hangup(_: Config) -> std::io::Result<()> {
     Ok(())
@@ -84,7 +91,9 @@ fn reload_on_hangup(_: Config) -> std::io::Result<()> {
 /// Throw-away keys for the tour. An example may contain keys; the library never does.
 const OLD: &str = "signkey-demo-0123456789abcdef0123456789abcdef";
 const NEW: &str = "signkey-demo-fedcba9876543210fedcba9876543210";
+const QUOTED: &str = "\"signkey-demo-fedcba9876543210fedcba9876543210\"";
 
+/// Serves with keys in a temporary directory, and rotates them.
 async fn tour() -> Result<(), Box<dyn Error>> {
     let files = Files::new()?;
     files.publish(OLD, "")?;
@@ -102,7 +111,7 @@ async fn tour() -> Result<(), Box<dyn Error>> {
     show(&config, &files, url).await
 }
 
-/// The directory with the two files.
+/// A directory with the two key files, removed when dropped.
 struct Files(PathBuf);
 
 impl Files {
@@ -113,8 +122,8 @@ impl Files {
         Ok(Self(directory))
     }
 
-    /// Replaces one file after the other, each as a whole. The fallback key's file is first, so
-    /// that the service always has the old key in between.
+    /// Replaces one file after the other, each by a rename, so that no file is ever half written.
+    /// The fallback key's file is first, so that the service has the old key in between.
     fn publish(&self, current: &str, fallback: &str) -> std::io::Result<()> {
         for (name, key) in [("fallback", fallback), ("current", current)] {
             let written = self.0.join("written");
@@ -131,7 +140,7 @@ impl Drop for Files {
     }
 }
 
-/// Runs a whole rotation while a client keeps calling.
+/// Rotates the keys while a client keeps calling.
 async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn Error>> {
     let ring = config.keys().ok_or("dev mode")?;
     let signs_with = Arc::new(Mutex::new(OLD.parse::<SigningKey>()?));
@@ -139,12 +148,12 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
     tokio::spawn(client(url, Arc::clone(&signs_with), report));
     let steps = [
         (
-            "Inngest signs with the old key, the service has it",
+            "Inngest signs with the old key, which the service has",
             None,
             OLD,
         ),
         (
-            "published: the new key, the old one as fallback",
+            "the files have the new key, and the old key as fallback",
             Some((NEW, OLD)),
             OLD,
         ),
@@ -154,7 +163,12 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
             NEW,
         ),
         ("a file is damaged", Some(("signkey-demo-", OLD)), NEW),
-        ("the old key is retired", Some((NEW, "")), NEW),
+        (
+            "a key is written in quotation marks",
+            Some((QUOTED, OLD)),
+            NEW,
+        ),
+        ("the fallback file is emptied", Some((NEW, "")), NEW),
     ];
     for (what, published, key) in steps {
         println!("{what}");
@@ -162,11 +176,7 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
             files.publish(current, fallback)?;
         }
         *signs_with.lock().map_err(|error| error.to_string())? = key.parse()?;
-        let before = *calls.borrow_and_update();
-        let mut now = *calls
-            .wait_for(|calls| calls.sum() >= before.sum() + 100)
-            .await?;
-        // A good file is published by the second poll that reads it.
+        // Good keys are used from the second poll on that reads them.
         if let Some((Ok(current), fallback)) =
             published.map(|(current, fallback)| (current.parse(), fallback))
         {
@@ -174,20 +184,26 @@ async fn show(config: &Config, files: &Files, url: String) -> Result<(), Box<dyn
             while *ring.snapshot() != expected {
                 calls.changed().await?;
             }
-            now = *calls.borrow();
         }
+        let before = *calls.borrow_and_update();
+        let now = *calls
+            .wait_for(|calls| calls.sum() >= before.sum() + 100)
+            .await?;
         println!(
-            "  calls: {} by the current key, {} by the fallback",
+            "  verified calls: {} with the current key, {} with the fallback key",
             now.0 - before.0,
             now.1 - before.1
         );
     }
     let Calls(current, fallback, rejected) = *calls.borrow();
-    println!("{current} calls by the current key, {fallback} by the fallback, {rejected} rejected");
+    println!(
+        "{current} calls verified with the current key, {fallback} with the fallback key, \
+         {rejected} rejected"
+    );
     if rejected == 0 {
         Ok(())
     } else {
-        Err("a rotation must reject nothing".into())
+        Err("the rotation rejected calls".into())
     }
 }
 

@@ -236,37 +236,9 @@ impl From<Misreading> for Cause {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::HashSet;
 
     use super::*;
-
-    /// Returns every MAC that would prove a cause.
-    fn macs(body: &[u8], signed_at: u64) -> HashMap<[u8; 32], Cause> {
-        let key: SigningKey = "signkey-prod-a1b2c3d4e5f60718".parse().unwrap();
-        let mut macs = HashMap::new();
-        try_all(&key, body, signed_at, |cause, mac| {
-            macs.insert(*mac, cause);
-        });
-        macs
-    }
-
-    /// A proof must not be possible by chance.
-    #[test]
-    fn a_million_random_mismatches_prove_nothing() {
-        let proofs = macs(b"{}", 1_700_000_000);
-        assert!(proofs.len() > 120);
-        let mut mac = [7; 32];
-        for step in 0..1_000_000_u64 {
-            // Splitmix64, in each of four words.
-            for word in mac.as_chunks_mut::<8>().0 {
-                let mut bits = u64::from_le_bytes(*word).wrapping_add(0x9e37_79b9_7f4a_7c15 ^ step);
-                bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-                *word = (bits ^ bits >> 31).to_le_bytes();
-            }
-            assert_eq!(proofs.get(&mac), None);
-        }
-    }
 
     #[cfg(feature = "layer")]
     #[test]
@@ -280,8 +252,13 @@ mod tests {
     /// Uses the smallest and largest `t` that the grammar allows.
     #[test]
     fn times_without_ten_digits_do_no_harm() {
+        let key: SigningKey = "signkey-prod-a1b2c3d4e5f60718".parse().unwrap();
         for time in [1_000_000_000, 9_999_999_999] {
-            assert!(macs(b"", time).len() > 100);
+            let mut macs = HashSet::new();
+            try_all(&key, b"", time, |_, mac| {
+                macs.insert(*mac);
+            });
+            assert!(macs.len() > 100);
         }
     }
 }

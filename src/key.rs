@@ -71,13 +71,13 @@ impl SigningKey {
     /// Returns the bearer token for Inngest's API: the prefix, then the hex SHA-256 of the
     /// hex-decoded remainder.
     #[must_use]
-    pub fn bearer(&self) -> Zeroizing<String> {
+    pub fn bearer(&self) -> BearerToken {
         let Secrets { hash, prefix, .. } = &*self.0;
         // Allocated once: a buffer that grew would leave pieces of the token in freed memory.
         let mut token = Zeroizing::new(String::with_capacity(prefix.len() + 2 * hash.len()));
         token.push_str(prefix);
         token.extend(hash.iter().copied().flat_map(hex_digits));
-        token
+        BearerToken(token)
     }
 
     /// Returns the key's fingerprint, which is not secret: the first twelve hex digits of its
@@ -223,6 +223,33 @@ impl fmt::Debug for SigningKey {
             "SigningKey({prefix}{dots}fingerprint {})",
             self.fingerprint()
         )
+    }
+}
+
+/// A bearer token for Inngest's API. It is secret: it is wiped on drop, and `Debug` omits it.
+///
+/// ```
+/// use inngest_auth::SigningKey;
+///
+/// let token = "signkey-test-12345678".parse::<SigningKey>()?.bearer();
+/// assert!(token.as_str().starts_with("signkey-test-b2ed992186a5"));
+/// assert_eq!(format!("{token:?}"), "BearerToken(…)");
+/// # Ok::<(), inngest_auth::KeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct BearerToken(Zeroizing<String>);
+
+impl BearerToken {
+    /// Returns the token's text. A copy of it is not wiped.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BearerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BearerToken(…)")
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 
 use crate::key::SigningKey;
 
@@ -42,8 +42,7 @@ use crate::key::SigningKey;
 pub struct KeyRing(Arc<Ring>);
 
 struct Ring {
-    /// Read by every request. A lock or a reference count would be a memory location to which all
-    /// threads write.
+    /// Read by every request, which must not wait for others.
     now: ArcSwap<Generation>,
     /// Held while the keys change, so that no change is lost.
     changing: Mutex<()>,
@@ -58,8 +57,8 @@ impl KeyRing {
     }
 
     /// Returns the current set of keys, with the counters of their usage.
-    pub(crate) fn generation(&self) -> Guard<Arc<Generation>> {
-        self.0.now.load()
+    pub(crate) fn generation(&self) -> Arc<Generation> {
+        self.0.now.load_full()
     }
 
     /// Makes `new` the current key, and the current key the fallback key.
@@ -227,7 +226,11 @@ impl Generation {
 }
 
 /// How often each key verified a request, and when the fallback key last did (0: never).
+///
+/// Aligned so that the counters, to which every verified request writes, share no cache line with
+/// the keys, which every request reads.
 #[derive(Default)]
+#[repr(align(128))]
 struct Used {
     current: AtomicU64,
     fallback: AtomicU64,

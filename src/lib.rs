@@ -197,7 +197,7 @@ pub use api::service::{ApiAuthError, InngestApiAuthService};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError, FileDefect, KeyDefect};
 pub use diagnose::{Cause, diagnose};
-pub use key::{Fingerprint, KeyError, SigningKey};
+pub use key::{BearerToken, Fingerprint, KeyError, SigningKey};
 pub use keyring::{KeyRing, KeyRole, KeyUsage, Keys};
 #[cfg(feature = "layer")]
 pub use layer::{

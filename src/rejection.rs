@@ -8,9 +8,17 @@ use crate::keyring::Keys;
 use crate::signature::SignatureError;
 use crate::verify::VerifyError;
 
-/// The longest text from a client that is kept, in bytes.
+/// The longest text from outside the crate that is kept or logged, in bytes.
 #[cfg(feature = "layer")]
 const MAX_TEXT: usize = 256;
+
+/// Cuts a text to [`MAX_TEXT`] bytes, or to a few less to keep its last character whole.
+#[cfg(feature = "layer")]
+pub(crate) fn cut(text: &str) -> &str {
+    let mut ends = (0..=text.len().min(MAX_TEXT)).rev();
+    let end = ends.find(|&end| text.is_char_boundary(end));
+    &text[..end.expect("0 is a boundary")]
+}
 
 /// A rejected request: what was wrong with it, and details that help an operator find the cause.
 ///
@@ -132,9 +140,12 @@ impl Rejection {
 
     #[cfg(feature = "layer")]
     pub(crate) fn with_content_encoding(mut self, value: Option<&[u8]>) -> Self {
-        let cut =
-            |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(MAX_TEXT)]).into();
-        self.content_encoding = value.map(cut);
+        self.content_encoding = value.map(|value| {
+            // Cut before, because it may be long, and after, because replacement characters are
+            // longer than what they replace.
+            let begin = &value[..value.len().min(MAX_TEXT)];
+            cut(&String::from_utf8_lossy(begin)).into()
+        });
         self
     }
 }
@@ -301,11 +312,8 @@ impl RejectionKind {
             Self::Missing => "no X-Inngest-Signature header",
             Self::Doubled => "more than one X-Inngest-Signature header",
             Self::Malformed => "malformed X-Inngest-Signature header",
-            Self::Stale => "the signature is older than the tolerance: compare the clocks",
-            Self::Future => {
-                "the signature is further in the future than the tolerance allows: compare the \
-                 clocks"
-            }
+            Self::Stale => "the signature is older than the tolerance",
+            Self::Future => "the signature is further in the future than the tolerance allows",
             Self::WrongSignature => "no key matches the signature",
             Self::Replayed => "this signature was already accepted",
             Self::BeforeStart => {
@@ -329,6 +337,33 @@ impl RejectionKind {
 
 impl fmt::Display for RejectionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(all(test, feature = "layer"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_content_encoding_is_cut_to_its_limit_whatever_its_bytes() {
+        let coding = |value: &[u8]| {
+            let rejection = Rejection::new(RejectionKind::WrongSignature);
+            let rejection = rejection.with_content_encoding(Some(value));
+            rejection.content_encoding().unwrap().to_owned()
+        };
+        for (value, kept) in [
+            ("gzip".into(), "gzip".into()),
+            ("x".repeat(256), "x".repeat(256)),
+            ("x".repeat(257), "x".repeat(256)),
+            ("ä".repeat(500), "ä".repeat(128)),
+            (
+                format!("x{}", "ä".repeat(500)),
+                format!("x{}", "ä".repeat(127)),
+            ),
+        ] {
+            assert_eq!(coding(value.as_bytes()), kept);
+        }
+        assert_eq!(coding(&[0xff; 400]), "\u{fffd}".repeat(85));
     }
 }

@@ -80,6 +80,8 @@ pub fn odd_key(text: &str) -> SigningKey {
 /// // A clock that cannot tell the time.
 /// clock.set(None);
 /// assert_eq!(shown_elsewhere.now(), None);
+/// clock.set(Some(1_700_000_010));
+/// assert_eq!(clock.monotonic().as_secs(), 311);
 /// ```
 #[derive(Clone, Debug)]
 pub struct TestClock(Arc<Mutex<Shown>>);
@@ -87,6 +89,8 @@ pub struct TestClock(Arc<Mutex<Shown>>);
 #[derive(Clone, Copy, Debug)]
 struct Shown {
     now: Option<u64>,
+    /// The time that it showed last, even if it cannot tell the time now.
+    last: u64,
     monotonic: Duration,
 }
 
@@ -96,6 +100,7 @@ impl TestClock {
     pub fn at(unix_seconds: u64) -> Self {
         Self(Arc::new(Mutex::new(Shown {
             now: Some(unix_seconds),
+            last: unix_seconds,
             monotonic: Duration::ZERO,
         })))
     }
@@ -103,9 +108,10 @@ impl TestClock {
     /// Sets the clock to Unix seconds, or to `None` for a clock that cannot tell the time.
     pub fn set(&self, unix_seconds: Option<u64>) {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(before), Some(after)) = (shown.now, unix_seconds) {
-            let passed = Duration::from_secs(after.saturating_sub(before));
+        if let Some(after) = unix_seconds {
+            let passed = Duration::from_secs(after.saturating_sub(shown.last));
             shown.monotonic = shown.monotonic.saturating_add(passed);
+            shown.last = after;
         }
         shown.now = unix_seconds;
     }

@@ -4,8 +4,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arc_swap::Guard;
-
 use crate::clock::{Clock, SystemClock};
 use crate::key::Mac;
 use crate::keyring::{Generation, KeyRing, Keys};
@@ -14,7 +12,7 @@ use crate::signature::Signature;
 use crate::verify::{self, Authentic, Tolerance, Verified, check_fresh};
 
 /// The default body limit, in bytes.
-const BODY_LIMIT: usize = 8 * 1024 * 1024;
+pub(crate) const BODY_LIMIT: usize = 8 * 1024 * 1024;
 
 /// Verifies requests in any HTTP stack. It holds the keys, the clock, the tolerance and the body
 /// limit.
@@ -237,6 +235,7 @@ impl fmt::Debug for Verifier {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "the body is verified only by `finish`"]
 pub struct BodyVerifier<'verifier> {
     verifier: &'verifier Verifier,
     check: Check,
@@ -284,7 +283,7 @@ impl BodyVerifier<'_> {
 
 /// The current key's MAC of a body, computed as the body arrives.
 ///
-/// It is lent, and never moved once it runs. A MAC that moves leaves a copy of its state behind,
+/// It is borrowed, and never moved once it runs. A MAC that moves leaves a copy of its state behind,
 /// and a client decides how long its request stays in memory.
 pub(crate) struct Running {
     mac: Mac,
@@ -326,7 +325,7 @@ impl fmt::Debug for Running {
 
 /// A request whose header was accepted.
 pub(crate) struct Check {
-    keys: Guard<Arc<Generation>>,
+    keys: Arc<Generation>,
     pub(crate) signature: Signature,
     /// In Unix seconds.
     checked_at: u64,
@@ -417,7 +416,7 @@ pub(crate) struct Proof {
     pub(crate) verified: Verified,
     /// The canonical form of the body, if only that was signed.
     pub(crate) canonical: Option<Vec<u8>>,
-    keys: Guard<Arc<Generation>>,
+    keys: Arc<Generation>,
 }
 
 impl Proof {

@@ -150,6 +150,7 @@ impl Verified {
 
 /// A body that [`verify`] accepted, with the bytes that were authenticated.
 #[derive(Clone, Debug)]
+#[must_use = "use these bytes, and not the body as received"]
 pub struct Authentic<'body> {
     verified: Verified,
     bytes: Cow<'body, [u8]>,

@@ -38,7 +38,7 @@ const NEXT: &str = "signkey-prod-33333333";
 const MANY: usize = 64;
 
 fn bearer(text: &str) -> String {
-    format!("Bearer {}", *key(text).bearer())
+    format!("Bearer {}", key(text).bearer().as_str())
 }
 
 /// A stand-in for the API: its status for each token, and the headers of every request received.
@@ -154,7 +154,6 @@ fn tokens(keys: &[&str]) -> Vec<Option<String>> {
 }
 
 type HttpClient<B = Full<Bytes>> = Client<HttpConnector, B>;
-type Failure = ApiAuthError<hyper_util::client::legacy::Error>;
 
 fn client<B: hyper::body::Body<Data: Send> + Send>() -> HttpClient<B> {
     Client::builder(TokioExecutor::new()).build_http()
@@ -167,7 +166,7 @@ fn layered(auth: &InngestApiAuth) -> InngestApiAuthService<HttpClient> {
 async fn call(
     api: &InngestApiAuthService<HttpClient>,
     server: &Server,
-) -> Result<Response<Incoming>, Failure> {
+) -> Result<Response<Incoming>, ApiAuthError> {
     api.clone().oneshot(server.request()).await
 }
 

@@ -18,13 +18,13 @@ struct Run {
     log: String,
 }
 
-/// Runs the example with exactly this environment, until it has printed its start-up lines or has
-/// ended.
+/// Runs the example with this environment (`LISTEN_ADDR`: any free port), until it has printed its
+/// start-up lines or has ended.
 fn run(vars: &BTreeMap<&str, &str>) -> Run {
     let mut serve = Command::new(built::example("serve"))
         .env_clear()
-        .envs(vars)
         .env("LISTEN_ADDR", "127.0.0.1:0")
+        .envs(vars)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -92,13 +92,13 @@ fn a_serving_example_says_what_to_try_next() {
         ),
         (
             &[("INNGEST_DEV", "1")],
-            &["anyone gets in", "curl -i 'http://127.0.0.1:"],
+            &["every request is accepted", "curl -i 'http://127.0.0.1:"],
             &["WARN", "does NOT verify requests"],
         ),
         // Someone who sets a key may not intend to run without it.
         (
             &[("INNGEST_DEV", "1"), ("INNGEST_SIGNING_KEY", KEY)],
-            &["anyone gets in"],
+            &["every request is accepted"],
             &[
                 "ERROR",
                 "does NOT verify requests although a signing key is set",
@@ -131,6 +131,95 @@ fn a_serving_example_says_what_to_try_next() {
         );
         // Colour is only for terminals.
         assert!(!(run.out + &run.log).contains('\u{1b}'), "{vars:?}");
+    }
+}
+
+/// A newcomer reads from the top, so the log must not come between the lines of the table.
+#[test]
+fn the_tour_shows_its_table_before_the_log() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut serve = Command::new(built::example("serve"))
+        .env_clear()
+        .env("LISTEN_ADDR", "127.0.0.1:0")
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(reader).lines().map(Result::unwrap);
+    let mut shown = Vec::new();
+    for line in lines {
+        let last = line.ends_with("Ctrl-C stops.");
+        shown.push(line);
+        if last {
+            break;
+        }
+    }
+    serve.kill().unwrap();
+    serve.wait().unwrap();
+    let at = |words: &str| {
+        let found = shown.iter().position(|line| line.contains(words));
+        found.unwrap_or_else(|| panic!("{words} in {shown:#?}"))
+    };
+    let order = [
+        "This run uses two generated keys",
+        "  genuine ",
+        "  unsigned ",
+        "the log says why",
+        "verifies every request",
+        "rejected: no key matches",
+        "Serving http://",
+        "Ctrl-C stops.",
+    ]
+    .map(at);
+    assert!(order.is_sorted(), "{order:?} in {shown:#?}");
+    let log = |line: &String| line.contains("inngest_auth::");
+    let first = shown.iter().position(log).unwrap();
+    assert!(first > at("the log says why"), "{shown:#?}");
+}
+
+#[test]
+fn a_wrong_address_or_origin_is_reported_with_what_to_set() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap().to_string();
+    for (name, value, words, good) in [
+        (
+            "LISTEN_ADDR",
+            &*taken,
+            "is in use: stop the program that listens there, or set LISTEN_ADDR=127.0.0.1:0",
+            "127.0.0.1:0",
+        ),
+        (
+            "LISTEN_ADDR",
+            "3000",
+            "cannot listen on 3000 (",
+            "0.0.0.0:0",
+        ),
+        (
+            "INNGEST_SERVE_ORIGIN",
+            "app.example",
+            "invalid value for INNGEST_SERVE_ORIGIN: expected a URL such as https://app.example",
+            "https://app.example",
+        ),
+        (
+            "INNGEST_SERVE_ORIGIN",
+            "ftp://app.example",
+            "invalid value for INNGEST_SERVE_ORIGIN",
+            "",
+        ),
+    ] {
+        let mut vars = BTreeMap::from([("INNGEST_SIGNING_KEY", KEY), (name, value)]);
+        let failed = run(&vars);
+        assert_eq!(failed.failed_with, Some(1), "{vars:?}: {}", failed.log);
+        assert_eq!(failed.out, "", "{vars:?}");
+        assert!(failed.log.contains(words), "{words} in {}", failed.log);
+        vars.insert(name, good);
+        let again = run(&vars);
+        assert_eq!(again.failed_with, None, "{vars:?}: {}", again.log);
+        assert!(
+            again.out.starts_with("Serving http://127.0.0.1:"),
+            "{vars:?}: {}",
+            again.out
+        );
     }
 }
 

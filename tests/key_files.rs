@@ -22,29 +22,41 @@ enum Defect {
     Key(KeyDefect),
 }
 
-/// The files made below, or a path, with the defect and its message.
+/// The files made below, or a path, with the defect and its whole message.
 #[rustfmt::skip]
 const DEFECTS: [(&str, Defect, &str); 19] = [
-    ("missing", File(FileDefect::Missing), "no such file; check the path"),
-    ("good/under", File(FileDefect::Missing), "no such file"),
-    ("dangling", File(FileDefect::Missing), "no such file"),
-    ("directory", File(FileDefect::Directory), "it is a directory"),
-    ("pipe", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
-    ("socket", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
-    ("/dev/zero", File(FileDefect::NotRegular), "it is a pipe, a socket or a device"),
-    ("large", File(FileDefect::TooLarge), "it is larger than 4 KiB"),
-    ("padded", File(FileDefect::TooLarge), "it is larger than 4 KiB"),
-    ("utf16", File(FileDefect::Binary), "it is not UTF-8 text"),
-    ("binary", File(FileDefect::Binary), "it is not UTF-8 text"),
-    ("latin1", File(FileDefect::Binary), "it is not UTF-8 text"),
-    ("marked", Key(KeyDefect::ByteOrderMark), "a byte-order mark"),
-    ("env", Key(KeyDefect::Assignment), "a variable's name"),
-    ("half", Key(KeyDefect::OddLength), "an odd number of hex digits"),
-    ("two", Key(KeyDefect::Several), "more than one key"),
+    ("missing", File(FileDefect::Missing), "no such file; check the path, and that the secret is \
+        mounted"),
+    ("good/under", File(FileDefect::Missing), "no such file; check the path, and that the secret \
+        is mounted"),
+    ("dangling", File(FileDefect::Missing), "no such file; check the path, and that the secret is \
+        mounted"),
+    ("directory", File(FileDefect::Directory), "it is a directory; name the file in it"),
+    ("pipe", File(FileDefect::NotRegular), "it is a pipe, a socket or a device, not a regular \
+        file"),
+    ("socket", File(FileDefect::NotRegular), "it is a pipe, a socket or a device, not a regular \
+        file"),
+    ("/dev/zero", File(FileDefect::NotRegular), "it is a pipe, a socket or a device, not a regular \
+        file"),
+    ("large", File(FileDefect::TooLarge), "it is larger than 4 KiB, so it is not a key"),
+    ("padded", File(FileDefect::TooLarge), "it is larger than 4 KiB, so it is not a key"),
+    ("utf16", File(FileDefect::Binary), "it is not UTF-8 text; write the key as plain text"),
+    ("binary", File(FileDefect::Binary), "it is not UTF-8 text; write the key as plain text"),
+    ("latin1", File(FileDefect::Binary), "it is not UTF-8 text; write the key as plain text"),
+    ("marked", Key(KeyDefect::ByteOrderMark), "it begins with a byte-order mark (U+FEFF); save the \
+        text as UTF-8 without one"),
+    ("env", Key(KeyDefect::Assignment), "it contains a variable's name; set the value alone, \
+        without the name and \"=\""),
+    ("half", Key(KeyDefect::OddLength), "it has an odd number of hex digits; copy the whole key"),
+    ("two", Key(KeyDefect::Several), "it contains more than one key; set one \
+        (INNGEST_SIGNING_KEY_FALLBACK takes another)"),
     // A key that was set instead of a path is never shown.
-    (A, File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
-    ("5ec2e75ec2", File(FileDefect::KeyAsPath), "the variable holds a key, not a path"),
-    ("signkey-test-5ec2-typo", File(FileDefect::KeyAsPath), "the variable holds a key"),
+    (A, File(FileDefect::KeyAsPath), "the variable holds a key, not a path; set the variable \
+        without _FILE"),
+    ("5ec2e75ec2", File(FileDefect::KeyAsPath), "the variable holds a key, not a path; set the \
+        variable without _FILE"),
+    ("signkey-test-5ec2-typo", File(FileDefect::KeyAsPath), "the variable holds a key, not a path; \
+        set the variable without _FILE"),
 ];
 
 #[test]
@@ -68,7 +80,7 @@ fn every_unusable_file_is_named_with_the_reason() {
     dir.write("two", format!("{A}\n{B}\n"));
     dir.write("blank", " \n");
 
-    for (name, defect, words) in DEFECTS {
+    for (name, defect, text) in DEFECTS {
         let error = |variable| match defect {
             File(reason) => ConfigError::KeyFile { variable, reason },
             Key(reason) => ConfigError::InvalidKey { variable, reason },
@@ -80,7 +92,11 @@ fn every_unusable_file_is_named_with_the_reason() {
             assert_eq!(got, error(variable), "{name}");
             assert_eq!(got.variable(), variable);
             let said = got.to_string();
-            assert!(said.contains(variable) && said.contains(words), "{said}");
+            let what = match defect {
+                File(_) => format!("cannot read the key file named by {variable}: {text}"),
+                Key(_) => format!("invalid signing key in {variable}: {text}"),
+            };
+            assert_eq!(said, what, "{name}");
             let said = format!("{said} {got:?}");
             for secret in ["5ec2", "aaaa", "bbbb", dir.0.to_str().unwrap()] {
                 assert!(!said.contains(secret), "{said}");
@@ -116,14 +132,9 @@ fn every_unusable_file_is_named_with_the_reason() {
     assert!(round.to_string().contains("cannot be read ("), "{round}");
     // A blank file is an error for the current key only.
     let blank = config(&[(CURRENT_FILE, &dir.at("blank"))]).unwrap_err();
-    let reason = FileDefect::Blank;
-    assert_eq!(
-        blank,
-        ConfigError::KeyFile {
-            variable: CURRENT_FILE,
-            reason
-        }
-    );
+    let text = "cannot read the key file named by INNGEST_SIGNING_KEY_FILE: it is blank; write the \
+        key into it";
+    assert_eq!(blank.to_string(), text);
     let config = config(&[(CURRENT_FILE, &good), (FALLBACK_FILE, &dir.at("blank"))]).unwrap();
     assert_eq!(held(&config), pair(A, ""));
 }
@@ -158,21 +169,19 @@ fn each_key_comes_from_a_variable_or_from_a_file() {
     for (vars, error) in [
         (
             &[(CURRENT, a), (CURRENT_FILE, &*one)][..],
-            ConfigError::BothSet {
-                variable: CURRENT,
-                file: CURRENT_FILE,
-            },
+            "INNGEST_SIGNING_KEY and INNGEST_SIGNING_KEY_FILE are both set: unset one",
         ),
         (
             &[(CURRENT, a), (FALLBACK, b), (FALLBACK_FILE, &*other)],
-            ConfigError::BothSet {
-                variable: FALLBACK,
-                file: FALLBACK_FILE,
-            },
+            "INNGEST_SIGNING_KEY_FALLBACK and INNGEST_SIGNING_KEY_FALLBACK_FILE are both set: \
+             unset one",
         ),
-        (&[(FALLBACK_FILE, &*other)], ConfigError::FallbackAlone),
+        (
+            &[(FALLBACK_FILE, &*other)],
+            "a fallback key is set but INNGEST_SIGNING_KEY is not: set INNGEST_SIGNING_KEY to it",
+        ),
     ] {
-        assert_eq!(config(vars).unwrap_err(), error);
+        assert_eq!(config(vars).unwrap_err().to_string(), error);
     }
     let dev = config(&[
         ("INNGEST_DEV", Path::new("1")),

@@ -91,7 +91,7 @@ fn bearers_are_the_prefix_and_the_hash() {
     for case in cases("bearer_hash", 14) {
         let expected = format!("{}{}", text(&case, "prefix"), text(&case, "sha256"));
         let key = key(text(&case, "key"));
-        assert_eq!(*key.bearer(), expected, "{case}");
+        assert_eq!(key.bearer().as_str(), expected, "{case}");
         assert_eq!(
             key.fingerprint().to_string(),
             text(&case, "sha256")[..12],

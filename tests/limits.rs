@@ -79,13 +79,13 @@ async fn a_flood_is_ended_although_no_timer_fires_during_it() {
             "no frame",
             flood(Some(&forged), 0),
             RejectionKind::BodyTooSlow,
-            300,
+            1_000,
         ),
         (
             "no frame, to be drained",
             flood(None, 0),
             RejectionKind::Missing,
-            300,
+            1_000,
         ),
     ] {
         let began = tokio::time::Instant::now();
@@ -233,17 +233,21 @@ async fn a_handler_cannot_mark_a_response_as_verified() {
     // A rejected request is not marked as verified either, whatever a closure or a handler does.
     let closure = it.auth().on_rejection(move |_, mut response| {
         response.extensions_mut().insert(foreign);
+        response.extensions_mut().insert(Caller::Verified(foreign));
         response
     });
     let rejected = ask(&stamped().layer(closure), it.unsigned(CALL, "")).await;
     let rejection = rejected.extensions.get::<Rejection>().unwrap().clone();
     assert_eq!(rejected.extensions.get::<Verified>(), None);
+    assert_eq!(rejected.extensions.get::<Caller>(), None);
     let both = axum::Router::new().fallback(move || async move {
         let mut response = axum::response::Response::new(Body::empty());
         response.extensions_mut().insert(foreign);
+        response.extensions_mut().insert(Caller::Verified(foreign));
         response.extensions_mut().insert(rejection);
         response
     });
     let response = ask(&both.layer(it.auth()), it.call(CALL, "")).await;
     assert_eq!(response.extensions.get::<Verified>(), None);
+    assert_eq!(response.extensions.get::<Caller>(), None);
 }

@@ -170,7 +170,7 @@ async fn requests_in_dev_mode_are_not_counted_as_verified() {
 
 #[tokio::test]
 async fn an_api_call_that_needed_the_fallback_is_counted_as_such() {
-    let known = format!("Bearer {}", *key(OLD).bearer());
+    let known = format!("Bearer {}", key(OLD).bearer().as_str());
     let api = Router::new().fallback(move |headers: HeaderMap| async move {
         if headers[AUTHORIZATION] == *known {
             StatusCode::OK

@@ -2,7 +2,11 @@
 #![cfg(feature = "layer")]
 
 mod common;
+mod variants;
 
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -56,6 +60,14 @@ fn signed_by(header: String) -> Request<Body> {
         .header(SIGNATURE_HEADER, header)
         .body("{}".into())
         .unwrap()
+}
+
+/// Returns the output of a future that does not wait.
+fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
 }
 
 /// A replay store that always returns the same.
@@ -149,15 +161,40 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
             it.call(CALL, "{}"),
         ),
         (
+            Kind::BacklogFull,
+            503,
+            auth().verified_backlog(0),
+            it.call(CALL, "x".repeat(64 * 1024 + 1)),
+        ),
+        (
             Kind::NoTime,
             500,
             auth().clock(stopped),
             it.call(CALL, "{}"),
         ),
+        (
+            Kind::Unconfigured,
+            500,
+            InngestAuth::from_env(),
+            it.call(CALL, "{}"),
+        ),
+        (
+            Kind::NoRuntime,
+            500,
+            auth(),
+            with_body(&it, Body::new(Frames(vec![b"{"], End::Hangs))),
+        ),
     ];
+    let mut kinds = BTreeSet::new();
     for (kind, status, auth, request) in table {
         let seen = Seen::default();
-        let response = ask(&seen.app(auth), request).await;
+        let app = seen.app(auth);
+        let response = if kind == Kind::NoRuntime {
+            std::thread::scope(|scope| scope.spawn(|| ready(ask(&app, request))).join()).unwrap()
+        } else {
+            ask(&app, request).await
+        };
+        kinds.insert(format!("{kind:?}"));
         assert_eq!(response.status, status, "{kind:?}");
         assert_eq!(
             response.extensions.get::<Rejection>().map(Rejection::kind),
@@ -183,14 +220,19 @@ async fn each_kind_has_its_status_and_tells_the_sender_nothing() {
         ] {
             assert_eq!(response.header(absent), None, "{kind:?}");
         }
-        let reason = response.status.canonical_reason().unwrap();
+        let message = match kind {
+            Kind::Unconfigured => "Set INNGEST_SIGNING_KEY",
+            _ => response.status.canonical_reason().unwrap(),
+        };
         assert_eq!(
             response.body,
-            format!(r#"{{"message":"{reason}"}}"#),
+            format!(r#"{{"message":"{message}"}}"#),
             "{kind:?}"
         );
         assert_eq!(seen.count(), 0, "the handler ran: {kind:?}");
     }
+    let all = variants::variants(include_str!("../src/rejection.rs"), "RejectionKind");
+    assert_eq!(kinds, all.into_iter().collect(), "each kind has a row");
 }
 
 #[tokio::test]

@@ -152,6 +152,13 @@ async fn a_store_that_cannot_tell_rejects_unless_failing_open_was_chosen() {
             (kind(&response), seen.count()),
             (Some(RejectionKind::StoreUnavailable), 0)
         );
+        // These run nothing, so a repetition does no harm, but they are not signed.
+        for (request, runs) in [(it.introspect("/"), 1), (it.probe("/"), 0)] {
+            let seen = Seen::default();
+            let response = ask(&seen.app(auth.clone()), request).await;
+            assert_eq!((response.status, seen.count()), (StatusCode::OK, runs));
+            assert_eq!(response.header(SIGNATURE_HEADER), None);
+        }
         let response = ask(
             &seen.app(auth.insecure_replay_fail_open(true)),
             it.call(CALL, "{}"),

@@ -6,6 +6,7 @@ mod common;
 mod files;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +14,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::Request;
+use axum::http::{Request, StatusCode};
 use common::{CALL, NOW};
 use files::{A as OLD, B as NEW, Dir, held, key, pair};
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use inngest_auth::testing::TestClock;
 use inngest_auth::{Config, InngestAuth, SIGNATURE_HEADER};
@@ -24,13 +26,17 @@ use tokio::net::TcpStream;
 use tokio::sync::RwLock;
 
 const CLIENTS: usize = 8;
-/// Contents that no key file may have.
-const BAD: [&str; 5] = [
+/// Contents that are no key. A blank fallback file is legal, so the blank one is only for the
+/// current key.
+const BAD: [&str; 7] = [
     "",
     "undefined",
     "signkey-test-",
     "signkey-test-abc",
     "\u{0}",
+    "\"signkey-test-bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\"",
+    // As long as an event key, and with its characters.
+    "mK3v-ZpQ0xWl8hYc2RtNs5_BdGfJuE7oTiAyL4gXqVrPwMzUe1SkHjCnOb6D9IaFmK3vZpQ0xWl8hYc2RtNs5",
 ];
 
 /// What the files contain, and what Inngest signs with.
@@ -42,6 +48,22 @@ struct State {
 }
 
 impl State {
+    /// Returns these files with one or both of them damaged. Every bad text comes up in `current`
+    /// and, apart from the blank one, in `fallback` as `step` counts up.
+    fn damaged(self, step: usize) -> Self {
+        let current = BAD[step / 3 % BAD.len()];
+        let fallback = BAD[1 + step / 3 % (BAD.len() - 1)];
+        match step % 3 {
+            0 => Self { current, ..self },
+            1 => Self { fallback, ..self },
+            _ => Self {
+                current,
+                fallback,
+                ..self
+            },
+        }
+    }
+
     /// Returns every state that one step reaches without losing a call.
     fn next(self) -> Vec<Self> {
         let files = [(OLD, ""), (NEW, ""), (OLD, NEW), (NEW, OLD)];
@@ -134,11 +156,10 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
         }
         let config = dir.config().unwrap();
         let watch = tokio::spawn(config.watch(Duration::from_millis(1)));
-        let load = Load::start(&config).await;
+        let mut load = Load::start(&config).await;
         let mut steps = 0;
         for order in &orders {
             for (at, &state) in order.iter().chain([&start]).enumerate() {
-                steps += 1;
                 // Back to the start of the next order, where Inngest signs with the old key again.
                 if at == order.len() {
                     way.publish(
@@ -155,11 +176,11 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
                 way.publish(&dir, state);
                 load.until(|| held(&config) == pair(state.current, state.fallback))
                     .await;
-                let bad = State {
-                    current: BAD[steps % BAD.len()],
-                    ..state
-                };
+                let bad = state.damaged(steps);
+                steps += 1;
                 way.publish(&dir, bad);
+                // The watch may not have polled yet.
+                assert!(config.reload().is_err(), "{bad:?}");
                 let before = load.calls.load(Ordering::SeqCst);
                 load.until(|| load.calls.load(Ordering::SeqCst) >= before + CLIENTS)
                     .await;
@@ -168,9 +189,16 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
                     pair(state.current, state.fallback),
                     "{order:?}"
                 );
+                for good in [state.current, state.fallback] {
+                    if !good.is_empty() {
+                        let status = load.probe.call(good, "{}".into()).await;
+                        assert_eq!(status, 200, "{good} of {state:?} after {bad:?}");
+                    }
+                }
                 way.publish(&dir, state);
             }
         }
+        assert!(steps >= 3 * BAD.len(), "{steps} steps");
         watch.abort();
         let calls = load.end().await;
         println!(
@@ -180,8 +208,35 @@ async fn no_call_is_rejected_in_any_legal_order_by_rename_or_link_with_bad_files
     }
 }
 
+/// A connection to the server.
+struct Client(SendRequest<Full<Bytes>>);
+
+impl Client {
+    async fn connect(server: SocketAddr) -> Self {
+        let socket = TokioIo::new(TcpStream::connect(server).await.unwrap());
+        let (sender, connection) = hyper::client::conn::http1::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn call(&mut self, signed_with: &str, body: String) -> StatusCode {
+        let header = key(signed_with).sign(body.as_bytes(), NOW).to_string();
+        let request = Request::post(CALL)
+            .header("host", "localhost")
+            .header(SIGNATURE_HEADER, header)
+            .body(Full::new(Bytes::from(body)));
+        self.0.ready().await.unwrap();
+        let response = self.0.send_request(request.unwrap()).await.unwrap();
+        let status = response.status();
+        response.into_body().collect().await.unwrap();
+        status
+    }
+}
+
 /// Clients that call without a pause.
 struct Load {
+    /// Calls only when the test does.
+    probe: Client,
     signs_with: Arc<RwLock<&'static str>>,
     calls: Arc<AtomicUsize>,
     done: Arc<AtomicBool>,
@@ -207,31 +262,23 @@ impl Load {
                 Arc::clone(&done),
             );
             async move {
-                let socket = TokioIo::new(TcpStream::connect(server).await.unwrap());
-                let (mut sender, connection) =
-                    hyper::client::conn::http1::handshake(socket).await.unwrap();
-                tokio::spawn(connection);
+                let mut connection = Client::connect(server).await;
                 let mut number = 0;
                 while !done.load(Ordering::SeqCst) {
                     number += 1;
                     let body = format!("{{\"client\":{client},\"call\":{number}}}");
                     // Held until the response arrives: Inngest switches between calls.
                     let signs_with = signs_with.read().await;
-                    let header = key(*signs_with).sign(body.as_bytes(), NOW).to_string();
-                    let request = Request::post(CALL)
-                        .header("host", "localhost")
-                        .header(SIGNATURE_HEADER, header)
-                        .body(Full::new(Bytes::from(body)));
-                    let response = sender.send_request(request.unwrap()).await.unwrap();
+                    let status = connection.call(&signs_with, body).await;
                     drop(signs_with);
-                    assert_eq!(response.status(), 200, "call {number} of client {client}");
-                    response.into_body().collect().await.unwrap();
+                    assert_eq!(status, 200, "call {number} of client {client}");
                     calls.fetch_add(1, Ordering::SeqCst);
                 }
             }
         };
         let clients = (0..CLIENTS).map(|at| tokio::spawn(client(at))).collect();
         Self {
+            probe: Client::connect(server).await,
             signs_with,
             calls,
             done,

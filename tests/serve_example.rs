@@ -95,7 +95,7 @@ type Seen = Arc<Mutex<Vec<(Uri, HeaderMap, Value)>>>;
 
 /// Starts an API that accepts one key.
 async fn api(known: &SigningKey, status: StatusCode, response: &'static str) -> (String, Seen) {
-    let bearer = format!("Bearer {}", *known.bearer());
+    let bearer = format!("Bearer {}", known.bearer().as_str());
     let seen = Seen::default();
     let register = move |State(seen): State<Seen>, uri: Uri, headers: HeaderMap, body: Bytes| async move {
         if headers["authorization"] != bearer {
@@ -735,7 +735,7 @@ async fn no_response_contains_a_key_or_a_token() {
         let body = String::from_utf8(send(server, request).await.body.into()).unwrap();
         for key in [CURRENT, other] {
             let key: SigningKey = key.parse().unwrap();
-            let hash = key.bearer().rsplit('-').next().unwrap().to_owned();
+            let hash = key.bearer().as_str().rsplit('-').next().unwrap().to_owned();
             for secret in [CURRENT, "0123456789abcdef", &hash] {
                 assert!(!body.contains(secret), "{body}");
             }

@@ -140,6 +140,43 @@ async fn an_error_keeps_the_last_good_keys_and_is_logged_ever_more_rarely() {
     assert_eq!(held(&config), pair(C, B));
 }
 
+/// Times that cannot be added to the present one, and the shortest.
+#[tokio::test(start_paused = true)]
+async fn every_interval_is_one_that_can_be_waited_for() {
+    let (log, _guard) = Log::begin();
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    for every in [
+        Duration::MAX,
+        Duration::from_secs(u64::MAX),
+        Duration::from_secs(u64::MAX / 2),
+        year,
+        Duration::ZERO,
+    ] {
+        let dir = Dir::new();
+        dir.write("current", A);
+        dir.write("fallback", "");
+        let config = dir.config().unwrap();
+        fs::remove_file(dir.at("current")).unwrap();
+        let watch = tokio::spawn(config.watch(every));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(
+            log.take().contains("cannot reload the signing keys"),
+            "{every:?}"
+        );
+        dir.write("current", B);
+        let polls = if every.is_zero() {
+            EVERY / 100
+        } else {
+            2 * year
+        };
+        tokio::time::sleep(polls).await;
+        assert!(!watch.is_finished(), "{every:?}");
+        assert_eq!(held(&config), pair(B, ""), "{every:?}");
+        watch.abort();
+        log.take();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn keys_that_were_changed_by_hand_stay_until_the_files_change() {
     let _log = Log::begin();

@@ -1,4 +1,4 @@
-//! `inngest-auth check`
+//! `inngest-auth check`: reports the configuration of the environment.
 
 use inngest_auth::{Config, ConfigError, KeyRing, SigningKey};
 
@@ -16,14 +16,14 @@ pub(crate) fn run(config: Result<Config, ConfigError>) -> Report {
     };
     let keys = config.keys().map(KeyRing::snapshot);
     let fingerprint = |key: &SigningKey| key.fingerprint().to_string();
-    // What the API needs may be wrong while requests are verified all the same.
+    // Requests can be verified even if the settings for API calls are wrong.
     let (api, environment) = (config.api_base(), config.environment());
     let problem = api.err().or(environment.err());
     Report::new(problem.is_none())
         .line(
             "mode",
             if config.is_dev() {
-                "dev, nothing is verified"
+                "dev; requests are not verified"
             } else {
                 "cloud"
             },

@@ -1,4 +1,4 @@
-//! `inngest-auth explain`
+//! `inngest-auth explain`: verifies a captured request, and explains why it is rejected.
 
 use inngest_auth::{
     Clock, Config, Form, KeyRing, Keys, RejectionKind, SIGNATURE_HEADER, Signature, SystemClock,
@@ -10,18 +10,18 @@ use crate::report::{Failure, Report};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// When the request came, in Unix seconds (default: now).
+    /// When the request was received, in Unix seconds (default: now).
     #[arg(long)]
     at: Option<u64>,
-    /// The request's signature header. The file is then its body alone.
+    /// The value of the request's X-Inngest-Signature header. The file then contains the body only.
     #[arg(long)]
     signature: Option<String>,
-    /// A file with the request as it was received: head, empty line, body (default: standard
+    /// The file with the request as it was received: head, empty line, body (default: standard
     /// input).
     file: Option<String>,
 }
 
-/// The time that a request is judged by.
+/// A clock that shows the time at which the request was received.
 struct At(u64);
 
 impl Clock for At {
@@ -33,7 +33,7 @@ impl Clock for At {
 pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, Failure> {
     let ring = config
         .keys()
-        .ok_or("INNGEST_DEV is set, so nothing is verified; unset it")?;
+        .ok_or("INNGEST_DEV is set, so no key is read; unset it")?;
     let bytes = match &args.file {
         Some(path) => input::file(path)?,
         None => input::bytes(None, stdin)?,
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, 
     let at = args
         .at
         .or_else(|| SystemClock.now())
-        .ok_or("the system's clock cannot tell the time; give --at")?;
+        .ok_or("failed to read the system's clock; give the time with --at")?;
     Ok(explain(ring, &signatures, body, at, now))
 }
 
@@ -70,7 +70,8 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64, now: bool
         .line("status", rejection.kind().status())
         .line("reason", rejection.to_string());
     let report = if now {
-        let meaning = "now; give the time at which the request came, in Unix seconds, with --at";
+        let meaning = "now; if the request is older, give the time at which it was received, in \
+                       Unix seconds, with --at";
         report.line("checked at", at).meaning(meaning)
     } else {
         report.line("checked at", at).meaning("Unix seconds")
@@ -86,17 +87,17 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64, now: bool
         .line("signed at", signature.signed_at())
         .meaning("Unix seconds")
         .line("age in seconds", rejection.age());
-    // At its own time no signature is stale: is it genuine otherwise?
+    // Verify at the signature's own time, to find out whether everything else is genuine.
     let at = signature.signed_at();
     match verify(body, &signature, &keys, at, Tolerance::default()) {
         Ok(authentic) => {
             let report = report
                 .line("signature", "genuine")
-                .meaning("apart from its time: a configured key made it, for this body");
+                .meaning("except for its time: a configured key made it for this body");
             let what_to_do = match rejection.kind() {
                 RejectionKind::Stale if now => Some(
-                    "give --at, or the request is judged by the present time; if it was stale \
-                     when it came, compare the clocks",
+                    "give --at: without it, the request is checked against the present time; if it \
+                     was stale when it was received, compare the clocks",
                 ),
                 kind => what_to_do(kind),
             };
@@ -106,9 +107,10 @@ fn explain(ring: &KeyRing, signatures: &[&[u8]], body: &[u8], at: u64, now: bool
     }
 }
 
+/// Adds which key verified the request, and in which form.
 fn proof(report: Report, verified: Verified) -> Report {
     let meaning = match verified.form() {
-        Form::Raw => "the bytes of the body were signed as they are",
+        Form::Raw => "the bytes of the body were signed",
         Form::Canonical => "the canonical form of the body was signed, not its bytes",
     };
     report
@@ -117,6 +119,7 @@ fn proof(report: Report, verified: Verified) -> Report {
         .meaning(meaning)
 }
 
+/// Adds the cause of a wrong signature.
 fn diagnosis(report: Report, body: &[u8], signature: &Signature, keys: &Keys) -> Report {
     let tried: Vec<_> = [Some(keys.current()), keys.fallback()]
         .into_iter()
@@ -127,12 +130,12 @@ fn diagnosis(report: Report, body: &[u8], signature: &Signature, keys: &Keys) ->
         .line("signature", "wrong")
         .meaning("no configured key made it for this body and time")
         .line("keys tried", tried.join(" "))
-        .meaning("fingerprints; `inngest-auth fingerprint` prints that of the sender's key, too");
+        .meaning("fingerprints; `inngest-auth fingerprint` prints the sender's, given its key");
     let Some(cause) = diagnose(body, signature, keys) else {
         return report.line("cause", "unknown").line(
             "what to do",
-            "compare the fingerprint of the sender's key; if it is the same, something changed the \
-             body on its way, or the file is not exactly what was received",
+            "compare the fingerprint of the sender's key; if it is the same, a proxy changed the \
+             body, or the file does not contain exactly what was received",
         );
     };
     report
@@ -141,43 +144,45 @@ fn diagnosis(report: Report, body: &[u8], signature: &Signature, keys: &Keys) ->
         .meaning(if cause.is_proved() {
             "an HMAC matches under this assumption, so a holder of the key made the signature"
         } else {
-            "it looks so, but anyone can send such a request"
+            "suspected only: anyone can send a request that looks like this"
         })
         .line("what to do", cause.to_string())
 }
 
-/// Says what to do about a rejection, if the signature itself does not say it.
+/// Returns what to do about a rejection whose cause is not a wrong signature.
 fn what_to_do(kind: RejectionKind) -> Option<&'static str> {
     Some(match kind {
         RejectionKind::Missing => {
-            "Inngest signs its calls: look for what drops the header on the way; a dev server does \
-             not sign, and neither does a sync with curl"
+            "look for a proxy that removes the header: Inngest signs its calls; a dev server does \
+             not, and neither does a sync by curl"
         }
         RejectionKind::Doubled => {
-            "look for the proxy that adds a second header, or joins two into one"
+            "look for a proxy that adds a second header, or joins two headers into one"
         }
         RejectionKind::Malformed => {
-            "Inngest sends no such header: look for the script or the proxy that makes it"
+            "look for a script or a proxy that makes this header: Inngest does not send one like it"
         }
         RejectionKind::Stale => {
-            "compare the clocks; look for a queue before the app; a captured request that is sent \
-             again looks the same"
+            "compare the clocks; look for a queue in front of the app; a replayed request looks \
+             the same"
         }
         RejectionKind::Future => "compare the clocks",
-        RejectionKind::BodyTooLarge => "Inngest sends up to 4 MiB: look for who sends more",
+        RejectionKind::BodyTooLarge => {
+            "check the client: Inngest sends at most 4 MiB, which is below the default limit"
+        }
         _ => return None,
     })
 }
 
-/// Takes a captured request apart: all values of its signature header, and its body.
+/// Parses a captured request. Returns all values of its signature header, and its body.
 fn parse(request: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
     let mut headers = [httparse::EMPTY_HEADER; 100];
     let mut head = httparse::Request::new(&mut headers);
     let read = head
         .parse(request)
-        .map_err(|error| format!("the file is no HTTP/1 request: {error}"))?;
+        .map_err(|error| format!("not an HTTP/1 request: {error}"))?;
     let httparse::Status::Complete(length) = read else {
-        return Err("the request's head is not complete: an empty line must follow it".into());
+        return Err("incomplete request: expected an empty line after the headers".into());
     };
     let body = &request[length..];
     let value = |name: &str| {
@@ -190,14 +195,15 @@ fn parse(request: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), Failure> {
     };
     if value("transfer-encoding").next().is_some() {
         return Err(
-            "the body is in chunks: give the body alone, and --signature with its header".into(),
+            "the body is in chunks: give the decoded body only, and its signature with --signature"
+                .into(),
         );
     }
     let announced = value("content-length")
         .next()
         .and_then(|text| str::from_utf8(text).ok()?.trim().parse().ok());
     let body = match announced {
-        // What is more was added later, by an editor perhaps.
+        // An editor may have added bytes after the body.
         Some(length) => body
             .get(..length)
             .ok_or("the body is shorter than its Content-Length")?,

@@ -1,4 +1,4 @@
-//! `inngest-auth fingerprint`
+//! `inngest-auth fingerprint`: prints the fingerprints of the keys.
 
 use inngest_auth::{Config, SigningKey};
 
@@ -7,7 +7,7 @@ use crate::report::{Failure, Report};
 pub(crate) fn run(config: &Config) -> Result<Report, Failure> {
     let keys = config
         .keys()
-        .ok_or("INNGEST_DEV is set, so no key is used; unset it")?
+        .ok_or("INNGEST_DEV is set, so no key is read; unset it")?
         .snapshot();
     let fingerprint = |key: &SigningKey| key.fingerprint().to_string();
     Ok(Report::new(true)

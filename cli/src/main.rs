@@ -17,17 +17,18 @@ use report::{Failure, Report};
 
 /// Signs requests as Inngest does, and explains why one was rejected.
 ///
-/// Keys come from `INNGEST_SIGNING_KEY` and `INNGEST_SIGNING_KEY_FALLBACK`, from the files that
-/// these names with `_FILE` say, or from standard input, and are never printed. Exit code: 0 for
-/// yes, 1 for no, 2 if the question could not be understood.
+/// Reads keys from INNGEST_SIGNING_KEY and INNGEST_SIGNING_KEY_FALLBACK, from the files named by
+/// INNGEST_SIGNING_KEY_FILE and INNGEST_SIGNING_KEY_FALLBACK_FILE, or from standard input. Never
+/// prints a key. Exits with 0 for yes, 1 for no, and 2 on a usage or input error.
+#[expect(clippy::doc_markdown, reason = "clap would print backticks")]
 #[derive(Parser)]
 #[command(name = "inngest-auth", version)]
 struct Cli {
-    /// Print one JSON object.
+    /// Print the result as one JSON object.
     #[arg(long, global = true)]
     json: bool,
-    /// Read the key from standard input, in place of the environment. A second line has the
-    /// fallback key.
+    /// Read the keys from standard input instead of the environment: the current key on the first
+    /// line, the fallback key on the second.
     #[arg(long, global = true)]
     keys_stdin: bool,
     #[command(subcommand)]
@@ -36,18 +37,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Says what the environment's configuration is, or what is wrong with it.
+    /// Check the environment's configuration.
     Check,
-    /// Prints the fingerprints of the keys.
+    /// Print the fingerprints of the keys.
     Fingerprint,
-    /// Signs a body and prints the curl command that sends it.
+    /// Sign a body, and print a curl command that sends it.
     Sign(sign::Args),
-    /// Says whether a captured request is genuine, and if not, why.
+    /// Verify a captured request, and explain why it is rejected.
     Explain(explain::Args),
 }
 
 fn main() -> ExitCode {
-    // What the configuration warns of.
+    // Shows the configuration's warnings.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .without_time()
@@ -63,9 +64,9 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<Report, Failure> {
     let (config, stdin) = if cli.keys_stdin {
-        (input::config()?, Stdin::HasKeys)
+        (input::config()?, Stdin::Keys)
     } else {
-        (Config::from_env(), Stdin::HasBody)
+        (Config::from_env(), Stdin::Body)
     };
     match &cli.command {
         Command::Check => Ok(check::run(config)),

@@ -1,25 +1,28 @@
-//! What a command found: for people, a line each; for programs, one JSON object.
+//! The result of a command: lines for people, or one JSON object for programs.
 
 use std::fmt::Display;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
+/// A result, printed as lines or as JSON.
 pub(crate) struct Report {
     yes: bool,
-    /// What people read in the place of the lines.
+    /// Replaces the lines in the output for people.
     text: Option<String>,
     lines: Vec<Line>,
 }
 
+/// One `name: value` of a report.
 struct Line {
     name: &'static str,
     value: Value,
-    /// What it means, for people.
+    /// An explanation for people.
     meaning: Option<&'static str>,
 }
 
 impl Report {
+    /// Creates a report without lines. `yes` decides between the exit codes 0 and 1.
     pub(crate) fn new(yes: bool) -> Self {
         Self {
             yes,
@@ -41,7 +44,7 @@ impl Report {
         self
     }
 
-    /// Tells people what the last line means.
+    /// Adds an explanation for people to the last line.
     pub(crate) fn meaning(mut self, meaning: &'static str) -> Self {
         if let Some(line) = self.lines.last_mut() {
             line.meaning = Some(meaning);
@@ -49,11 +52,13 @@ impl Report {
         self
     }
 
+    /// Replaces the lines in the output for people.
     pub(crate) fn text(mut self, text: String) -> Self {
         self.text = Some(text);
         self
     }
 
+    /// Prints the report, and returns the exit code 0 or 1.
     pub(crate) fn print(self, json: bool) -> ExitCode {
         println!("{}", self.show(json));
         if self.yes {
@@ -63,7 +68,7 @@ impl Report {
         }
     }
 
-    /// Prints why there is nothing to report.
+    /// Prints the report of an error, and returns the exit code 2.
     pub(crate) fn fail(self, json: bool) -> ExitCode {
         if json {
             println!("{}", self.show(true));
@@ -95,7 +100,7 @@ impl Report {
     }
 }
 
-/// Why a command has nothing to report.
+/// An error of usage or input.
 #[derive(Debug)]
 pub(crate) struct Failure(pub(crate) String);
 

@@ -1,28 +1,28 @@
-//! `inngest-auth sign`
+//! `inngest-auth sign`: prints a curl command that sends a signed body.
 
 use inngest_auth::{Clock, Config, SIGNATURE_HEADER, SystemClock};
 
 use crate::input::{self, Stdin};
 use crate::report::{Failure, Report};
 
-/// Bodies up to this many bytes are printed; shells and systems stop at some length.
+/// The maximum size of a body in the printed command, in bytes. Systems limit a command's length.
 const PRINTABLE: usize = 64 * 1024;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where the command sends it.
+    /// The URL to send the body to.
     #[arg(
         long,
         default_value = "http://127.0.0.1:3000/api/inngest?fnId=demo&stepId=step"
     )]
     url: String,
-    /// The method. It is not signed.
+    /// The request's method, which is not signed.
     #[arg(long, default_value = "POST")]
     method: String,
-    /// Sign with the fallback key, as Inngest does until a rotation is complete.
+    /// Sign with the fallback key.
     #[arg(long)]
     fallback: bool,
-    /// The time to sign, in Unix seconds (default: now).
+    /// The signature's time, in Unix seconds (default: now).
     #[arg(long)]
     at: Option<u64>,
     /// The body, or @FILE (default: standard input).
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, Failure> {
     let keys = config
         .keys()
-        .ok_or("INNGEST_DEV is set, so there is nothing to sign with; unset it")?
+        .ok_or("INNGEST_DEV is set, so no key is read; unset it")?
         .snapshot();
     let key = if args.fallback {
         keys.fallback()
@@ -44,12 +44,12 @@ pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, 
     let at = args
         .at
         .or_else(|| SystemClock.now())
-        .ok_or("the system's clock cannot tell the time")?;
+        .ok_or("failed to read the system's clock; give the time with --at")?;
     let signature = key.sign(&body, at).to_string();
     let data = match (&args.body, str::from_utf8(&body)) {
         (Some(argument), _) => argument,
         (None, Ok(text)) if fits_a_command_line(text) => text,
-        // The body came from standard input, and does not fit: curl gets it from there again.
+        // The body came from standard input and does not fit: pipe it into curl too.
         (None, _) => "@-",
     };
     let method = if args.method == "POST" {
@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args, config: &Config, stdin: Stdin) -> Result<Report, 
         .text(command))
 }
 
-/// `curl` reads a file where the text begins with `@`; a command line ends at a NUL.
+/// Returns `true` if a shell and curl pass the text on unchanged. curl reads a file if the text
+/// begins with `@`, and an argument cannot contain a NUL.
 fn fits_a_command_line(text: &str) -> bool {
     text.len() <= PRINTABLE && !text.starts_with('@') && !text.contains('\0')
 }

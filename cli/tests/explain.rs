@@ -1,11 +1,11 @@
-//! The tool as people run it.
+//! Runs the built tool as people do.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use inngest_auth::SigningKey;
 use inngest_auth::testing::odd_key;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const KEY: &str = "signkey-test-12345678";
 const AT: u64 = 1_700_000_000;
@@ -20,7 +20,7 @@ fn run(args: &[&str], vars: &[(&str, &str)], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may end without having read.
+    // The tool may end before it reads all of its input.
     let _ = tool.stdin.take().unwrap().write_all(input);
     tool.wait_with_output().unwrap()
 }
@@ -29,7 +29,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
 }
 
-/// A captured call.
+/// Returns a captured call as bytes.
 fn captured(signatures: &[String], body: &[u8]) -> Vec<u8> {
     let signatures = signatures
         .iter()
@@ -128,9 +128,9 @@ fn a_captured_request_is_explained() {
     }
 }
 
-/// People read the verdict first, and learn which time it is about.
+/// People read the verdict first, and then which time it was checked at.
 #[test]
-fn a_request_of_last_night_is_not_called_stale_without_a_word_about_the_time() {
+fn an_old_request_is_reported_as_stale_with_the_time_it_was_checked_at() {
     let key: SigningKey = KEY.parse().unwrap();
     let request = captured(&[key.sign(b"{}", AT).to_string()], b"{}");
     let output = run(&["explain"], &[("INNGEST_SIGNING_KEY", KEY)], &request);
@@ -141,7 +141,7 @@ fn a_request_of_last_night_is_not_called_stale_without_a_word_about_the_time() {
     );
     for text in [
         "\nsignature: genuine (",
-        "(now; give",
+        "(now; if the request is older, give",
         "\nwhat to do: give --at",
     ] {
         assert!(said.contains(text), "{text}: {said}");
@@ -183,7 +183,7 @@ fn what_sign_prints_is_genuine() {
 }
 
 #[test]
-fn keys_from_standard_input_take_the_place_of_the_environments() {
+fn keys_from_standard_input_replace_those_of_the_environment() {
     let environment = [("INNGEST_SIGNING_KEY", "signkey-test-00")];
     let keys = format!("{KEY}\nsignkey-test-87654321\n");
     for (input, code, current, fallback) in [
@@ -207,13 +207,119 @@ fn keys_from_standard_input_take_the_place_of_the_environments() {
             }
         }
     }
-    // It cannot have the body, too: an empty one would be signed.
+    // Standard input cannot contain the body as well: an empty body would be signed.
     let output = run(&["sign", "--keys-stdin"], &environment, KEY.as_bytes());
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
 #[test]
-fn the_exit_code_tells_no_from_a_question_that_was_not_understood() {
+fn keys_are_read_from_files() {
+    let directory = std::env::temp_dir().join(format!("inngest-auth-cli-{}", std::process::id()));
+    std::fs::create_dir(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (current, fallback) = (
+        file("a", &format!("{KEY}\n")),
+        file("b", "signkey-test-87654321"),
+    );
+    let vars = [
+        ("INNGEST_SIGNING_KEY_FILE", &*current),
+        ("INNGEST_SIGNING_KEY_FALLBACK_FILE", &*fallback),
+    ];
+    let printed = json(&run(&["fingerprint", "--json"], &vars, b""));
+    let missing = [("INNGEST_SIGNING_KEY_FILE", "/nowhere")];
+    let failed = json(&run(&["check", "--json"], &missing, b""));
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert_eq!(
+        printed,
+        json!({"current": "b2ed992186a5", "fallback": "235c6e3ab897"})
+    );
+    assert_eq!(failed["variable"], "INNGEST_SIGNING_KEY_FILE", "{failed}");
+}
+
+#[test]
+fn check_reports_the_configuration_or_what_is_wrong_with_it() {
+    for (vars, expected) in [
+        (
+            &[("INNGEST_SIGNING_KEY", KEY)][..],
+            json!({
+                "mode": "cloud", "current key": "b2ed992186a5", "unsigned sync": false,
+                "api": "https://api.inngest.com",
+            }),
+        ),
+        (
+            &[
+                ("INNGEST_SIGNING_KEY", KEY),
+                ("INNGEST_SIGNING_KEY_FALLBACK", "signkey-test-87654321"),
+                ("INNGEST_ENABLE_UNAUTHED_SYNC", "1"),
+                ("INNGEST_API_BASE_URL", "http://inngest.internal:8288/"),
+                ("INNGEST_ENV", "branch"),
+            ],
+            json!({
+                "mode": "cloud", "current key": "b2ed992186a5", "fallback key": "235c6e3ab897",
+                "unsigned sync": true, "api": "http://inngest.internal:8288",
+                "environment": "branch",
+            }),
+        ),
+        (
+            &[("INNGEST_DEV", "1")],
+            json!({
+                "mode": "dev; requests are not verified", "unsigned sync": false,
+                "api": "http://localhost:8288",
+            }),
+        ),
+        (
+            &[("INNGEST_SIGNING_KEY", "signkey-test-123")],
+            json!({
+                "mode": "unusable", "variable": "INNGEST_SIGNING_KEY",
+                "error": "invalid signing key in INNGEST_SIGNING_KEY: it has an odd number of hex \
+                          digits; copy the whole key",
+            }),
+        ),
+        // Requests are verified, but the API cannot be called.
+        (
+            &[
+                ("INNGEST_SIGNING_KEY", KEY),
+                ("INNGEST_API_BASE_URL", "nowhere"),
+            ],
+            json!({
+                "mode": "cloud", "current key": "b2ed992186a5", "unsigned sync": false,
+                "error": "",
+            }),
+        ),
+    ] {
+        let output = run(&["check", "--json"], vars, b"");
+        let mut said = json(&output);
+        let failed = output.status.code() == Some(1);
+        assert_eq!(failed, !said["error"].is_null(), "{vars:?}: {said}");
+        if expected["error"] == "" {
+            let error = said["error"].take();
+            assert!(
+                error.to_string().contains("INNGEST_API_BASE_URL"),
+                "{error}"
+            );
+            said["error"] = json!("");
+        }
+        assert_eq!(said, expected, "{vars:?}");
+        // People read the same.
+        let lines = String::from_utf8(run(&["check"], vars, b"").stdout).unwrap();
+        for (name, value) in expected.as_object().unwrap() {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            assert!(
+                lines.contains(&format!("{name}: {value}")),
+                "{name}: {lines}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_exit_code_tells_no_from_an_error_of_usage_or_input() {
     let key = [("INNGEST_SIGNING_KEY", KEY)];
     for (args, vars, input, code) in [
         (&["check"][..], &key[..], &b""[..], 0),

@@ -1,7 +1,6 @@
-//! What to count, from the extensions of responses and from the key ring. Copy this file.
+//! Counts requests from the extensions of their responses, and reads the key ring. Copy this file.
 //!
-//! It uses one metrics library, [`Registry`] and related types, and does not depend on how the
-//! layer works inside.
+//! It uses `prometheus-client` and the public API of this crate.
 
 use std::sync::Arc;
 
@@ -54,7 +53,7 @@ struct Token {
     status: u16,
 }
 
-/// In seconds; 300 is the default tolerance.
+/// The histogram's limits in seconds. 300 is the default tolerance.
 const AGES: [f64; 8] = [1.0, 2.0, 5.0, 15.0, 60.0, 150.0, 300.0, 3600.0];
 
 impl Metrics {
@@ -74,10 +73,11 @@ impl Metrics {
             rejections.clone(),
         );
         let age = Histogram::new(AGES);
-        let help = "How far the time of a verified request lay from ours, either way";
+        let help = "Difference between the time of a verified request and this machine's clock";
         registry.register_with_unit("signature_age", help, Unit::Seconds, age.clone());
         let fallback_last_used = Gauge::default();
-        let help = "When the fallback last verified a request; 0: not since the keys last changed";
+        let help = "When the fallback key last verified a request, or 0 if it did not since the \
+                    keys last changed";
         registry.register_with_unit(
             "fallback_last_used_timestamp",
             help,
@@ -101,7 +101,7 @@ impl Metrics {
         }))
     }
 
-    /// Counts outside the guarded route, so that it sees the responses of the layer itself.
+    /// Adds counting outside the guarded route, so that it sees the layer's own responses.
     pub(crate) fn watch(&self, guarded: MethodRouter) -> MethodRouter {
         guarded.layer(from_fn_with_state(self.clone(), watch))
     }
@@ -125,7 +125,7 @@ impl Metrics {
         response
     }
 
-    /// Counts a response. `arrived` is in Unix seconds, before the handler's own time.
+    /// Counts a response. `arrived` is when the request arrived, in Unix seconds.
     fn count(&self, method: &'static str, found: &Extensions, arrived: Option<u64>) {
         let (verified, rejection) = (found.get::<Verified>(), found.get::<Rejection>());
         let outcome = match (verified, rejection) {

@@ -1,14 +1,14 @@
-//! Counts with `prometheus-client`: which requests were verified with which key, which were
-//! rejected and why, and when the old key can be removed.
+//! Exports metrics with `prometheus-client`: requests verified by each key, rejections by reason,
+//! and the fallback key's last use, which tells when the old key can be removed.
 //!
 //! ```text
-//! # A tour: calls to itself, and what Prometheus sees.
+//! # A tour: it calls itself and prints what Prometheus would scrape.
 //! cargo run --example metrics
 //! # As in production. LISTEN_ADDR sets the address.
 //! INNGEST_SIGNING_KEY=signkey-… cargo run --example metrics
 //! ```
 //!
-//! Copy `count.rs`, and `alerts.yml` for Prometheus: `promtool test rules alerts_test.yml` shows
+//! Copy `count.rs`, and `alerts.yml` for Prometheus. `promtool test rules alerts_test.yml` shows
 //! what triggers each alert.
 
 mod count;
@@ -49,8 +49,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = listener.local_addr()?;
     if let (true, Some(keys)) = (tour, config.keys()) {
         println!(
-            "Seven calls to this app, one call from it to an API that knows only the old key, and \
-             what Prometheus sees:\n"
+            "What Prometheus sees after seven calls to this app, and one call from it to an API \
+             that knows only the old key:\n"
         );
         call_in(&app, keys).await?;
         call_out(&config, &metrics).await?;
@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Puts the counting layer outside the layer.
+/// Builds the router, with the counting layer outside the layer.
 fn app(auth: InngestAuth, metrics: &Metrics) -> Router {
     let functions = any(|_: Caller| async { "ran" });
     Router::new()
@@ -71,7 +71,8 @@ fn app(auth: InngestAuth, metrics: &Metrics) -> Router {
         .merge(metrics.router())
 }
 
-/// Sends calls as Inngest does during an unfinished rotation, and as others do.
+/// Sends calls signed with the current key, the fallback key and a foreign key, a stale one, and
+/// one without a signature.
 async fn call_in(app: &Router, keys: &KeyRing) -> Result<(), Box<dyn Error>> {
     let keys = keys.snapshot();
     let (current, fallback) = (keys.current(), keys.fallback().ok_or("no fallback")?);
@@ -95,6 +96,7 @@ async fn call_in(app: &Router, keys: &KeyRing) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Calls Inngest's API once.
 async fn call_out(config: &Config, metrics: &Metrics) -> Result<(), Box<dyn Error>> {
     let metrics = metrics.clone();
     let api = ServiceBuilder::new()
@@ -115,11 +117,11 @@ async fn scrape(app: &Router) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(body.into())?)
 }
 
-/// Returns two keys for the tour, and an API that does not accept the new one yet. An example may
-/// contain keys; the library never does.
+/// Starts an API that does not accept the new key yet, and returns a configuration for it. An
+/// example may contain keys; the library never does.
 async fn in_a_rotation() -> Result<Config, Box<dyn Error>> {
     let (new, old) = ("signkey-demo-22222222", "signkey-demo-11111111");
-    let known = format!("Bearer {}", *old.parse::<SigningKey>()?.bearer());
+    let known = format!("Bearer {}", old.parse::<SigningKey>()?.bearer().as_str());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("http://{}", listener.local_addr()?);
     let api = Router::new().fallback(move |headers: HeaderMap| async move {

@@ -27,6 +27,9 @@ const A: &str = "signkey-demo-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const TYPO: &str = "signkey-demo-cccccccccccccccccccccccccccccccd";
 const C: &str = "signkey-demo-cccccccccccccccccccccccccccccccc";
 
+/// Valid, but logged as odd.
+const SHORT: &str = "signkey-demo-dddd";
+
 /// How the secrets manager handles the next request.
 #[derive(Clone)]
 enum Manager {
@@ -104,6 +107,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ("it holds a typo, and A", secret(TYPO, A), pair(TYPO, A)?, A),
         ("it holds C, and A", secret(C, A), pair(C, A)?, A),
         ("Inngest signs with C", secret(C, A), pair(C, A)?, C),
+        (
+            "it holds a short key, and C",
+            secret(SHORT, C),
+            pair(SHORT, C)?,
+            C,
+        ),
         ("it holds C", secret(C, ""), pair(C, "")?, C),
     ] {
         *manager.lock().map_err(|error| error.to_string())? = does;

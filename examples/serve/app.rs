@@ -1,5 +1,4 @@
-//! The app, apart from `main`: a function from the layer to the router, so that a test can give it
-//! a layer of its own.
+//! The app's router. `app` takes the layer as an argument, so that a test can pass another one.
 
 use std::sync::Arc;
 
@@ -18,10 +17,11 @@ use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::register::{App, FRAMEWORK, Registry, SDK};
 
-/// Runs a function: it gets who called, the request's head, and the bytes that were authenticated.
+/// A function of the app. Its arguments are the caller, the request's head, and the bytes that were
+/// authenticated.
 pub(crate) type Run = fn(Caller, &Parts, &[u8]) -> Response;
 
-/// What Inngest is told of this app. Of a function, all that Inngest may know but its URL.
+/// Returns the app's description for Inngest, without the functions' URLs.
 pub(crate) fn description() -> App {
     App {
         id: "inngest-auth-demo",
@@ -34,7 +34,8 @@ pub(crate) fn description() -> App {
     }
 }
 
-/// The layer is in front of `/api/inngest` alone: `/healthz` is open to anyone, unknown paths stay 404.
+/// Builds the router. The layer guards `/api/inngest` only: `/healthz` is open to anyone, and
+/// unknown paths stay 404.
 pub(crate) fn app(auth: InngestAuth, registry: Registry, run: Run) -> Router {
     let header = |name, value| {
         let (name, value) = (
@@ -45,8 +46,8 @@ pub(crate) fn app(auth: InngestAuth, registry: Registry, run: Run) -> Router {
     };
     let stack = ServiceBuilder::new()
         .layer(auth)
-        // Without this, Inngest takes a 2xx for something else's, and the attempt fails. Inside the
-        // layer, so that a rejection does not look like the app's own response.
+        // Inngest ignores responses without this header: the attempt fails even on a 2xx. It is
+        // inside the layer, so that rejections do not have it.
         .layer(header("x-inngest-sdk", SDK))
         .layer(header("x-inngest-req-version", "2"))
         .layer(header("x-inngest-framework", FRAMEWORK));
@@ -56,7 +57,7 @@ pub(crate) fn app(auth: InngestAuth, registry: Registry, run: Run) -> Router {
         .route("/healthz", get(|| async { "ok" }))
 }
 
-/// What Inngest asks of an app. `body` is exactly the bytes that were authenticated.
+/// Handles calls, syncs and introspection. `body` is exactly the bytes that were authenticated.
 async fn inngest(
     State((registry, run)): State<(Arc<Registry>, Run)>,
     caller: Caller,
@@ -74,8 +75,8 @@ async fn inngest(
     }
 }
 
-/// The function `inspect`: tells what came through. With more functions than one, `fnId` in the
-/// query says which is called.
+/// Runs the function `inspect`, which returns what the layer found. An app with several functions
+/// reads `fnId` in the query to find out which one is called.
 pub(crate) fn inspect(caller: Caller, _: &Parts, body: &[u8]) -> Response {
     let verified = caller.verified();
     Json(json!({
@@ -89,7 +90,7 @@ pub(crate) fn inspect(caller: Caller, _: &Parts, body: &[u8]) -> Response {
     .into_response()
 }
 
-/// Returns `dev` where nothing is verified.
+/// Returns `dev` if nothing is verified, otherwise `cloud`.
 pub(crate) fn mode(caller: Caller) -> Value {
     json!(if caller.is_dev() { "dev" } else { "cloud" })
 }

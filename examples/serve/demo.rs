@@ -1,7 +1,7 @@
-//! The tour that `serve` gives where nothing is configured: five calls to itself, and their
-//! outcomes.
+//! The tour that `serve` gives if nothing is configured: it sends itself five requests and prints
+//! the responses.
 //!
-//! It makes up keys. An example may; the library never does.
+//! It generates keys. An example may do that; the library never does.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, IsTerminal, Write};
@@ -19,23 +19,23 @@ const TAMPERED: &str = r#"{"event":{"name":"demo/hullo"}}"#;
 const GREEN: u8 = 32;
 const RED: u8 = 31;
 
-/// Two keys for this run, and what they are shown to do.
+/// The two generated keys of a tour.
 pub(crate) struct Tour {
     current: String,
     fallback: String,
 }
 
 impl Tour {
-    /// Returns `None` if any `INNGEST_…` variable is set: it was set for a reason.
-    pub(crate) fn where_nothing_is_configured() -> Option<Self> {
+    /// Returns `None` if any `INNGEST_…` variable is set, even a misspelt one.
+    pub(crate) fn if_unconfigured() -> Option<Self> {
         let configured =
             std::env::vars_os().any(|(name, _)| name.to_string_lossy().contains("INNGEST_"));
         if configured {
             return None;
         }
         Some(Self {
-            current: throw_away_key(),
-            fallback: throw_away_key(),
+            current: generate_key(),
+            fallback: generate_key(),
         })
     }
 
@@ -46,11 +46,11 @@ impl Tour {
         ])
     }
 
-    /// Calls this very server over its socket, prints the verdicts, and what to try next.
+    /// Calls this server over its socket, and prints the responses and what to try next.
     pub(crate) async fn show(self, server: SocketAddr, urls: String, log: HeldLog) {
         match self.verdicts(server).await {
             Ok(table) => println!("{table}"),
-            Err(error) => println!("The tour could not call its own server: {error}"),
+            Err(error) => println!("the tour failed to call its own server: {error}"),
         }
         log.release();
         println!("\n{urls}\n{}", self.what_next(server));
@@ -67,18 +67,8 @@ impl Tour {
                 BODY,
                 current.clone(),
             ),
-            (
-                "fallback",
-                "signed with the other key, in a rotation",
-                BODY,
-                fallback,
-            ),
-            (
-                "tampered",
-                "one letter changed after it was signed",
-                TAMPERED,
-                current,
-            ),
+            ("fallback", "signed with the fallback key", BODY, fallback),
+            ("tampered", "changed after it was signed", TAMPERED, current),
             (
                 "stale",
                 "signed ten minutes ago",
@@ -88,7 +78,7 @@ impl Tour {
             ("unsigned", "no X-Inngest-Signature", BODY, None),
         ];
         let mut lines = vec![
-            "Two keys are made up for this run. Five calls to this server, over its socket:\n"
+            "This run uses two generated keys. Five calls to this server, over its socket:\n"
                 .to_owned(),
         ];
         for (name, what, body, signature) in calls {
@@ -96,7 +86,7 @@ impl Tour {
             lines.push(format!("  {name:<8}  {what:<40}  {}", reply.verdict()));
         }
         lines.push(
-            "\nThe last three must not get in: 401 is all that their sender learns. The log says \
+            "\nThe last three must be rejected. Their client learns only the 401; the log says \
              why:\n"
                 .into(),
         );
@@ -107,7 +97,7 @@ impl Tour {
         let signature = sign(&self.current, now());
         format!(
             "\
-Try it yourself. This call is good for five minutes; change a letter of it and it is rejected:
+Try it yourself. This call is valid for five minutes. If you change its body, it is rejected:
 
   curl -i 'http://{}{TARGET}' -H 'X-Inngest-Signature: {signature}' --data-binary '{BODY}'
 
@@ -117,14 +107,15 @@ With your own key, and calls that you sign (in another terminal, with the same k
   INNGEST_SIGNING_KEY=signkey-test-12345678 \\
     cargo run --manifest-path cli/Cargo.toml -- sign '{{\"hello\":\"world\"}}'
 
-INNGEST_DEV=1 instead of a key lets everyone in, as beside Inngest's dev server. Ctrl-C stops.",
+INNGEST_DEV=1 instead of a key accepts every request, for use with the dev server. Ctrl-C stops.",
             reachable(server)
         )
     }
 }
 
-/// 128 random bits, from where `HashMap` has its own: good for a demonstration, and no dependency.
-fn throw_away_key() -> String {
+/// Generates a key of 128 random bits from the standard library's hash seeds. This is good enough
+/// for a demonstration only.
+fn generate_key() -> String {
     let random = || RandomState::new().build_hasher().finish();
     format!("signkey-demo-{:016x}{:016x}", random(), random())
 }
@@ -141,7 +132,7 @@ fn now() -> u64 {
     SystemClock.now().unwrap_or_default()
 }
 
-/// An address to connect to: "any" is one to listen on only.
+/// Replaces an unspecified address (`0.0.0.0`), which is for listening only, by loopback.
 pub(crate) fn reachable(mut server: SocketAddr) -> SocketAddr {
     if server.ip().is_unspecified() {
         server.set_ip(match server.ip() {
@@ -152,13 +143,14 @@ pub(crate) fn reachable(mut server: SocketAddr) -> SocketAddr {
     server
 }
 
+/// A response, as far as the tour reads it.
 struct Reply {
     status: String,
     body: String,
 }
 
 impl Reply {
-    /// Returns the status, and the part of the response that tells why.
+    /// Returns the status, and the key or the message in the body.
     fn verdict(&self) -> String {
         let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         let (colour, word) = match json["key"].as_str() {
@@ -174,7 +166,7 @@ impl Reply {
     }
 }
 
-/// HTTP in fifteen lines: enough for a server that closes after its response.
+/// Sends a request and reads the response until the server closes the connection.
 async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Result<Reply> {
     let signature = signature.map_or_else(String::new, |value| {
         format!("X-Inngest-Signature: {value}\r\n")
@@ -198,7 +190,7 @@ async fn call(server: SocketAddr, body: &str, signature: Option<&str>) -> io::Re
     })
 }
 
-/// Standard error, from when it is released on; what is written before is held until then.
+/// A writer to standard error that holds its lines until they are released.
 #[derive(Clone)]
 pub(crate) struct HeldLog(Arc<Mutex<Option<Vec<u8>>>>);
 
@@ -207,6 +199,7 @@ impl HeldLog {
         Self(Arc::new(Mutex::new(held.then(Vec::new))))
     }
 
+    /// Writes the lines held so far. Later lines are written at once.
     pub(crate) fn release(&self) {
         let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         // If this fails, there is nowhere to report it.

@@ -1,12 +1,19 @@
-//! An app that only Inngest gets through to. Copy `main.rs`, `app.rs`, `register.rs` and `url.rs`;
-//! `demo.rs` is a tour.
+//! An app that accepts requests from Inngest only. Copy `main.rs`, `app.rs`, `register.rs` and
+//! `url.rs`. `demo.rs` is a tour, which you do not need.
 //!
 //! ```text
-//! cargo run --example serve                                # a tour, with keys made up for it
+//! cargo run --example serve                                # a tour, with generated keys
 //! INNGEST_SIGNING_KEY=signkey-… cargo run --example serve  # as in production
-//! INNGEST_DEV=1 cargo run --example serve                  # with the dev server: verifies nothing
-//! RUST_LOG=debug cargo run --example serve                 # logs all rejections
+//! INNGEST_DEV=1 cargo run --example serve                  # for the dev server: verifies nothing
 //! ```
+//!
+//! Besides the variables of [`Config`], it reads:
+//!
+//! - `LISTEN_ADDR`: the address to listen on (default: `127.0.0.1:3000`; `0.0.0.0:3000` in a
+//!   container, `127.0.0.1:0` for any free port).
+//! - `INNGEST_SERVE_ORIGIN`: the app's own URL, if Inngest cannot reach it at the address that it
+//!   listens on or at the URL in a sync. For example `https://app.example`.
+//! - `RUST_LOG`: the level of the log (default: `info`; `debug` logs every rejection).
 
 mod app;
 mod demo;
@@ -33,8 +40,8 @@ async fn main() -> ExitCode {
     let level = std::env::var("RUST_LOG")
         .ok()
         .and_then(|level| level.parse().ok());
-    let tour = demo::Tour::where_nothing_is_configured();
-    // A tour shows its table first, and then what the log says of it.
+    let tour = demo::Tour::if_unconfigured();
+    // The tour prints its table first, and then the log of the same requests.
     let log = HeldLog::new(tour.is_some());
     let writer = log.clone();
     tracing_subscriber::fmt()
@@ -58,27 +65,27 @@ async fn serve(tour: Option<demo::Tour>, log: &HeldLog) -> Result<(), Box<dyn Er
     let config = match &tour {
         Some(tour) => tour.config()?,
         None => Config::from_env()
-            .map_err(|error| format!("{error}\n\nTry:\n\n{}", what_to_type(&error)))?,
+            .map_err(|error| format!("{error}\n\nTry:\n\n{}", command_without(&error)))?,
     };
     let listener = listen().await?;
     let address = demo::reachable(listener.local_addr()?);
-    let registry = Registry::new(&config, app::description(), reached_at(address)?);
+    let registry = Registry::new(&config, app::description(), serve_urls(address)?);
     let app = app::app(InngestAuth::from_config(&config), registry, app::inspect);
     let urls = format!(
         "Serving http://{address}{PATH} (for Inngest) and http://{address}/healthz (for anyone)."
     );
     match tour {
         Some(tour) => drop(tokio::spawn(tour.show(address, urls, log.clone()))),
-        None => println!("{urls}\n{}", what_to_try(&config, address)),
+        None => println!("{urls}\n{}", what_to_try_next(&config, address)),
     }
     axum::serve(listener, app)
-        .with_graceful_shutdown(asked_to_stop())
+        .with_graceful_shutdown(shutdown_signal())
         .await?;
     Ok(())
 }
 
-/// Where Inngest reaches this app, if it does not say so itself.
-fn reached_at(address: SocketAddr) -> Result<Serve, &'static str> {
+/// Returns the URLs at which Inngest may reach the app.
+fn serve_urls(address: SocketAddr) -> Result<Serve, &'static str> {
     let invalid =
         "invalid value for INNGEST_SERVE_ORIGIN: expected a URL such as https://app.example";
     let configured = std::env::var("INNGEST_SERVE_ORIGIN").unwrap_or_default();
@@ -92,8 +99,8 @@ fn reached_at(address: SocketAddr) -> Result<Serve, &'static str> {
     })
 }
 
-/// Returns a command that starts, after one that failed.
-fn what_to_type(error: &ConfigError) -> String {
+/// Returns a command that avoids the error.
+fn command_without(error: &ConfigError) -> String {
     let set = match error.variable() {
         "INNGEST_DEV" => "INNGEST_DEV=1".to_owned(),
         "INNGEST_SIGNING_KEY" => "INNGEST_SIGNING_KEY=signkey-test-12345678".to_owned(),
@@ -102,19 +109,21 @@ fn what_to_type(error: &ConfigError) -> String {
     format!("  {set} cargo run --example serve")
 }
 
-fn what_to_try(config: &Config, address: SocketAddr) -> String {
+/// Returns what to type after the server has started.
+fn what_to_try_next(config: &Config, address: SocketAddr) -> String {
     let url = format!("http://{address}{PATH}?fnId=demo&stepId=step");
     if config.is_dev() {
         return format!(
-            "Dev mode: anyone gets in. Try:\n\n  \
+            "Dev mode: every request is accepted. Try:\n\n  \
              curl -i '{url}' --data-binary '{{\"hello\":\"world\"}}'\n\nCtrl-C stops."
         );
     }
     format!(
-        "Only what is signed gets in. In another terminal, with the same INNGEST_SIGNING_KEY:\n\n  \
+        "Only signed requests are accepted. In another terminal, with the same \
+         INNGEST_SIGNING_KEY:\n\n  \
          cargo run --manifest-path cli/Cargo.toml -- sign --url '{url}' \
          '{{\"hello\":\"world\"}}'\n\n\
-         Run the curl line that it prints. RUST_LOG=debug shows every rejection. Ctrl-C stops."
+         Run the curl command that it prints. RUST_LOG=debug logs every rejection. Ctrl-C stops."
     )
 }
 
@@ -124,18 +133,18 @@ async fn listen() -> Result<TcpListener, String> {
         .await
         .map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => format!(
-                "{address} is taken: stop what listens there, or set LISTEN_ADDR=127.0.0.1:0 for \
-                 any free port"
+                "{address} is in use: stop the program that listens there, or set \
+                 LISTEN_ADDR=127.0.0.1:0 for any free port"
             ),
             _ => format!(
-                "Cannot listen on {address} ({error}): set LISTEN_ADDR to host:port, like \
+                "cannot listen on {address} ({error}): set LISTEN_ADDR to host:port, such as \
                  127.0.0.1:3000"
             ),
         })
 }
 
-/// Ctrl-C, or what a supervisor sends.
-async fn asked_to_stop() {
+/// Waits for Ctrl-C or, on Unix, SIGTERM.
+async fn shutdown_signal() {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};

@@ -1,5 +1,6 @@
-//! How Inngest learns what functions the app has. The app tells its API, with a token made of the
-//! same signing key (out of band), or in the response to a signed request (in band).
+//! Syncs: how Inngest learns which functions the app has. The app sends them to Inngest's API, with
+//! a token made from the signing key (out of band), or in its response to a signed request (in
+//! band).
 
 use axum::Json;
 use axum::body::Body;
@@ -19,34 +20,36 @@ use tower::{Layer, ServiceExt};
 use crate::app::mode;
 use crate::url::AppUrl;
 
-/// What responds to Inngest names itself so. A response without it counts as something else's.
+/// The value of `X-Inngest-Sdk`. Inngest ignores responses without this header.
 pub(crate) const SDK: &str = concat!("inngest-auth:v", env!("CARGO_PKG_VERSION"));
 pub(crate) const FRAMEWORK: &str = "axum";
 
 const SYNC_KIND: &str = "x-inngest-sync-kind";
 const IN_BAND: &str = "in_band";
-/// What the app can do, so that Inngest need not ask it to call the API.
+/// The capabilities that the app declares to Inngest.
 const CAPABILITIES: [(&str, &str); 2] = [("in_band_sync", "v1"), ("trust_probe", "v1")];
-/// The longest response of the API that is read, in bytes.
+/// The maximum size of a response from the API, in bytes.
 const RESPONSE_LIMIT: usize = 64 * 1024;
 
-/// What Inngest is told of an app.
+/// An app's description for Inngest.
 pub(crate) struct App {
     pub(crate) id: &'static str,
-    /// Configurations as in a registration, without `steps`.
+    /// The functions' configurations as Inngest expects them, without `steps`.
     pub(crate) functions: Vec<Value>,
 }
 
-/// Where Inngest reaches the app. Never taken from `Host` or similar headers: they are not signed.
+/// The URLs at which Inngest may reach the app. None comes from `Host` or a similar header, because
+/// headers are not signed.
 pub(crate) struct Serve {
-    /// `INNGEST_SERVE_ORIGIN`: what it has of a URL takes the place of every other.
+    /// The value of `INNGEST_SERVE_ORIGIN`. Its parts replace those of the other URLs.
     pub(crate) configured: Option<AppUrl>,
-    /// What is registered if neither that nor the request says anything.
+    /// The address that this server listens on: used if the request has no `url`.
     pub(crate) listening: AppUrl,
 }
 
+/// Registers the app with Inngest, and describes it.
 pub(crate) struct Registry {
-    /// Follows no redirects, so that no token leaves the API.
+    /// Does not follow redirects, so that the token is sent to the API only.
     api: InngestApiAuthService<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>,
     config: Config,
     app: App,
@@ -69,8 +72,8 @@ impl Registry {
         }
     }
 
-    /// Responds to a `PUT`. Only a signed one can ask for the response in band: the layer takes
-    /// that header from any other.
+    /// Responds to a `PUT`. Only a signed one can ask for an in-band response: the layer removes
+    /// that header from unsigned syncs.
     pub(crate) async fn sync(&self, parts: &Parts, caller: Caller, body: &[u8]) -> Response {
         let signed = match signed_url(body) {
             Ok(signed) => signed,
@@ -83,7 +86,7 @@ impl Registry {
         match signed {
             None if in_band => failed(
                 StatusCode::BAD_REQUEST,
-                "the body of an in-band sync has no `url`",
+                "the body of this in-band sync has no `url`",
             ),
             signed if in_band => {
                 let payload = self.in_band(caller, &self.app_url(signed));
@@ -96,7 +99,7 @@ impl Registry {
                     ([(SYNC_KIND, "out_of_band")], Json(message)).into_response()
                 }
                 Err(problem) => {
-                    tracing::error!("the sync failed: {problem}");
+                    tracing::error!("failed to register the app: {problem}");
                     failed(StatusCode::INTERNAL_SERVER_ERROR, &problem)
                 }
             },
@@ -111,7 +114,7 @@ impl Registry {
         }
     }
 
-    /// The functions, with the URL that calls each of them.
+    /// Returns the functions, each with the URL that calls it.
     fn functions(&self, url: &AppUrl) -> Vec<Value> {
         let with_step = |function: &Value| {
             let id = format!(
@@ -135,7 +138,7 @@ impl Registry {
         self.app.functions.iter().map(with_step).collect()
     }
 
-    /// The response to an in-band sync.
+    /// Returns the response to an in-band sync.
     pub(crate) fn in_band(&self, caller: Caller, url: &AppUrl) -> Value {
         without_nulls(json!({
             "app_id": self.app.id,
@@ -150,8 +153,8 @@ impl Registry {
         }))
     }
 
-    /// Returns the response to a `GET`: what the app is. An unverified client learns less, as in
-    /// dev mode.
+    /// Returns the response to a `GET` (introspection). It has more members if the request was
+    /// verified.
     pub(crate) fn inspection(&self, caller: Caller) -> Value {
         let keys = self.config.keys().map(KeyRing::snapshot);
         let fallback = keys.as_deref().and_then(Keys::fallback);
@@ -166,7 +169,7 @@ impl Registry {
         });
         if caller.verified().is_some() {
             let api = self.config.api_base().ok();
-            // A server of one's own takes events where it has its API.
+            // A self-hosted server accepts events at its API's origin.
             let events = api.map(|it| {
                 if it == "https://api.inngest.com" {
                     "https://inn.gs"
@@ -174,7 +177,7 @@ impl Registry {
                     it
                 }
             });
-            // Not the whole hashes: they are what the API takes as a token.
+            // The full hash of a key is the API's token, so only the fingerprint is shown.
             let current = keys
                 .as_deref()
                 .map(|keys| keys.current().fingerprint().to_string());
@@ -210,7 +213,8 @@ impl Registry {
         without_nulls(inspection)
     }
 
-    /// Returns whether the API changed anything, or why it did not register the app.
+    /// Sends the functions to Inngest's API. Returns whether that changed anything, or the API's
+    /// error.
     async fn register(&self, url: &AppUrl, parts: &Parts) -> Result<bool, String> {
         let payload = json!({
             "url": url.to_string(),
@@ -227,7 +231,7 @@ impl Registry {
             self.config.api_base().map_err(|it| it.to_string())?
         );
         let uri = match deploy_id(parts) {
-            // One encoded value, whatever it holds.
+            // Encoded, because anyone who can send a sync chooses it.
             Some(id) => {
                 let mut query = form_urlencoded::Serializer::new(String::new());
                 format!("{endpoint}?{}", query.append_pair("deployId", &id).finish())
@@ -245,24 +249,24 @@ impl Registry {
         }
         let request = request
             .body(Full::from(payload.to_string()))
-            .map_err(|error| told(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let response = self
             .api
             .clone()
             .oneshot(request)
             .await
-            .map_err(|error| told(&error))?;
+            .map_err(|error| with_causes(&error))?;
         let status = response.status();
         let body = Body::new(Limited::new(response.into_body(), RESPONSE_LIMIT));
         let body = body
             .collect()
             .await
-            .map_err(|error| told(&error))?
+            .map_err(|error| with_causes(&error))?
             .to_bytes();
         let response: Value = serde_json::from_slice(&body).unwrap_or_default();
         match (status, &response["ok"], response["error"].as_str()) {
             (StatusCode::OK, Value::Bool(true), _) => Ok(response["modified"] == true),
-            // A person reads it in Inngest's own words.
+            // Inngest shows this message to users unchanged.
             (_, _, Some(error)) => Err(error.to_owned()),
             _ => Err(format!(
                 "Inngest's API responded {status}: {}",
@@ -272,14 +276,14 @@ impl Registry {
     }
 }
 
-/// Returns the `url` of a sync's body, if it has one.
+/// Returns the `url` in the body of a sync, if there is one.
 fn signed_url(body: &[u8]) -> Result<Option<AppUrl>, &'static str> {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     match &body["url"] {
         Value::Null => Ok(None),
         url => match url.as_str().and_then(AppUrl::parse) {
             Some(url) => Ok(Some(url)),
-            None => Err("the sync's `url` is not an http(s) URL"),
+            None => Err("the `url` in the body of this sync is not an http(s) URL"),
         },
     }
 }
@@ -290,18 +294,18 @@ fn deploy_id(parts: &Parts) -> Option<String> {
     pairs.find_map(|(name, id)| (name == "deployId").then(|| id.into_owned()))
 }
 
-/// Returns the kind of server that the caller claims to be, so that the API can check it. The
-/// header is not signed: nothing else may depend on it.
+/// Returns the kind of server that the client claims to be, so that the API can check it. The
+/// header is not signed, so nothing else may depend on it.
 fn server_kind(headers: &HeaderMap) -> Option<&'static str> {
-    let said = headers.get("x-inngest-server-kind")?;
-    ["cloud", "dev"].into_iter().find(|kind| said == kind)
+    let claimed = headers.get("x-inngest-server-kind")?;
+    ["cloud", "dev"].into_iter().find(|kind| claimed == kind)
 }
 
 fn capabilities() -> Value {
     CAPABILITIES.into_iter().collect()
 }
 
-/// Removes the object's members that say nothing: Inngest's server takes some of them amiss.
+/// Removes the members that are null. Inngest expects them to be absent.
 fn without_nulls(mut object: Value) -> Value {
     if let Some(members) = object.as_object_mut() {
         members.retain(|_, value| !value.is_null());
@@ -313,8 +317,8 @@ fn failed(status: StatusCode, problem: &str) -> Response {
     (status, Json(json!({"message": problem, "modified": false}))).into_response()
 }
 
-/// The error and what caused it.
-fn told(error: &dyn std::error::Error) -> String {
+/// Returns an error's message, followed by those of its causes.
+fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes
         .map(ToString::to_string)

@@ -1,22 +1,23 @@
-//! The URL that Inngest reaches the app at.
+//! The URL at which Inngest reaches the app.
 
 use std::fmt;
 
 use axum::http::Uri;
 
-/// An absolute http or https URL, in the parts that may come from different places.
+/// An absolute http or https URL, split into the parts that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct AppUrl {
     /// Scheme, host and port.
     pub(crate) origin: String,
-    /// Empty, or with its slash.
+    /// Empty, or begins with a slash.
     pub(crate) path: String,
-    /// Without its question mark.
+    /// The query without its question mark.
     query: String,
 }
 
 impl AppUrl {
-    /// Returns `None` for anything else, and if the URL contains a user name.
+    /// Parses a URL. Returns `None` if it is not an absolute http or https URL, or contains a user
+    /// name.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.trim().parse().ok()?;
         let (scheme, authority) = (uri.scheme_str()?, uri.authority()?.as_str());
@@ -33,33 +34,33 @@ impl AppUrl {
         })
     }
 
-    /// Replaces the parts that `configured` has. Its path is the whole path: nothing is appended.
+    /// Replaces the parts that `configured` has. Its path replaces the whole path.
     pub(crate) fn overridden_by(self, configured: &Self) -> Self {
-        let either = |ours: &String, theirs| {
-            if ours.is_empty() {
-                theirs
+        let or = |configured: &String, ours| {
+            if configured.is_empty() {
+                ours
             } else {
-                ours.clone()
+                configured.clone()
             }
         };
         Self {
             origin: configured.origin.clone(),
-            path: either(&configured.path, self.path),
-            query: either(&configured.query, self.query),
+            path: or(&configured.path, self.path),
+            query: or(&configured.query, self.query),
         }
     }
 
-    /// Returns the URL that calls the function. The rest of the query is kept unchanged.
+    /// Returns the URL that calls a function. All other query parameters are kept.
     pub(crate) fn of_function(&self, id: &str) -> Self {
-        let ours = |pair: &&str| {
+        let is_kept = |pair: &&str| {
             let name = form_urlencoded::parse(pair.as_bytes()).next();
             !name.is_some_and(|(name, _)| matches!(&*name, "fnId" | "stepId"))
         };
         let mut pairs: Vec<_> = self
             .query
             .split('&')
-            .filter(|it| !it.is_empty())
-            .filter(ours)
+            .filter(|pair| !pair.is_empty())
+            .filter(is_kept)
             .collect();
         let call = form_urlencoded::Serializer::new(String::new())
             .extend_pairs([("fnId", id), ("stepId", "step")])

@@ -29,7 +29,10 @@ fuzz_target!(|input: &[u8]| {
     }
 
     let hash = expected.hash;
-    assert_eq!(*parsed.bearer(), format!("{}{hash}", expected.prefix));
+    assert_eq!(
+        parsed.bearer().as_str(),
+        format!("{}{hash}", expected.prefix)
+    );
     assert_eq!(parsed.fingerprint().to_string(), hash[..12]);
 
     let dots = if expected.prefix.is_empty() {

@@ -55,10 +55,11 @@ impl Bearer {
 
 fn authorization(key: &SigningKey) -> HeaderValue {
     let token = key.bearer();
+    let token = token.as_str();
     // Allocated once: a buffer that grew would leave pieces of the token in freed memory.
     let mut text = Zeroizing::new(String::with_capacity("Bearer ".len() + token.len()));
     text.push_str("Bearer ");
-    text.push_str(&token);
+    text.push_str(token);
     // Shared, not copied, so that dropping the last header that carries the token wipes it.
     let text = Bytes::from_owner(text);
     let mut value = HeaderValue::from_maybe_shared(text).expect("a token is visible ASCII");

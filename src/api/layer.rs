@@ -52,7 +52,17 @@ impl InngestApiAuth {
         Self::try_from_config(config).unwrap_or_else(Self::unusable)
     }
 
-    fn try_from_config(config: &Config) -> Result<Self, ConfigError> {
+    /// Creates the layer from a [`Config`], and shares its [`KeyRing`], or returns the error.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ConfigError`] if the configuration's [`api_base`](Config::api_base) or
+    /// [`environment`](Config::environment) is one.
+    #[expect(
+        clippy::missing_panics_doc,
+        reason = "`Config` has checked both values"
+    )]
+    pub fn try_from_config(config: &Config) -> Result<Self, ConfigError> {
         let api = Origin::parse(config.api_base()?).expect("`Config` accepts only such URLs");
         let environment = config.environment()?.map(|name| {
             HeaderValue::from_bytes(name.as_bytes()).expect("`Config` accepts no controls")

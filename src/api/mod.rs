@@ -69,4 +69,4 @@ pub(crate) mod layer;
 pub(crate) mod origin;
 pub(crate) mod service;
 
-pub use service::{SingleAttempt, WithFallback};
+pub use service::{ResponseFuture, SingleAttempt, WithFallback};

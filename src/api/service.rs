@@ -1,11 +1,13 @@
 //! One call to the API, from checking its URI to learning from its status.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use axum_core::BoxError;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use thiserror::Error;
@@ -66,18 +68,42 @@ impl<S, A> InngestApiAuthService<S, A> {
     }
 }
 
-type ResponseFuture<R, E> = Pin<Box<dyn Future<Output = Result<R, ApiAuthError<E>>> + Send>>;
+/// The future of an [`InngestApiAuthService`]'s response.
+pub struct ResponseFuture<R>(Pin<Box<dyn Future<Output = Outcome<R>> + Send>>);
+
+type Outcome<R> = Result<Response<R>, ApiAuthError>;
+
+impl<R> ResponseFuture<R> {
+    fn new(future: impl Future<Output = Outcome<R>> + Send + 'static) -> Self {
+        Self(Box::pin(future))
+    }
+}
+
+impl<R> Future for ResponseFuture<R> {
+    type Output = Outcome<R>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<R>> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl<R> fmt::Debug for ResponseFuture<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
 
 impl<S, B, R> Service<Request<B>> for InngestApiAuthService<S, WithFallback>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Into<BoxError>,
     B: Clone + Send + 'static,
     R: Send,
 {
     type Response = Response<R>;
-    type Error = ApiAuthError<S::Error>;
-    type Future = ResponseFuture<Response<R>, S::Error>;
+    type Error = ApiAuthError;
+    type Future = ResponseFuture<R>;
 
     /// Returns ready at once. Only `call` knows whether and how often the client is needed, so
     /// `call` waits for it.
@@ -87,7 +113,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (client, outbound) = (self.inner.clone(), Arc::clone(&self.outbound));
-        Box::pin(async move {
+        ResponseFuture::new(async move {
             let Some(credentials) = outbound.prepare(&mut request)? else {
                 return send(client, request).await;
             };
@@ -119,12 +145,13 @@ impl<S, B, R> Service<Request<B>> for InngestApiAuthService<S, SingleAttempt>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
+    S::Error: Into<BoxError>,
     B: Send + 'static,
     R: Send,
 {
     type Response = Response<R>;
-    type Error = ApiAuthError<S::Error>;
-    type Future = ResponseFuture<Response<R>, S::Error>;
+    type Error = ApiAuthError;
+    type Future = ResponseFuture<R>;
 
     /// Returns ready at once, because `call` waits for the client.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -133,7 +160,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (client, outbound) = (self.inner.clone(), Arc::clone(&self.outbound));
-        Box::pin(async move {
+        ResponseFuture::new(async move {
             let Some(credentials) = outbound.prepare(&mut request)? else {
                 return send(client, request).await;
             };
@@ -192,10 +219,7 @@ impl Outbound {
 
     /// Checks the request's URI, and adds everything but the token. Returns the credentials to use,
     /// or `None` in dev mode.
-    fn prepare<B, E>(
-        &self,
-        request: &mut Request<B>,
-    ) -> Result<Option<&Credentials>, ApiAuthError<E>> {
+    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Option<&Credentials>, ApiAuthError> {
         let credentials = match &self.mode {
             Mode::Cloud(credentials) => Some(credentials),
             Mode::Dev { .. } => None,
@@ -232,9 +256,10 @@ async fn send_with<S, B, R>(
     bearer: &Bearer,
     client: S,
     mut request: Request<B>,
-) -> Result<Response<R>, ApiAuthError<S::Error>>
+) -> Result<Response<R>, ApiAuthError>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
 {
     request
         .headers_mut()
@@ -245,14 +270,14 @@ where
 }
 
 /// Sends the request as soon as the client is ready.
-async fn send<S, B, R>(mut client: S, request: Request<B>) -> Result<R, ApiAuthError<S::Error>>
+async fn send<S, B, R>(mut client: S, request: Request<B>) -> Result<R, ApiAuthError>
 where
     S: Service<Request<B>, Response = R>,
+    S::Error: Into<BoxError>,
 {
-    poll_fn(|cx| client.poll_ready(cx))
-        .await
-        .map_err(ApiAuthError::Client)?;
-    client.call(request).await.map_err(ApiAuthError::Client)
+    let failed = |error: S::Error| ApiAuthError::Client(error.into());
+    poll_fn(|cx| client.poll_ready(cx)).await.map_err(failed)?;
+    client.call(request).await.map_err(failed)
 }
 
 /// Returns `true` if the status may mean that the API does not know the key.
@@ -263,12 +288,12 @@ fn is_rejected<R>(response: &Response<R>) -> bool {
     )
 }
 
-/// An error returned when a call to the API has no response. `E` is the HTTP client's own error.
+/// An error returned when a call to the API has no response.
 ///
 /// Except for [`Client`](Self::Client), nothing was sent.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ApiAuthError<E> {
+pub enum ApiAuthError {
     /// The URI is not absolute, or does not have the API's scheme, host and port.
     #[error(
         "request URI does not match the API's origin; request not sent (check \
@@ -281,7 +306,7 @@ pub enum ApiAuthError<E> {
     /// The configuration cannot be used.
     #[error(transparent)]
     Unconfigured(ConfigError),
-    /// The HTTP client failed.
+    /// The HTTP client failed, with this error of its own.
     #[error("the call to Inngest's API failed")]
-    Client(#[source] E),
+    Client(#[source] BoxError),
 }

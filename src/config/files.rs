@@ -186,3 +186,43 @@ fn explain(defect: FileDefect, path: &Path) -> FileDefect {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some that a test cannot cause, because it may run as root, which may read everything.
+    #[test]
+    fn each_error_of_the_operating_system_has_its_defect_and_text() {
+        for (error, expected, text) in [
+            (
+                ErrorKind::PermissionDenied,
+                FileDefect::Denied,
+                "permission denied; check the owner and mode of the file and its directories",
+            ),
+            (
+                ErrorKind::NotFound,
+                FileDefect::Missing,
+                "no such file; check the path, and that the secret is mounted",
+            ),
+            (
+                ErrorKind::NotADirectory,
+                FileDefect::Missing,
+                "no such file; check the path, and that the secret is mounted",
+            ),
+            (
+                ErrorKind::IsADirectory,
+                FileDefect::Directory,
+                "it is a directory; name the file in it",
+            ),
+            (
+                ErrorKind::TimedOut,
+                FileDefect::Unreadable(ErrorKind::TimedOut),
+                "cannot be read (timed out)",
+            ),
+        ] {
+            let defect = defect(&error.into());
+            assert_eq!((defect, &*defect.to_string()), (expected, text));
+        }
+    }
+}

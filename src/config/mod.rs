@@ -198,7 +198,8 @@ impl Config {
     /// change; the mode never changes. In dev mode nothing happens.
     ///
     /// A reload does not check whether a file is still being written. Call it when the files are
-    /// complete, for example on SIGHUP.
+    /// complete, for example on SIGHUP. It waits for the file system: if a file is on a network, use
+    /// a thread in which waiting is allowed, such as one of Tokio's `spawn_blocking`.
     #[cfg_attr(feature = "layer", doc = "[`watch`](Self::watch) reloads by itself.")]
     /// # Errors
     ///
@@ -237,6 +238,9 @@ impl Config {
     /// swapped by symbolic link, as in Kubernetes, is never read half before and half after the
     /// swap. Files that are replaced one by one may be read between the replacements: write the
     /// fallback key's file first.
+    ///
+    /// Files are read outside the runtime's workers, so one on a network that does not respond holds
+    /// up only the watch. Intervals are at least a millisecond and at most a year.
     #[cfg(feature = "layer")]
     pub fn watch(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
         let source = match &self.mode {

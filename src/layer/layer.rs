@@ -24,7 +24,7 @@ use crate::config::{Config, ConfigError, Mode};
 use crate::keyring::KeyRing;
 use crate::rejection::Rejection;
 use crate::replay::{self, ReplayStore};
-use crate::verifier::Verifier;
+use crate::verifier::{BODY_LIMIT, Verifier};
 use crate::verify::Tolerance;
 
 /// A layer that admits requests from Inngest only.
@@ -79,9 +79,9 @@ use crate::verify::Tolerance;
 /// 10. Check the time again, so that a slow body does not outlive the window. If a [replay
 ///     guard](crate::replay) is set, record the signature. Reject the request if the signature was
 ///     already accepted \[401\], except for trust probes and introspection (`GET` or `HEAD`), which
-///     run no function. Reject it if the store cannot tell \[503\], unless
-///     [`insecure_replay_fail_open`](Self::insecure_replay_fail_open) is set. Then check the time
-///     again, so that a slow store does not outlive the window either.
+///     run no function. Reject it, with the same exceptions, if the store cannot tell \[503\],
+///     unless [`insecure_replay_fail_open`](Self::insecure_replay_fail_open) is set. Then check the
+///     time again, so that a slow store does not outlive the window either.
 /// 11. Respond to a verified trust probe (`POST ?probe=trust`) with 200 and `{}`.
 /// 12. Call the inner service. Nothing before this step uses it, so an unverified request never
 ///     reserves its readiness (`poll_ready`) or takes one of its permits. The request's extensions
@@ -179,7 +179,7 @@ impl InngestAuth {
         start::built(&mode);
         Self(Arc::new(Policy {
             mode,
-            body_limit: 8 * 1024 * 1024,
+            body_limit: BODY_LIMIT,
             body_deadline: Duration::from_secs(30),
             budget: Arc::new(Budget::new(256 * 1024 * 1024)),
             backlog: Arc::new(Backlog::new(256 * 1024 * 1024)),

@@ -14,13 +14,10 @@ use super::limiter::{FEW, Limiter, ONCE};
 use super::sign::{SignResponses, Unsigned};
 use super::turns::Turns;
 use crate::diagnose::{self, Cause};
-use crate::rejection::{Rejection, RejectionKind};
+use crate::rejection::{self, Rejection, RejectionKind};
 use crate::replay::ReplayStoreError;
 use crate::verifier::{Check, Proof};
 use crate::verify::{Form, Tolerance};
-
-/// The longest text from outside the crate in a line, in bytes.
-const MAX_TEXT: usize = 256;
 
 /// The log of one layer.
 #[derive(Default)]
@@ -242,8 +239,9 @@ fn line(level: Level, rejection: &Rejection) -> &'static str {
     }
 }
 
-/// Returns what to do about a rejection. Advice that turns verification off always says on which
-/// machine.
+/// Returns what to do about a rejection. Advice that a client without a key can cause says so, or
+/// applies only if genuine calls are rejected: otherwise anyone could talk an operator into a
+/// change. Advice that turns verification off always says on which machine.
 fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str> {
     use RejectionKind as Kind;
     Some(match rejection.kind() {
@@ -252,8 +250,8 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
              such a request: only on a development machine, set INNGEST_DEV=1"
         }
         Kind::Missing if headers::is_unsigned_sync(request) => {
-            "a self-hosted server's UI and `curl -X PUT` send unsigned syncs; a server that has \
-             the key sends a signed one a few seconds later, so wait for that; \
+            "anyone can send unsigned syncs, and a self-hosted server's UI and `curl -X PUT` do; a \
+             server that has the key sends a signed one a few seconds later, so wait for that; \
              INNGEST_ENABLE_UNAUTHED_SYNC=1 would let anyone request a sync"
         }
         Kind::Missing => {
@@ -262,32 +260,40 @@ fn advice(rejection: &Rejection, request: &Request<Body>) -> Option<&'static str
              development machine"
         }
         Kind::Doubled if rejection.is_joined() => {
-            "look for a proxy that joins headers, and configure it to forward a single one"
+            "if genuine calls are rejected, look for a proxy that joins headers, and configure it \
+             to forward a single one"
         }
-        Kind::Doubled => "configure proxies to forward the header once and unchanged",
+        Kind::Doubled => {
+            "if genuine calls are rejected, configure proxies to forward the header once and \
+             unchanged"
+        }
         Kind::Malformed => {
-            "Inngest does not send such a header: look for the script or proxy that does"
+            "Inngest does not send such a header: if genuine calls are rejected, look for a proxy \
+             that changes it"
         }
         Kind::Stale => {
-            "synchronize this machine's clock by NTP, and look for a queue in front of the app; a \
-             replayed captured request looks the same"
+            "if genuine calls are rejected, synchronize this machine's clock by NTP, and look for \
+             a queue in front of the app; a replayed captured request looks the same"
         }
-        Kind::Future => "synchronize this machine's clock by NTP",
+        Kind::Future => "if genuine calls are rejected, synchronize this machine's clock by NTP",
         Kind::WrongSignature if headers::is_foreign_probe(request) => return None,
         Kind::WrongSignature => {
-            "set INNGEST_SIGNING_KEY to the signing key of the environment that calls, and \
-             configure proxies to forward bodies unchanged; for a key that ends in -HEX, `printf \
-             %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the fingerprint that keys_tried \
-             shows"
+            "if genuine calls are rejected, set INNGEST_SIGNING_KEY to the signing key of the \
+             environment that calls, and configure proxies to forward bodies unchanged; for a key \
+             that ends in -HEX, `printf %s HEX | xxd -r -p | sha256sum | cut -c1-12` prints the \
+             fingerprint that keys_tried shows"
         }
         Kind::Replayed => "turn off retries in proxies: Inngest signs each of its own retries anew",
         Kind::BeforeStart => "no action needed: Inngest's next attempt is accepted",
         Kind::BodyTooLarge => {
-            "Inngest sends up to 4 MiB: set body_limit, and every limit outside the layer, to at \
-             least that"
+            "Inngest sends up to 4 MiB: if genuine calls are rejected, set body_limit, and every \
+             limit outside the layer, to at least that"
         }
         Kind::BodyTooSlow => "raise body_deadline only if genuine calls are rejected",
-        Kind::BodyBroken => "the client closed the connection, or an outer layer aborted the body",
+        Kind::BodyBroken => {
+            "the client closed the connection; if genuine calls are rejected, look for an outer \
+             layer that aborts the body"
+        }
         Kind::OverBudget => "raise body_budget only if genuine calls are rejected",
         Kind::BacklogFull => {
             "let the handler accept more concurrent requests, or limit the \
@@ -350,23 +356,113 @@ impl fmt::Display for Said<'_> {
     }
 }
 
-/// A text from outside the crate, cut to [`MAX_TEXT`] bytes.
+/// A text from outside the crate, cut for a line.
 struct Cut<T>(T);
 
 impl<T: fmt::Display> fmt::Display for Cut<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        let mut ends = (0..=text.len().min(MAX_TEXT)).rev();
-        let end = ends
-            .find(|&end| text.is_char_boundary(end))
-            .expect("0 is one");
-        f.write_str(&text[..end])
+        f.write_str(rejection::cut(&self.0.to_string()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::signature::SignatureError;
+
+    /// Every kind.
+    const KINDS: [RejectionKind; 17] = {
+        use RejectionKind as Kind;
+        [
+            Kind::Missing,
+            Kind::Doubled,
+            Kind::Malformed,
+            Kind::Stale,
+            Kind::Future,
+            Kind::WrongSignature,
+            Kind::Replayed,
+            Kind::BeforeStart,
+            Kind::BodyTooLarge,
+            Kind::BodyTooSlow,
+            Kind::BodyBroken,
+            Kind::OverBudget,
+            Kind::BacklogFull,
+            Kind::StoreUnavailable,
+            Kind::Unconfigured,
+            Kind::NoTime,
+            Kind::NoRuntime,
+        ]
+    };
+
+    /// Returns `true` if a client without a key can cause a rejection of this kind.
+    fn can_be_provoked(kind: RejectionKind) -> bool {
+        use RejectionKind as Kind;
+        match kind {
+            Kind::Missing
+            | Kind::Doubled
+            | Kind::Malformed
+            | Kind::Stale
+            | Kind::Future
+            | Kind::WrongSignature
+            | Kind::BodyTooLarge
+            | Kind::BodyTooSlow
+            | Kind::BodyBroken
+            | Kind::OverBudget => true,
+            // Only after the signature was verified.
+            Kind::Replayed | Kind::BeforeStart | Kind::BacklogFull | Kind::StoreUnavailable => {
+                false
+            }
+            // They reject genuine requests too.
+            Kind::Unconfigured | Kind::NoTime | Kind::NoRuntime => false,
+        }
+    }
+
+    /// A line may otherwise talk an operator into a change that only an attacker wants.
+    #[test]
+    fn advice_that_a_stranger_can_provoke_says_so() {
+        let names = include_str!("../rejection.rs")
+            .split("fn as_str(self)")
+            .nth(1);
+        let names = names.unwrap().split("\n    }\n").next().unwrap();
+        assert_eq!(
+            names.matches("=> \"").count(),
+            KINDS.len(),
+            "a kind is missing above"
+        );
+        let requests = [
+            Request::post("/"),
+            Request::put("/"),
+            Request::post("/").header("x-inngest-server-kind", "dev"),
+            Request::get("/"),
+        ];
+        let requests = requests.map(|request| request.body(Body::empty()).unwrap());
+        let joined = Rejection::from(SignatureError::Joined);
+        let rejections = KINDS.map(Rejection::from).into_iter().chain([joined]);
+        let mut texts = BTreeSet::new();
+        for rejection in rejections {
+            let advices = requests
+                .iter()
+                .filter_map(|request| advice(&rejection, request));
+            let kind = rejection.kind();
+            if can_be_provoked(kind) {
+                let what = rejection.to_string();
+                assert!(
+                    !what.contains(": "),
+                    "{kind}: advice without a condition: {what}"
+                );
+                texts.extend(advices.map(|text| (kind, text)));
+            }
+        }
+        for (kind, text) in &texts {
+            assert!(
+                text.contains("if genuine calls are rejected") || text.contains("anyone can"),
+                "{kind}: {text}"
+            );
+        }
+        assert_eq!(texts.len(), 13);
+    }
 
     #[test]
     fn foreign_texts_are_cut_and_methods_are_from_a_closed_set() {

@@ -40,7 +40,11 @@ const HTTP2_DRAIN: usize = 64 * 1024;
 const QUICKLY_CANONICALIZED: usize = 512;
 
 /// The settings that a request is checked against. Keys are snapshotted per request.
+///
+/// Aligned so that no field shares a cache line with the reference count in front of it, to which
+/// every request writes.
 #[derive(Clone)]
+#[repr(align(128))]
 pub(super) struct Policy {
     pub(super) mode: Mode<Verifier>,
     /// In bytes.
@@ -91,7 +95,7 @@ impl Policy {
             Mode::Dev { .. } => return Ok(self.forward_dev(request)),
             Mode::Unusable(error) => {
                 let rejection = Rejection::unconfigured(error.variable(), error.to_string().into());
-                return Err(self.unread(rejection));
+                return Err(self.before_body(rejection));
             }
         };
         if self.insecure_unsigned_sync && headers::is_unsigned_sync(request) {
@@ -104,11 +108,11 @@ impl Policy {
         let canonical = proof.canonical.take();
         let len = self
             .replace_body(request, body, canonical, purpose)
-            .map_err(|kind| Rejected::read(kind.into()))?;
+            .map_err(|kind| Rejected::after_body(kind.into()))?;
         let first_use = self
             .record(verifier, &proof.signature, purpose)
             .await
-            .map_err(Rejected::read)?;
+            .map_err(Rejected::after_body)?;
         Ok(self.forward_verified(request, len, &proof, purpose, first_use))
     }
 
@@ -119,11 +123,11 @@ impl Policy {
         request: &mut Request<Body>,
     ) -> Result<(Buffer, Proof), Rejected> {
         let (mut check, mut running) =
-            check_headers(verifier, request.headers()).map_err(|it| self.unread(it))?;
+            check_headers(verifier, request.headers()).map_err(|it| self.before_body(it))?;
         let mut share = self.budget.share();
         if let Some(bytes) = headers::many(request.headers()) {
             let reserved = share.reserve_headers(bytes);
-            reserved.map_err(|OverBudget| self.unread(RejectionKind::OverBudget.into()))?;
+            reserved.map_err(|OverBudget| self.before_body(RejectionKind::OverBudget.into()))?;
         }
         // The MAC is computed as frames arrive.
         let read = read(
@@ -145,7 +149,8 @@ impl Policy {
             Err(check) => check,
         };
         let turn = self.turn_to_canonicalize(&mut share).await;
-        let _turn = turn.map_err(|OverBudget| Rejected::read(RejectionKind::OverBudget.into()))?;
+        let _turn =
+            turn.map_err(|OverBudget| Rejected::after_body(RejectionKind::OverBudget.into()))?;
         let outcome = check.finish_canonical(share.pieces());
         let body = share.finish();
         match outcome {
@@ -155,7 +160,7 @@ impl Policy {
                 let encoding = encoding.map(HeaderValue::as_bytes);
                 let rejection = check.rejection(body.len()).with_content_encoding(encoding);
                 self.log.diagnose(request, body, &check);
-                Err(Rejected::read(rejection))
+                Err(Rejected::after_body(rejection))
             }
         }
     }
@@ -214,8 +219,9 @@ impl Policy {
             Ok(Recorded::BeforeStart) => Err(RejectionKind::BeforeStart.into()),
             Ok(_) => Err(RejectionKind::Replayed.into()),
             Err(error) => {
-                self.log.store_failed(&error, self.replay_fails_open);
-                if self.replay_fails_open {
+                let admitted = self.replay_fails_open || purpose.runs_nothing();
+                self.log.store_failed(&error, admitted);
+                if admitted {
                     // The request may be a replay, so its response is not signed.
                     Ok(false)
                 } else {
@@ -294,11 +300,10 @@ impl Policy {
 
     /// Marks the response, and signs it if required: step 13.
     pub(super) async fn finish(&self, response: &mut Response<Body>, admitted: &Admitted) {
-        // If an inner layer rejected the request, outer layers must see that outcome only.
         if response.extensions().get::<Rejection>().is_none() {
             mark(response.extensions_mut(), admitted.caller);
         } else {
-            response.extensions_mut().remove::<Verified>();
+            unmark(response.extensions_mut());
         }
         if let (Some(signer), Mode::Cloud(verifier)) = (&admitted.signer, &self.mode)
             && let Err(why) = self
@@ -357,7 +362,7 @@ impl Policy {
     }
 
     /// Rejects a request by its headers alone, with the body still unread.
-    fn unread(&self, rejection: Rejection) -> Rejected {
+    fn before_body(&self, rejection: Rejection) -> Rejected {
         Rejected {
             rejection,
             unread: Unread::AtMost(self.body_limit),
@@ -372,7 +377,10 @@ impl Policy {
     ) -> Response<Body> {
         self.log.rejected(&rejected.rejection, request);
         let close = !self.drain(&rejected.unread, request).await;
-        response::reject(rejected.rejection, close, self.on_rejection.as_deref())
+        let mut response =
+            response::reject(rejected.rejection, close, self.on_rejection.as_deref());
+        unmark(response.extensions_mut());
+        response
     }
 
     /// Drains the rest of a rejected request's body. Returns `true` if its connection can be
@@ -395,7 +403,7 @@ impl Policy {
             Unread::Endless => false,
             Unread::AtMost(_) if never_arrives(request.headers(), most) => false,
             Unread::AtMost(limit) => {
-                // They may be many, and are not in the budget any more.
+                // The headers may be large, and they no longer count in the budget.
                 *request.headers_mut() = HeaderMap::new();
                 drain(
                     request.body_mut(),
@@ -433,7 +441,7 @@ impl Admitted {
 
 impl Rejected {
     /// Rejects a request whose body was read to its end.
-    fn read(rejection: Rejection) -> Self {
+    fn after_body(rejection: Rejection) -> Self {
         Self {
             rejection,
             unread: Unread::Nothing,
@@ -472,6 +480,13 @@ fn mark(extensions: &mut Extensions, caller: Caller) {
             extensions.remove::<Verified>();
         }
     }
+}
+
+/// Removes the marks of an admitted request from the response to a rejected one, which an inner
+/// layer or a handler may have left. Outer layers must see only one outcome: the rejection.
+fn unmark(extensions: &mut Extensions) {
+    extensions.remove::<Caller>();
+    extensions.remove::<Verified>();
 }
 
 impl fmt::Debug for Policy {

@@ -9,7 +9,6 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::headers::SIGNATURE;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::sdk::SDK;
-use crate::verify::Verified;
 
 const NO_RETRY: HeaderName = HeaderName::from_static("x-inngest-no-retry");
 const SDK_HEADER: HeaderName = HeaderName::from_static("x-inngest-sdk");
@@ -58,8 +57,6 @@ fn restrict(kind: RejectionKind, mut response: Response) -> Response {
     for header in [NO_RETRY, RETRY_AFTER, LOCATION, SIGNATURE, TRAILER] {
         response.headers_mut().remove(header);
     }
-    // Outer layers must see only one outcome of this request: the rejection.
-    response.extensions_mut().remove::<Verified>();
     response
 }
 

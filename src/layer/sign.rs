@@ -1,5 +1,7 @@
 //! Which responses are signed, and how.
 
+use std::fmt;
+
 use axum_core::BoxError;
 use axum_core::body::Body;
 use http::header::CONTENT_ENCODING;
@@ -71,6 +73,12 @@ impl Unsigned {
             Self::TooLate => "too_late",
             Self::NotRecorded => "not_recorded",
         }
+    }
+}
+
+impl fmt::Display for SignResponses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 

@@ -66,6 +66,22 @@ fn settings(policy: &Policy, verifier: &Verifier) {
         unsigned_sync = policy.insecure_unsigned_sync,
         "inngest-auth layer added to a service"
     );
+    if !policy.budget.fits_alone(policy.body_limit) {
+        tracing::warn!(
+            body_limit_bytes = policy.body_limit,
+            body_budget_bytes = policy.budget.limit(),
+            "body_budget has no room for a body of body_limit: genuine calls of that size get 503; \
+             set body_budget to at least 16 KiB more than body_limit, which may be as low as 4 MiB"
+        );
+    }
+    if !policy.backlog.fits_alone(policy.body_limit) {
+        tracing::warn!(
+            body_limit_bytes = policy.body_limit,
+            verified_backlog_bytes = policy.backlog.limit(),
+            "verified_backlog has no room for a body of body_limit: genuine calls of that size get \
+             503; set verified_backlog to at least body_limit, which may be as low as 4 MiB"
+        );
+    }
     if policy.insecure_unsigned_sync {
         tracing::warn!(
             "inngest-auth admits unsigned syncs, so anyone who can reach this service can request \

@@ -152,7 +152,7 @@ impl MemoryReplayStore {
         let entry = (sighting.signed_at, sighting.mac);
         let mut state = self.state();
         // First, because the store learns from every sighting, even one that it rejects.
-        let before_start = state.start.is_after(sighting, uptime, self.clock_error);
+        let before_start = state.start.observe(sighting, uptime, self.clock_error);
         state.lifetime = state.lifetime.max(sighting.lifetime());
         state.forget(sighting.now);
         let known = state.entries.contains(&entry) || state.forgotten.contains(sighting.signed_at);

@@ -42,9 +42,10 @@
 //!    store either.
 //! 6. Freshness is checked after the headers, before recording, and again after recording. Neither
 //!    a slow body nor a slow store can outlive the window.
-//! 7. If the store is down or full, the request is rejected with 503 and without `Retry-After`:
-//!    [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable). With
+//! 7. If the store is down or full, a request that may run something is rejected with 503 and
+//!    without `Retry-After`: [`StoreUnavailable`](crate::RejectionKind::StoreUnavailable). With
 //!    [`insecure_replay_fail_open`](crate::InngestAuth::insecure_replay_fail_open) it is admitted.
+//!    In neither case is a response signed that could not be recorded.
 //!
 //! # Which store
 //!

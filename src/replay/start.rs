@@ -23,7 +23,7 @@ impl Start {
     }
 
     /// Returns `true` if a signature may be older than this process, and learns from its time.
-    pub(super) fn is_after(&mut self, sighting: &Sighting, uptime: u64, clock_error: u64) -> bool {
+    pub(super) fn observe(&mut self, sighting: &Sighting, uptime: u64, clock_error: u64) -> bool {
         let Sighting { signed_at, now, .. } = *sighting;
         self.by_clock = self.by_clock.max(now.saturating_sub(uptime));
         self.by_signers = self.by_signers.max(signed_at.saturating_sub(uptime));

@@ -32,8 +32,9 @@ impl Protocol {
     }
 }
 
-pub(crate) const SMALL: usize = 1000;
-pub(crate) const LARGE: usize = 4_000_000;
+pub(crate) const CALL: &str = "/api/inngest?fnId=genuine&stepId=step";
+const SMALL: usize = 1000;
+const LARGE: usize = 4_000_000;
 /// How often each is sent, and how long to wait for a response.
 const EVERY_SMALL: Duration = Duration::from_millis(15);
 const EVERY_LARGE: Duration = Duration::from_millis(150);
@@ -97,17 +98,6 @@ pub(crate) struct Report {
     pub(crate) large: Calls,
 }
 
-impl Report {
-    pub(crate) fn summary(&self) -> String {
-        let Self { small, large } = self;
-        format!(
-            "genuine 1 KB: {}; 4 MB: {}",
-            small.summary(),
-            large.summary()
-        )
-    }
-}
-
 /// Calls that continue in their own threads until they are stopped.
 pub(crate) struct Genuine {
     stop: Arc<AtomicBool>,
@@ -120,9 +110,15 @@ impl Genuine {
         let stop = Arc::new(AtomicBool::new(false));
         let calls = |len, every| {
             let stopped = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                runtime().block_on(repeat(server, protocol, uri, len, every, &stopped))
-            })
+            let client = Repeat {
+                server,
+                protocol,
+                uri,
+                len,
+                every,
+                first: 0,
+            };
+            std::thread::spawn(move || runtime().block_on(client.run(&stopped)))
         };
         Self {
             small: calls(SMALL, EVERY_SMALL),
@@ -141,15 +137,35 @@ impl Genuine {
     }
 }
 
-/// Makes calls while `work` runs.
-pub(crate) fn beside<T>(
-    server: SocketAddr,
-    protocol: Protocol,
-    work: impl FnOnce() -> T,
-) -> (T, Report) {
-    let genuine = Genuine::start(server, protocol, "/api/inngest?fnId=genuine&stepId=step");
-    let done = work();
-    (done, genuine.stop())
+/// Makes 1 KB calls without a pause for this long, one at a time on each of two connections.
+/// Returns them, and how many got 200 per second.
+pub(crate) fn at_full_speed(server: SocketAddr, time: Duration) -> (Calls, f64) {
+    let start = Instant::now();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads = [0, 1].map(|first| {
+        let stopped = Arc::clone(&stop);
+        let client = Repeat {
+            server,
+            protocol: Protocol::Http1,
+            uri: CALL,
+            len: SMALL,
+            every: Duration::ZERO,
+            // Bodies of their own, so that a replay guard rejects none.
+            first: first * 1_000_000_000,
+        };
+        std::thread::spawn(move || runtime().block_on(client.run(&stopped)))
+    });
+    std::thread::sleep(time);
+    stop.store(true, Ordering::Relaxed);
+    let mut all = Calls::default();
+    for thread in threads {
+        let calls = thread.join().expect("genuine calls do not panic");
+        all.sent += calls.sent;
+        all.took.extend(calls.took);
+        all.other.extend(calls.other);
+    }
+    let rate = all.took.len() as f64 / start.elapsed().as_secs_f64();
+    (all, rate)
 }
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
@@ -159,40 +175,49 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .expect("a runtime")
 }
 
-async fn repeat(
+/// A client that makes calls of one length, one after the other.
+struct Repeat {
     server: SocketAddr,
     protocol: Protocol,
-    uri: &str,
+    uri: &'static str,
     len: usize,
     every: Duration,
-    stopped: &AtomicBool,
-) -> Calls {
-    let mut calls = Calls::default();
-    let mut client = None;
-    let mut number = 0;
-    while !stopped.load(Ordering::Relaxed) {
-        number += 1;
-        // Different in every call, so that a replay guard rejects none.
-        let mut body = format!(r#"{{"call":{number},"data":""#).into_bytes();
-        body.resize(len - 2, b'x');
-        body.extend_from_slice(b"\"}");
-        let request = signed(uri, body.into());
-        let start = Instant::now();
-        calls.sent += 1;
-        match tokio::time::timeout(PATIENCE, call(&mut client, server, protocol, request)).await {
-            Ok(Some(StatusCode::OK)) => calls.took.push(start.elapsed()),
-            Ok(status) => {
-                calls.other.push(status);
-                client = None;
+    /// The number in the first call's body.
+    first: u64,
+}
+
+impl Repeat {
+    async fn run(&self, stopped: &AtomicBool) -> Calls {
+        let mut calls = Calls::default();
+        let mut client = None;
+        let mut number = self.first;
+        while !stopped.load(Ordering::Relaxed) {
+            number += 1;
+            // Different in every call, so that a replay guard rejects none.
+            let mut body = format!(r#"{{"call":{number},"data":""#).into_bytes();
+            body.resize(self.len - 2, b'x');
+            body.extend_from_slice(b"\"}");
+            let request = signed(self.uri, body.into());
+            let start = Instant::now();
+            calls.sent += 1;
+            let call = call(&mut client, self.server, self.protocol, request);
+            match tokio::time::timeout(PATIENCE, call).await {
+                Ok(Some(StatusCode::OK)) => calls.took.push(start.elapsed()),
+                Ok(status) => {
+                    calls.other.push(status);
+                    client = None;
+                }
+                Err(_) => {
+                    calls.other.push(None);
+                    client = None;
+                }
             }
-            Err(_) => {
-                calls.other.push(None);
-                client = None;
+            if !self.every.is_zero() {
+                tokio::time::sleep(self.every).await;
             }
         }
-        tokio::time::sleep(every).await;
+        calls
     }
-    calls
 }
 
 async fn call(

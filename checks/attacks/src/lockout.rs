@@ -5,26 +5,29 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use inngest_auth::SigningKey;
 
 use crate::Run;
-use crate::genuine::{Protocol, beside, now};
+use crate::genuine::{Protocol, now};
 use crate::memory::{BODY_LIMIT, MIB, many_headers_block};
 use crate::process::Server;
 use crate::server::{KEY, Options};
-use crate::table::{Limit, Table};
+use crate::table::{BESIDE, Beside, Limit, Table};
 use crate::wire::{Block, Http2, connect, forged, head, hear};
 
 /// Attackers in threads, until the time is over.
-struct Attackers {
+pub(crate) struct Attackers {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Attackers {
-    fn start(count: usize, attack: impl Fn(&AtomicBool) + Clone + Send + 'static) -> Self {
+    pub(crate) fn start(
+        count: usize,
+        attack: impl Fn(&AtomicBool) + Clone + Send + 'static,
+    ) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let threads = (0..count)
             .map(|_| {
@@ -35,7 +38,7 @@ impl Attackers {
         Self { stop, threads }
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().expect("attackers do not panic");
@@ -78,11 +81,11 @@ fn persistent(count: usize, attack: impl Fn(&AtomicBool) + Clone + Send + 'stati
 }
 
 fn seconds(run: Run) -> Duration {
-    Duration::from_secs(if run.short { 6 } else { 15 })
+    Duration::from_secs(if run.short { 4 } else { 15 })
 }
 
 /// Returns the servers that an attack is tried on.
-fn servers(run: Run) -> Vec<(&'static str, Options)> {
+pub(crate) fn servers(run: Run) -> Vec<(&'static str, Options)> {
     let plain = Options::default();
     let mut servers = vec![("2 threads", plain)];
     if !run.short {
@@ -125,20 +128,20 @@ fn measure(
     let attackers = attack(server.address());
     // Genuine calls begin when everything has been sent.
     std::thread::sleep(Duration::from_secs(1));
-    let start = Instant::now();
-    let ((), report) = beside(server.address(), protocol, || {
-        std::thread::sleep(seconds(run).saturating_sub(start.elapsed()));
-    });
-    attackers.stop();
     let name = format!("{name}, {}, {server_name}", protocol.name());
-    table.row(
-        &format!("{name}: peak"),
-        server.peak(),
-        "MiB",
-        &Limit::AtMost(256.0 + 64.0),
-    );
-    table.note(&format!("server CPU {:.1} s", server.cpu().as_secs_f64()));
-    table.genuine(&name, &report, options.handler as f64);
+    let calls = Beside {
+        protocol,
+        p99: promised(options),
+        ..Beside::default()
+    };
+    table.beside(&name, &server, calls, || std::thread::sleep(seconds(run)));
+    attackers.stop();
+}
+
+/// Returns the limit for the 99th percentile of small genuine calls, which includes the handler's
+/// time.
+pub(crate) fn promised(options: Options) -> Limit {
+    Limit::AtMost(100.0 + options.handler as f64)
 }
 
 /// Runs without an attack: shows what the machine itself does to genuine calls.
@@ -276,7 +279,17 @@ fn complete_at_once(
         let streams: Vec<_> = (0..STREAMS).map(open).collect();
         (client, streams)
     });
-    let ((), report) = beside(server.address(), Protocol::Http1, || {
+    let name = format!(
+        "{} {name} end at once, {server_name}",
+        CONNECTIONS * STREAMS
+    );
+    let calls = Beside {
+        // The streams are not in the budget.
+        peak: Limit::AtMost(256.0 + BESIDE + 32.0),
+        p99: promised(options),
+        ..Beside::default()
+    };
+    table.beside(&name, &server, calls, || {
         for (client, streams) in &mut clients {
             client.end(streams, &[*last]);
         }
@@ -287,22 +300,7 @@ fn complete_at_once(
         client.pump(Duration::from_millis(1));
         open += streams.iter().filter(|&&it| client.is_open(it)).count();
     }
-    let name = format!(
-        "{} {name} end at once, {server_name}",
-        CONNECTIONS * STREAMS
-    );
-    // The streams are not in the budget.
-    table.row(
-        &format!("{name}: peak"),
-        server.peak(),
-        "MiB",
-        &Limit::AtMost(256.0 + 64.0 + 32.0),
-    );
-    table.note(&format!(
-        "server CPU {:.1} s; {open} bodies still wait",
-        server.cpu().as_secs_f64()
-    ));
-    table.genuine(&name, &report, options.handler as f64);
+    table.note(&format!("{open} bodies still wait"));
 }
 
 /// Runs a number of threads to their end.
@@ -329,7 +327,6 @@ pub(crate) fn evict(run: Run, table: &mut Table) {
         block.repeat(0);
         block
     };
-    // A budget of 64 MiB, so that fewer connections would do.
     for (name, connections, first, block, byte) in [
         ("no byte of body", 370, &remembered, &few, &b""[..]),
         ("a byte each", 370, &remembered, &few, b"x"),
@@ -341,50 +338,53 @@ pub(crate) fn evict(run: Run, table: &mut Table) {
             b"",
         ),
     ] {
-        let server = Server::start(Options {
-            budget: 64 * MIB,
-            ..Options::default()
-        });
-        let mut clients = on_threads(10, |_| {
-            let connect = |_| {
-                let mut client = Http2::connect(server.address());
-                client.open_with(first);
-                client
+        for (server_name, options) in servers(run) {
+            // A budget of 64 MiB, so that fewer connections would do.
+            let server = Server::start(Options {
+                budget: 64 * MIB,
+                ..options
+            });
+            let mut clients = on_threads(10, |_| {
+                let connect = |_| {
+                    let mut client = Http2::connect(server.address());
+                    client.open_with(first);
+                    client
+                };
+                (0..connections / 10).map(connect).collect::<Vec<_>>()
+            });
+            let name = format!("{} streams with {name}, {server_name}", connections * 198);
+            let calls = Beside {
+                // The streams, which are not in the budget, take most of it.
+                peak: Limit::None,
+                p99: Limit::None,
+                ..Beside::default()
             };
-            (0..connections / 10).map(connect).collect::<Vec<_>>()
-        });
-        let (answered, report) = beside(server.address(), Protocol::Http1, || {
-            std::thread::scope(|scope| {
-                let slow = || slow_call(server.address(), time);
-                let calls: Vec<_> = (0..SLOW).map(|_| scope.spawn(slow)).collect();
-                std::thread::sleep(time / 8);
-                for client in clients.iter_mut().flatten() {
-                    for _ in 0..198 {
-                        let stream = client.open_with(block);
-                        if !byte.is_empty() {
-                            client.data(stream, byte, Duration::from_secs(1));
+            let answered = table.beside(&name, &server, calls, || {
+                std::thread::scope(|scope| {
+                    let slow = || slow_call(server.address(), time);
+                    let slow: Vec<_> = (0..SLOW).map(|_| scope.spawn(slow)).collect();
+                    std::thread::sleep(time / 8);
+                    for client in clients.iter_mut().flatten() {
+                        for _ in 0..198 {
+                            let stream = client.open_with(block);
+                            if !byte.is_empty() {
+                                client.data(stream, byte, Duration::from_secs(1));
+                            }
                         }
                     }
-                }
-                let ok = |call: std::thread::ScopedJoinHandle<'_, bool>| {
-                    usize::from(call.join().expect("no panic"))
-                };
-                calls.into_iter().map(ok).sum::<usize>()
-            })
-        });
-        let name = format!("{} streams with {name}", connections * 198);
-        table.row(
-            &format!("{name}: calls over slow links answered 200"),
-            answered as f64,
-            &format!("of {SLOW}"),
-            &Limit::AtLeast(SLOW as f64),
-        );
-        table.note(&format!(
-            "peak {:.0} MiB, server CPU {:.1} s",
-            server.peak(),
-            server.cpu().as_secs_f64()
-        ));
-        table.calls(&name, &report, &Limit::None);
+                    let ok = |call: std::thread::ScopedJoinHandle<'_, bool>| {
+                        usize::from(call.join().expect("no panic"))
+                    };
+                    slow.into_iter().map(ok).sum::<usize>()
+                })
+            });
+            table.row(
+                &format!("{name}: calls over slow links answered 200"),
+                answered as f64,
+                &format!("of {SLOW}"),
+                &Limit::AtLeast(SLOW as f64),
+            );
+        }
     }
 }
 

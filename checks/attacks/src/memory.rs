@@ -2,23 +2,20 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use inngest_auth::SigningKey;
 
 use crate::Run;
-use crate::genuine::{Genuine, Protocol, now};
-use crate::lockout::on_threads;
+use crate::genuine::now;
+use crate::lockout::{on_threads, promised, servers};
 use crate::process::Server;
 use crate::server::{KEY, Options};
-use crate::table::{Limit, Table};
+use crate::table::{BESIDE, Beside, Limit, Table};
 use crate::wire::{Block, DATA, FRAME, Http2, UNKNOWN, connect, forged, head, hear};
 
 pub(crate) const MIB: usize = 1024 * 1024;
 pub(crate) const BODY_LIMIT: usize = 8 * MIB;
-/// What a server may use in addition to the budget.
-const BESIDE: f64 = 64.0;
 
 #[derive(Clone, Copy)]
 enum Pad {
@@ -46,17 +43,21 @@ impl Pad {
     }
 }
 
-/// Sends all but the last byte of a body of the maximum length, in padded chunks, and then nothing
-/// more.
-fn send_padded(server: SocketAddr, pad: Pad, chunk: usize, padding: usize) -> TcpStream {
+/// Sends chunks of a body of the maximum length, padded, and then nothing more.
+fn send_padded(
+    server: SocketAddr,
+    pad: Pad,
+    chunk: usize,
+    padding: usize,
+    most: usize,
+) -> TcpStream {
     let mut socket = connect(server);
     let head = head(Some(&forged()), &[("Transfer-Encoding", "chunked")]);
     let mut piece = pad.line(chunk, padding).into_bytes();
     piece.extend(vec![b'x'; chunk]);
     piece.extend(b"\r\n");
     let mut sent = socket.write_all(&head);
-    // At most about 220 MB.
-    for _ in 0..((BODY_LIMIT - 1) / chunk).min(220_000_000 / piece.len()) {
+    for _ in 0..((BODY_LIMIT - 1) / chunk).min(most / piece.len()) {
         if sent.is_err() {
             break;
         }
@@ -68,46 +69,43 @@ fn send_padded(server: SocketAddr, pad: Pad, chunk: usize, padding: usize) -> Tc
 pub(crate) fn padded(run: Run, table: &mut Table) {
     // hyper's largest read buffer minus the chunk, so that each chunk is in its own buffer.
     let fill = |chunk: usize| 8192 + 4096 * 100 - chunk - 16;
-    let mut cases = vec![
-        (4, Pad::Zeros, 16 * 1024, fill(16 * 1024), 0),
-        (1, Pad::Zeros, 16 * 1024, fill(16 * 1024), 0),
-        (1, Pad::Blanks, 16 * 1024, fill(16 * 1024), 0),
-    ];
+    let zeros = (4, Pad::Zeros, 16 * 1024, fill(16 * 1024), 0);
+    let mut cases: Vec<_> = servers(run).into_iter().map(|it| (it, zeros)).collect();
+    let plain = cases[0].0;
+    cases.push((plain, (1, Pad::Blanks, 16 * 1024, fill(16 * 1024), 0)));
     if !run.short {
-        cases.extend([
+        let more = [
+            (1, Pad::Zeros, 16 * 1024, fill(16 * 1024), 0),
             (4, Pad::Zeros, 16 * 1024, fill(16 * 1024), 16 * MIB),
             (4, Pad::Blanks, 64 * 1024, fill(64 * 1024), 0),
             (4, Pad::Zeros, 1024, 16 * 1024, 0),
             (4, Pad::Zeros, 1, 100, 0),
             (4, Pad::Extension, 16 * 1024, 31, 0),
-        ]);
+        ];
+        cases.extend(more.map(|it| (plain, it)));
     }
-    for (connections, pad, chunk, padding, budget) in cases {
-        let server = Server::start(Options {
-            budget,
-            ..Options::default()
-        });
-        let sockets: Vec<_> = (0..connections)
-            .map(|_| {
-                let address = server.address();
-                std::thread::spawn(move || send_padded(address, pad, chunk, padding))
-            })
-            .collect();
-        let sockets: Vec<_> = sockets.into_iter().map(JoinHandle::join).collect();
-        server.settle();
+    // The server reads as many bytes a second from each connection as from any flood.
+    let most = if run.short { 110_000_000 } else { 220_000_000 };
+    for ((server_name, options), (connections, pad, chunk, padding, budget)) in cases {
+        let server = Server::start(Options { budget, ..options });
         let budget = if budget == 0 { 256 * MIB } else { budget };
         // If the bodies are fewer than the budget has room for, memory must not exceed the bodies.
         let allowed = budget.min(connections * BODY_LIMIT) / MIB;
-        table.row(
-            &format!(
-                "{connections} × {chunk} B chunks after {padding} {}: peak",
-                pad.name()
-            ),
-            server.peak(),
-            "MiB",
-            &Limit::AtMost(allowed as f64 + BESIDE),
+        let name = format!(
+            "{connections} × {chunk} B chunks after {padding} {}, {server_name}",
+            pad.name()
         );
-        table.note(&format!("server CPU {:.1} s", server.cpu().as_secs_f64()));
+        let calls = Beside {
+            peak: Limit::AtMost(allowed as f64 + BESIDE),
+            // While it sends, this is a flood.
+            p99: Limit::None,
+            ..Beside::default()
+        };
+        let sockets = table.beside(&name, &server, calls, || {
+            on_threads(connections, |_| {
+                send_padded(server.address(), pad, chunk, padding, most)
+            })
+        });
         drop(sockets);
     }
 }
@@ -116,8 +114,7 @@ pub(crate) fn padded(run: Run, table: &mut Table) {
 pub(crate) fn tiny_frames(run: Run, table: &mut Table) {
     let connections = if run.short { 3 } else { 10 };
     let streams = connections * 200;
-    let peak = |bytes: bool| {
-        let server = Server::start(Options::default());
+    let open = |server: &Server, bytes: bool| {
         let nothing = vec![0; FRAME];
         let clients: Vec<_> = (0..connections)
             .map(|_| {
@@ -134,68 +131,100 @@ pub(crate) fn tiny_frames(run: Run, table: &mut Table) {
             })
             .collect();
         server.settle();
-        drop(clients);
-        server.peak()
+        clients
     };
-    let (without, with) = (peak(false), peak(true));
-    table.row(
-        &format!("{streams} HTTP/2 streams of one byte each, more than of none: each"),
-        (with - without) * 1024.0 / f64::from(streams),
-        "KiB",
-        &Limit::AtMost(4.0),
-    );
-    table.note(&format!(
-        "peak {with:.1} MiB, without the bytes {without:.1} MiB"
-    ));
+    for (server_name, options) in servers(run) {
+        let [without, with] = [false, true].map(|bytes| {
+            let server = Server::start(options);
+            let clients = open(&server, bytes);
+            let peak = server.peak();
+            if bytes {
+                let name = format!("{streams} HTTP/2 streams of one byte each, {server_name}");
+                let calls = Beside {
+                    p99: promised(options),
+                    ..Beside::default()
+                };
+                table.beside(&name, &server, calls, pause);
+            }
+            drop(clients);
+            peak
+        });
+        table.row(
+            "the same, more than streams of none: each",
+            (with - without) * 1024.0 / f64::from(streams),
+            "KiB",
+            &Limit::AtMost(4.0),
+        );
+        table.note(&format!(
+            "peak {with:.1} MiB, without the bytes {without:.1} MiB"
+        ));
+    }
+}
+
+/// Lets genuine calls run beside what an attack has left.
+fn pause() {
+    std::thread::sleep(Duration::from_secs(2));
 }
 
 /// Makes a hundred verified calls of 4 MiB wait for a permit of the handler.
 pub(crate) fn backlog(run: Run, table: &mut Table) {
-    let server = Server::start(Options {
-        budget: 16 * MIB,
-        permits: 1,
-        handler: 3_600_000,
-        ..Options::default()
-    });
-    let key: SigningKey = KEY.parse().expect("a key");
-    let body = vec![b'x'; 4 * MIB];
-    let length = body.len().to_string();
-    let mut calls = Vec::new();
-    for _ in 0..100 {
-        let signature = key.sign(&body, now()).to_string();
-        let mut socket = connect(server.address());
-        let head = head(Some(&signature), &[("Content-Length", &length)]);
-        let _ = socket.write_all(&head);
-        let _ = socket.write_all(&body);
-        calls.push(socket);
+    // All but the slow handler.
+    for (server_name, options) in servers(run).into_iter().take(3) {
+        let server = Server::start(Options {
+            budget: 16 * MIB,
+            permits: 1,
+            handler: 3_600_000,
+            ..options
+        });
+        let key: SigningKey = KEY.parse().expect("a key");
+        let mut calls = Vec::new();
+        for number in 0..100 {
+            // Different in every call, so that a replay guard rejects none.
+            let mut body = format!("{number:03}").into_bytes();
+            body.resize(4 * MIB, b'x');
+            let length = body.len().to_string();
+            let signature = key.sign(&body, now()).to_string();
+            let mut socket = connect(server.address());
+            let head = head(Some(&signature), &[("Content-Length", &length)]);
+            let _ = socket.write_all(&head);
+            let _ = socket.write_all(&body);
+            calls.push(socket);
+        }
+        server.settle();
+        let name = format!("100 verified calls of 4 MiB wait, {server_name}");
+        let probes = Beside {
+            // The layer responds to this itself, so it waits for no permit.
+            uri: "/api/inngest?probe=trust",
+            // Of both kinds of body.
+            peak: Limit::AtMost(16.0 + 256.0 + BESIDE),
+            ..Beside::default()
+        };
+        table.beside(&name, &server, probes, || {
+            std::thread::sleep(Duration::from_secs(if run.short { 3 } else { 8 }));
+        });
+        let mut turned_away = 0;
+        for socket in &mut calls {
+            turned_away += usize::from(!hear(socket, Duration::from_millis(5)).0.is_empty());
+        }
+        table.note(&format!(
+            "the calls beside are trust probes; {turned_away} of the 100 were rejected at once"
+        ));
     }
-    server.settle();
-    // The layer responds to this itself, so it waits for no permit.
-    let probe = "/api/inngest?probe=trust";
-    let genuine = Genuine::start(server.address(), Protocol::Http1, probe);
-    std::thread::sleep(Duration::from_secs(if run.short { 3 } else { 8 }));
-    let report = genuine.stop();
-    let mut turned_away = 0;
-    for socket in &mut calls {
-        turned_away += usize::from(!hear(socket, Duration::from_millis(5)).0.is_empty());
-    }
-    table.row(
-        "100 verified calls of 4 MiB wait, budget 16 MiB, backlog 256: peak",
-        server.peak(),
-        "MiB",
-        &Limit::AtMost(16.0 + 256.0 + BESIDE),
-    );
-    table.note(&format!("{turned_away} of them were rejected at once"));
-    table.genuine("trust probes beside", &report, 0.0);
 }
 
 /// Leaves holes between small bodies that stay, and then sends large ones, which should fit there.
-pub(crate) fn fragments(_: Run, table: &mut Table) {
+pub(crate) fn fragments(run: Run, table: &mut Table) {
+    for (server_name, options) in servers(run) {
+        holes(table, server_name, options);
+    }
+}
+
+fn holes(table: &mut Table, server_name: &str, options: Options) {
     // 240 MiB of holes.
     const CONNECTIONS: usize = 77;
     const PAIRS: usize = 100;
     const HOLE: usize = 32 * 1024;
-    let server = Server::start(Options::default());
+    let server = Server::start(options);
     let hole = vec![b'x'; HOLE];
     let mut clients = on_threads(CONNECTIONS, |_| {
         let mut client = Http2::connect(server.address());
@@ -227,18 +256,26 @@ pub(crate) fn fragments(_: Run, table: &mut Table) {
         socket
     });
     server.settle();
+    let peak = server.peak();
+    let name = format!("33 × 8 MiB − 1 after 240 MiB in holes of 32 KiB, {server_name}");
     table.row(
-        "33 × 8 MiB − 1 after 240 MiB in holes of 32 KiB: peak without streams",
-        server.peak() - streams,
+        &format!("{name}: peak without streams"),
+        peak - streams,
         "MiB",
         &Limit::AtMost(256.0 + BESIDE),
     );
     table.note(&format!(
         "before the large bodies {before:.0} MiB, {streams:.0} of it for {} streams; at the end \
-         {:.0} MiB",
+         {peak:.0} MiB",
         2 * CONNECTIONS * PAIRS,
-        server.peak()
     ));
+    let calls = Beside {
+        // The same limit, with the streams.
+        peak: Limit::AtMost(256.0 + BESIDE + streams),
+        p99: promised(options),
+        ..Beside::default()
+    };
+    table.beside(&name, &server, calls, pause);
     drop((clients, large));
 }
 
@@ -271,38 +308,59 @@ fn signed_block(signature: Option<&str>, headers: usize, first: bool) -> Block {
 /// come.
 pub(crate) fn many_headers(run: Run, table: &mut Table) {
     let connections = if run.short { 60 } else { 150 };
-    let peak = |signature: Option<&str>, headers: usize| {
-        let server = Server::start(Options::default());
-        let clients: Vec<_> = (0..connections)
-            .map(|_| {
-                let mut client = Http2::connect(server.address());
-                client.open_with(&signed_block(signature, headers, true));
-                let block = signed_block(signature, headers, false);
-                for _ in 1..200 {
-                    client.open_with(&block);
-                }
-                client
-            })
-            .collect();
-        server.settle();
-        drop(clients);
-        server.peak()
-    };
     let streams = connections * 200;
     let signature = forged();
     for (name, signature) in [("forged", Some(&*signature)), ("unsigned", None)] {
-        let few = peak(signature, 0);
-        table.note(&format!(
-            "{streams} {name} with 5 headers each: {few:.0} MiB"
-        ));
-        // What is counted in the budget, and what is not.
-        for (headers, limit) in [(60, Limit::None), (HEADERS, Limit::AtMost(256.0 + BESIDE))] {
-            table.row(
-                &format!("{streams} {name} with {headers} more headers each: peak, more"),
-                peak(signature, headers) - few,
-                "MiB",
-                &limit,
-            );
+        for (server_name, options) in servers(run) {
+            let mut few = 0.0;
+            // What is counted in the budget, and what is not.
+            for (headers, limit) in [
+                (0, Limit::None),
+                (60, Limit::None),
+                (HEADERS, Limit::AtMost(256.0 + BESIDE)),
+            ] {
+                let server = Server::start(options);
+                let clients = many_requests(&server, connections, signature, headers);
+                let peak = server.peak();
+                let name = format!("{streams} {name} with {headers} more headers each");
+                if headers == 0 {
+                    few = peak;
+                    table.note(&format!("{name}: {few:.0} MiB"));
+                    continue;
+                }
+                table.row(&format!("{name}: peak, more"), peak - few, "MiB", &limit);
+                if headers == HEADERS {
+                    let calls = Beside {
+                        // The same limit, with the streams.
+                        peak: Limit::AtMost(256.0 + BESIDE + few),
+                        p99: promised(options),
+                        ..Beside::default()
+                    };
+                    table.beside(&format!("{name}, {server_name}"), &server, calls, pause);
+                }
+                drop(clients);
+            }
         }
     }
+}
+
+/// Opens 200 streams on each connection.
+fn many_requests(
+    server: &Server,
+    connections: u32,
+    signature: Option<&str>,
+    headers: usize,
+) -> Vec<Http2> {
+    let clients = (0..connections).map(|_| {
+        let mut client = Http2::connect(server.address());
+        client.open_with(&signed_block(signature, headers, true));
+        let block = signed_block(signature, headers, false);
+        for _ in 1..200 {
+            client.open_with(&block);
+        }
+        client
+    });
+    let clients = clients.collect();
+    server.settle();
+    clients
 }

@@ -17,6 +17,11 @@ use inngest_auth::{InngestAuth, Keys, SigningKey, SystemClock};
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tracing_subscriber::filter::LevelFilter as Level;
+
+#[expect(dead_code, reason = "its `main` and handler are not used here")]
+#[path = "../../../examples/bounded.rs"]
+mod bounded;
 
 /// The key that genuine calls are signed with. Attackers do not have it.
 pub(crate) const KEY: &str =
@@ -41,9 +46,15 @@ pub(crate) struct Options {
     pub(crate) handler: u64,
     /// hyper's largest read buffer on HTTP/1, in bytes; 0 for the default.
     pub(crate) buffer: usize,
-    /// Without a log, wrong signatures are not diagnosed either.
-    pub(crate) log: bool,
+    /// Without warnings in the log, wrong signatures are not diagnosed either.
+    pub(crate) warnings: bool,
+    /// In milliseconds. If it is set, connections are served by the example `bounded`, which closes
+    /// idle ones after this time, and has this many [`PLACES`].
+    pub(crate) idle: u64,
 }
+
+/// How many connections the example `bounded` serves at a time.
+pub(crate) const PLACES: usize = 40;
 
 impl Default for Options {
     fn default() -> Self {
@@ -56,7 +67,8 @@ impl Default for Options {
             permits: 1024,
             handler: 0,
             buffer: 0,
-            log: true,
+            warnings: true,
+            idle: 0,
         }
     }
 }
@@ -72,7 +84,8 @@ impl Options {
             self.permits.to_string(),
             self.handler.to_string(),
             self.buffer.to_string(),
-            u8::from(self.log).to_string(),
+            u8::from(self.warnings).to_string(),
+            self.idle.to_string(),
         ]
         .into()
     }
@@ -87,10 +100,11 @@ impl Options {
             permits,
             handler,
             buffer,
-            log,
+            warnings,
+            idle,
         ] = words
         else {
-            panic!("the server takes nine words, not {words:?}");
+            panic!("the server takes ten words, not {words:?}");
         };
         let number = |word: &String| word.parse::<usize>().expect("a number");
         Self {
@@ -102,7 +116,8 @@ impl Options {
             permits: number(permits),
             handler: number(handler) as u64,
             buffer: number(buffer),
-            log: number(log) == 1,
+            warnings: number(warnings) == 1,
+            idle: number(idle) as u64,
         }
     }
 }
@@ -110,12 +125,16 @@ impl Options {
 /// Serves until standard input ends, so that the server never outlives the attacker.
 pub(crate) fn main(words: &[String]) {
     let options = Options::from_words(words);
-    if options.log {
-        tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(std::io::stderr)
-            .init();
-    }
+    let level = if options.warnings {
+        Level::INFO
+    } else {
+        Level::ERROR
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
@@ -133,6 +152,10 @@ async fn serve(options: Options) {
     println!("{}", listener.local_addr().expect("an address"));
     std::io::stdout().flush().expect("the attacker reads");
     let app = app(options);
+    if options.idle > 0 {
+        let idle = Duration::from_millis(options.idle);
+        bounded::serve(listener, app, PLACES, idle).await;
+    }
     loop {
         let (socket, _) = listener.accept().await.expect("a connection");
         socket.set_nodelay(true).expect("an option of the socket");

@@ -1,7 +1,11 @@
 //! The output: a line for each figure, with its limit.
 
-use crate::genuine::Report;
+use std::time::Instant;
 
+use crate::genuine::{CALL, Genuine, Protocol};
+use crate::process::Server;
+
+#[derive(Clone, Copy)]
 pub(crate) enum Limit {
     AtMost(f64),
     AtLeast(f64),
@@ -59,26 +63,65 @@ impl Table {
         println!("{:<13}   {text}", self.attack);
     }
 
-    /// Prints whether genuine calls meet their limits. `slack` is the handler's own time, in
-    /// milliseconds.
-    pub(crate) fn genuine(&mut self, beside: &str, report: &Report, slack: f64) {
-        let promised = Limit::AtMost(100.0 + slack);
-        self.calls(beside, report, &promised);
-    }
-
-    /// The 99th percentile is printed only as a note if it has no limit.
-    pub(crate) fn calls(&mut self, beside: &str, report: &Report, p99: &Limit) {
-        for (size, calls, p99) in [
-            ("1 KB", &report.small, p99),
+    /// Does `work` beside genuine calls. Then prints what the server has used so far, and how many
+    /// of the calls it answered, and how soon.
+    pub(crate) fn beside<T>(
+        &mut self,
+        name: &str,
+        server: &Server,
+        calls: Beside,
+        work: impl FnOnce() -> T,
+    ) -> T {
+        let start = Instant::now();
+        let genuine = Genuine::start(server.address(), calls.protocol, calls.uri);
+        let done = work();
+        let report = genuine.stop();
+        self.row(&format!("{name}: peak"), server.peak(), "MiB", &calls.peak);
+        self.note(&format!(
+            "server CPU {:.1} s; {:.1} s beside genuine calls",
+            server.cpu().as_secs_f64(),
+            start.elapsed().as_secs_f64()
+        ));
+        for (size, kind, p99) in [
+            ("1 KB", &report.small, &calls.p99),
             ("4 MB", &report.large, &Limit::None),
         ] {
-            let what = format!("{beside}: genuine {size} with 200");
-            self.row(&what, calls.succeeded(), "%", &Limit::AtLeast(99.0));
-            self.note(&calls.summary());
+            let what = format!("{name}: genuine {size} with 200");
+            self.row(&what, kind.succeeded(), "%", &calls.answered);
+            self.note(&kind.summary());
             if !matches!(p99, Limit::None) {
-                let what = format!("{beside}: genuine {size}, p99");
-                self.row(&what, calls.quantile(0.99), "ms", p99);
+                let what = format!("{name}: genuine {size}, p99");
+                self.row(&what, kind.quantile(0.99), "ms", p99);
             }
+        }
+        done
+    }
+}
+
+/// Genuine calls beside an attack, and what the server must keep to.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside {
+    pub(crate) protocol: Protocol,
+    pub(crate) uri: &'static str,
+    /// In MiB.
+    pub(crate) peak: Limit,
+    /// In percent, of each size.
+    pub(crate) answered: Limit,
+    /// In milliseconds, of the small ones. Printed only in a note if it has no limit.
+    pub(crate) p99: Limit,
+}
+
+impl Default for Beside {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Http1,
+            uri: CALL,
+            peak: Limit::AtMost(256.0 + BESIDE),
+            answered: Limit::AtLeast(99.0),
+            p99: Limit::AtMost(100.0),
         }
     }
 }
+
+/// What a server may use in addition to the budget, in MiB.
+pub(crate) const BESIDE: f64 = 64.0;

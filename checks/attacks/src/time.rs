@@ -1,17 +1,19 @@
-//! Attacks on time and CPU: `flood`, `hostile-json`, `forged`.
+//! Attacks on time and CPU: `flood`, `flood-unread`, `floods`, `hostile-json`, `forged`, `forgers`.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use inngest_auth::SigningKey;
 
 use crate::Run;
-use crate::genuine::{Protocol, beside, now};
+use crate::genuine::{Protocol, at_full_speed, now};
+use crate::lockout::{Attackers, promised, servers};
 use crate::memory::BODY_LIMIT;
 use crate::process::Server;
 use crate::server::{KEY, Options};
-use crate::table::{Limit, Table};
+use crate::table::{Beside, Limit, Table};
 use crate::wire::{self, DATA, Http2, UNKNOWN, connect, forged, head, hear, stale};
 
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -26,13 +28,18 @@ struct Flood {
 }
 
 #[rustfmt::skip]
-const FLOODS: [Flood; 10] = [
+const FLOODS: [Flood; 6] = [
     Flood { name: "chunk-size line of zeros", signature: fresh, first: "", piece: "0", last: "" },
     Flood { name: "chunk-size line of blanks", signature: fresh, first: "1", piece: " ", last: "" },
     Flood { name: "chunk extension", signature: fresh, first: "1;", piece: "x", last: "" },
     Flood { name: "trailers", signature: fresh, first: "0\r\n", piece: "a: b\r\n", last: "" },
     Flood { name: "one-byte chunks", signature: fresh, first: "", piece: "1\r\nx\r\n", last: "" },
     Flood { name: "the same, padded", signature: fresh, first: "", piece: "0", last: "1\r\nx\r\n" },
+];
+
+/// The same for requests that are rejected by their headers, while the body is drained.
+#[rustfmt::skip]
+const UNREAD: [Flood; 4] = [
     Flood { name: "stale, zeros", signature: old, first: "", piece: "0", last: "" },
     Flood { name: "unsigned, zeros", signature: none, first: "", piece: "0", last: "" },
     Flood {
@@ -80,92 +87,125 @@ fn four(server: SocketAddr, limit: Duration) -> Duration {
     lived.into_iter().max().expect("four")
 }
 
+/// Returns the servers that a flood is tried on. The other settings do not matter before a body is
+/// read to its end.
+fn flooded(run: Run) -> impl Iterator<Item = (&'static str, Options)> {
+    let servers = servers(run).into_iter().take(2);
+    servers.map(|(name, options)| {
+        let deadline = u64::try_from(DEADLINE.as_millis()).expect("a short time");
+        (
+            name,
+            Options {
+                deadline,
+                ..options
+            },
+        )
+    })
+}
+
 pub(crate) fn flood(run: Run, table: &mut Table) {
-    let seconds = Limit::AtMost(1.0);
-    for &threads in if run.short { &[2][..] } else { &[2, 1] } {
-        let server = Options {
-            threads,
-            deadline: u64::try_from(DEADLINE.as_millis()).expect("a short time"),
-            ..Options::default()
-        };
+    for server in flooded(run) {
         for flood in &FLOODS {
-            let attack = |to, limit| flood.run(to, limit);
-            measure(
-                run,
-                table,
-                flood.name,
-                server,
-                Protocol::Http1,
-                &seconds,
-                attack,
-            );
+            let what = (flood.name, Protocol::Http1);
+            past_the_deadline(table, what, server, SINGLE, |to, limit| {
+                flood.run(to, limit)
+            });
+        }
+    }
+}
+
+pub(crate) fn flood_unread(run: Run, table: &mut Table) {
+    for server in flooded(run) {
+        for flood in &UNREAD {
+            let what = (flood.name, Protocol::Http1);
+            past_the_deadline(table, what, server, SINGLE, |to, limit| {
+                flood.run(to, limit)
+            });
         }
         for (name, kind) in [
             ("DATA of one byte", DATA),
             ("frames of no meaning", UNKNOWN),
         ] {
-            let attack = |to, limit| http2_flood(to, kind, limit);
-            measure(run, table, name, server, Protocol::Http2, &seconds, attack);
+            let what = (name, Protocol::Http2);
+            past_the_deadline(table, what, server, SINGLE, |to, limit| {
+                http2_flood(to, kind, limit)
+            });
         }
-        // One poll of such a connection makes up to 128 reads, whatever the layer does. The
-        // server's setting determines how much each of them reads.
-        let name = "four lines of zeros, read buffer of 64 KiB";
-        let small = Options {
-            buffer: 64 * 1024,
-            ..server
-        };
-        measure(run, table, name, small, Protocol::Http1, &seconds, four);
-        let name = "four lines of zeros, default read buffer";
-        measure(
-            run,
-            table,
-            name,
-            server,
-            Protocol::Http1,
-            &Limit::None,
-            four,
-        );
     }
 }
 
-/// `past` limits how long the connection lives after its deadline. Without a limit, the calls
-/// beside it have none either.
-fn measure(
-    run: Run,
+/// Floods over several connections at once.
+pub(crate) fn floods(run: Run, table: &mut Table) {
+    for (server_name, options) in flooded(run) {
+        let small = Options {
+            buffer: 64 * 1024,
+            ..options
+        };
+        let name = "four lines of zeros, read buffer of 64 KiB";
+        let limits = Limits {
+            p99: Limit::AtMost(250.0),
+            ..SINGLE
+        };
+        let what = (name, Protocol::Http1);
+        past_the_deadline(table, what, (server_name, small), limits, four);
+        // One poll of such a connection makes up to 128 reads, whatever the layer does. The
+        // server's setting determines how much each of them reads.
+        let name = "four lines of zeros, default read buffer";
+        let limits = Limits {
+            past: 8.0,
+            answered: Limit::None,
+            p99: Limit::None,
+        };
+        let what = (name, Protocol::Http1);
+        past_the_deadline(table, what, (server_name, options), limits, four);
+    }
+}
+
+/// What is allowed beside floods.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// How many seconds the connection may live after its deadline.
+    past: f64,
+    /// As in [`Beside`].
+    answered: Limit,
+    p99: Limit,
+}
+
+const SINGLE: Limits = Limits {
+    past: 1.0,
+    answered: Limit::AtLeast(99.0),
+    p99: Limit::AtMost(100.0),
+};
+
+fn past_the_deadline(
     table: &mut Table,
-    name: &str,
-    options: Options,
-    protocol: Protocol,
-    past: &Limit,
+    (name, protocol): (&str, Protocol),
+    (server_name, options): (&str, Options),
+    limits: Limits,
     attack: impl FnOnce(SocketAddr, Duration) -> Duration,
 ) {
-    let name = format!("{name}, threads: {}", options.threads);
-    let limit = Duration::from_secs(if run.short { 8 } else { 20 });
+    let name = format!("{name}, {}, {server_name}", protocol.name());
     let server = Server::start(options);
-    let (before, start) = (server.cpu(), Instant::now());
-    let (lived, report) = beside(server.address(), protocol, || {
-        let lived = attack(server.address(), limit);
+    let start = Instant::now();
+    let calls = Beside {
+        protocol,
+        answered: limits.answered,
+        p99: limits.p99,
+        ..Beside::default()
+    };
+    let lived = table.beside(&name, &server, calls, || {
+        let lived = attack(server.address(), Duration::from_secs(15));
         // The figures of the calls beside it need some calls.
-        std::thread::sleep(Duration::from_secs(3).saturating_sub(start.elapsed()));
+        std::thread::sleep(Duration::from_secs(2).saturating_sub(start.elapsed()));
         lived
     });
-    let cpu = server.cpu().saturating_sub(before);
     table.row(
-        &format!("{name}, {}: past the deadline of 3 s", protocol.name()),
+        &format!("{name}: past the deadline of 3 s"),
         lived.saturating_sub(DEADLINE).as_secs_f64(),
         "s",
-        past,
+        &Limit::AtMost(limits.past),
     );
-    table.note(&format!(
-        "lived {:.1} s; server CPU {:.1} s in {:.1} s, with genuine calls",
-        lived.as_secs_f64(),
-        cpu.as_secs_f64(),
-        start.elapsed().as_secs_f64()
-    ));
-    match past {
-        Limit::None => table.note(&report.summary()),
-        _ => table.calls(&name, &report, &Limit::None),
-    }
+    table.note(&format!("lived {:.1} s", lived.as_secs_f64()));
 }
 
 /// Opens one stream that is never silent. Returns how long it stayed open, or `limit`.
@@ -207,8 +247,7 @@ fn cpu_each(options: Options, count: u32, body: &[u8], signature: impl Fn() -> S
     server.cpu().saturating_sub(before) / count
 }
 
-/// Measures the CPU time of a forged request of the maximum length, and of an unsigned one with the
-/// longest query.
+/// Measures the CPU time of a forged request, and of an unsigned one with the longest query.
 pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let count = if run.short { 40 } else { 100 };
     let body = vec![b'x'; BODY_LIMIT];
@@ -221,38 +260,27 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
     let hmac = hmac.min().expect("seven times");
     let signature = key.sign(&body, now()).to_string();
     let genuine = cpu_each(Options::default(), count, &body, || signature.clone());
-    let forged = cpu_each(Options::default(), count, &body, forged);
-    let silent = Options {
-        log: false,
-        ..Options::default()
-    };
-    let undiagnosed = cpu_each(silent, count, &body, wire::forged);
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let cost = cpu_each(Options::default(), count, &body, forged);
     table.note(&format!(
         "8 MiB: HMAC {:.1} ms, genuine request {:.1} ms, forged {:.1} ms of CPU",
         ms(hmac),
         ms(genuine),
-        ms(forged)
+        ms(cost)
     ));
     table.row(
         "forged 8 MiB / genuine 8 MiB",
-        ms(forged) / ms(genuine),
+        ms(cost) / ms(genuine),
         "",
         &Limit::AtMost(2.5),
-    );
-    table.row(
-        "forged 8 MiB, diagnosed for the log / not",
-        ms(forged) / ms(undiagnosed),
-        "",
-        &Limit::AtMost(1.1),
     );
     // Two keys are tried, and the body has to pass through a socket.
     table.row(
         "forged 8 MiB / two HMACs",
-        ms(forged) / ms(hmac) / 2.0,
+        ms(cost) / ms(hmac) / 2.0,
         "",
         &Limit::None,
     );
+    diagnosed(table, run);
     let count = if run.short { 1000 } else { 5000 };
     let [post, put] = ["POST", "PUT"].map(|method| unsigned_query(method, count));
     table.row(
@@ -262,6 +290,55 @@ pub(crate) fn forged_body(run: Run, table: &mut Table) {
         &Limit::AtMost(0.2),
     );
     table.note(&format!("POST {:.2} ms, PUT {:.2} ms", ms(post), ms(put)));
+    for (server_name, options) in servers(run) {
+        let server = Server::start(options);
+        let calls = Beside {
+            p99: promised(options),
+            ..Beside::default()
+        };
+        let name = format!("one sender of 8 MiB without pause, {server_name}");
+        table.beside(&name, &server, calls, || {
+            without_pause(server.address(), &body, Duration::from_secs(3));
+        });
+    }
+}
+
+/// Compares forged requests that are diagnosed for the log with ones that are not.
+fn diagnosed(table: &mut Table, run: Run) {
+    let silent = Options {
+        warnings: false,
+        ..Options::default()
+    };
+    // Bodies of up to 64 KiB are hashed again for the diagnosis, which has a CPU budget of its own.
+    for (name, len, count, limit) in [
+        ("8 MiB", BODY_LIMIT, 40, Limit::AtMost(1.1)),
+        ("64 KiB", 64 * 1024, 1000, Limit::None),
+        ("1 KiB", 1024, 4000, Limit::None),
+    ] {
+        let count = if run.short { count } else { 3 * count };
+        let body = vec![b'x'; len];
+        let [with, without] =
+            [Options::default(), silent].map(|options| cpu_each(options, count, &body, forged));
+        table.row(
+            &format!("forged {name}, diagnosed for the log / not"),
+            ms(with) / ms(without),
+            "",
+            &limit,
+        );
+        table.note(&format!("{:.3} ms, {:.3} ms", ms(with), ms(without)));
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Sends forged requests one after the other.
+fn without_pause(server: SocketAddr, body: &[u8], time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        send(server, &forged(), body);
+    }
 }
 
 /// Measures the CPU time of one unsigned request with a query as long as the server accepts.
@@ -314,15 +391,71 @@ pub(crate) fn hostile_json(run: Run, table: &mut Table) {
         );
     }
     let body = fill("[", "[],", "]");
-    let server = Server::start(Options::default());
-    let ((), report) = beside(server.address(), Protocol::Http1, || {
-        let end = Instant::now() + Duration::from_secs(if run.short { 4 } else { 15 });
-        while Instant::now() < end {
-            send(server.address(), &forged(), body.as_bytes());
-        }
-    });
-    table.genuine("one sender of arrays without pause", &report, 0.0);
+    for (server_name, options) in servers(run) {
+        let server = Server::start(options);
+        let calls = Beside {
+            p99: promised(options),
+            ..Beside::default()
+        };
+        let name = format!("one sender of arrays without pause, {server_name}");
+        let time = Duration::from_secs(if run.short { 4 } else { 15 });
+        table.beside(&name, &server, calls, || {
+            without_pause(server.address(), body.as_bytes(), time);
+        });
+    }
 }
 
 /// As much as a forged body of 4 MiB costs anyway.
 const LIMIT_JSON: Limit = Limit::AtMost(10.0);
+
+/// Measures genuine calls at full speed, without and with a forger at full speed.
+pub(crate) fn forgers(run: Run, table: &mut Table) {
+    let time = Duration::from_secs(if run.short { 2 } else { 8 });
+    let arrays = format!("[{}[]]", "[],".repeat(21_000)).into_bytes();
+    for (server_name, options) in servers(Run { short: false }).into_iter().take(2) {
+        let mut alone = 0.0;
+        for (name, body) in [
+            ("no forger", None),
+            ("a forger of 1 KB", Some(vec![b'x'; 1000])),
+            ("a forger of 64 KB of arrays", Some(arrays.clone())),
+            ("a forger of 8 MiB", Some(vec![b'x'; BODY_LIMIT])),
+        ] {
+            let server = Server::start(options);
+            let address = server.address();
+            let forgers = body.map(|body| {
+                Attackers::start(1, move |stop| {
+                    while !stop.load(Ordering::Relaxed) {
+                        send(address, &forged(), &body);
+                    }
+                })
+            });
+            let before = server.cpu();
+            let (calls, rate) = at_full_speed(address, time);
+            let cpu = server.cpu().saturating_sub(before);
+            if let Some(forgers) = forgers {
+                forgers.stop();
+            } else {
+                alone = rate;
+            }
+            let name = format!("{name}, {server_name}");
+            table.row(
+                &format!("{name}: genuine 1 KB at full speed"),
+                rate,
+                "/s",
+                &Limit::None,
+            );
+            table.note(&format!(
+                "{:.0} % of the calls without a forger; server CPU {:.1} s",
+                100.0 * rate / alone,
+                cpu.as_secs_f64()
+            ));
+            table.note(&calls.summary());
+            table.row(
+                &format!("{name}: p99"),
+                calls.quantile(0.99),
+                "ms",
+                &Limit::AtMost(100.0),
+            );
+        }
+    }
+}

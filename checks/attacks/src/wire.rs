@@ -107,7 +107,11 @@ pub(crate) struct Http2 {
     greeted: bool,
     /// Whether the peer sent `GOAWAY`, or the connection ended.
     pub(crate) gone: bool,
+    /// Whether the connection ended.
+    pub(crate) ended: bool,
 }
+
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub(crate) const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -125,10 +129,12 @@ pub(crate) const FRAME: usize = 16 * 1024;
 
 impl Http2 {
     pub(crate) fn connect(server: SocketAddr) -> Self {
-        let mut socket = connect(server);
-        socket
-            .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-            .expect("a preface");
+        Self::over(connect(server), 65_535)
+    }
+
+    /// Begins HTTP/2 on a connection. The peer may send so many bytes on each stream.
+    pub(crate) fn over(mut socket: TcpStream, window: u32) -> Self {
+        socket.write_all(PREFACE).expect("a preface");
         let mut this = Self {
             socket,
             input: Vec::new(),
@@ -138,8 +144,11 @@ impl Http2 {
             next: 1,
             greeted: false,
             gone: false,
+            ended: false,
         };
-        this.frame(SETTINGS, 0, 0, &[]);
+        // SETTINGS_INITIAL_WINDOW_SIZE
+        let setting = [&[0, 4][..], &window.to_be_bytes()].concat();
+        this.frame(SETTINGS, 0, 0, &setting);
         let start = Instant::now();
         while !this.greeted && !this.gone && start.elapsed() < Duration::from_secs(5) {
             this.pump(Duration::from_millis(1));
@@ -238,14 +247,15 @@ impl Http2 {
                 .set_read_timeout(Some(left.max(Duration::from_millis(1))))
                 .expect("an option of the socket");
             match self.socket.read(&mut buffer) {
-                Ok(0) => self.gone = true,
+                Ok(0) => self.ended = true,
                 Ok(len) => {
                     self.input.extend_from_slice(&buffer[..len]);
                     self.obey();
                 }
                 Err(error) if is_timeout(&error) => return,
-                Err(_) => self.gone = true,
+                Err(_) => self.ended = true,
             }
+            self.gone |= self.ended;
             if self.gone || left.is_zero() {
                 return;
             }

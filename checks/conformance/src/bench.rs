@@ -111,6 +111,7 @@ pub(crate) fn secrets() -> Vec<String> {
     let keys = [CURRENT, FALLBACK].map(|text| text.parse::<SigningKey>().expect("it is a key"));
     let hash = |key: &SigningKey| {
         key.bearer()
+            .as_str()
             .rsplit('-')
             .next()
             .unwrap_or_default()

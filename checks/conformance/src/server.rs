@@ -46,7 +46,7 @@ impl Api {
         let api = Self {
             url: format!("http://{address}"),
             registered: Arc::default(),
-            bearer: key.map(|key| format!("Bearer {}", *key.bearer()).into()),
+            bearer: key.map(|key| format!("Bearer {}", key.bearer().as_str()).into()),
         };
         let app = Router::new()
             .route("/fn/register", post(register))

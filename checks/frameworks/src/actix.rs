@@ -1,4 +1,4 @@
-//! actix-web: its own types, its own runtime, a thread for each worker.
+//! actix-web: its own types, its own runtime, and a thread for each worker.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -7,48 +7,34 @@ use actix_web::http::header::HeaderValue;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use inngest_auth::{SIGNATURE_HEADER, Verifier};
 
-use crate::by_hand::{Admitted, admit, signature};
-use crate::{SYNC_KIND, Setup};
+use crate::by_hand::{admit, signature};
+use crate::{PATH, SYNC_KIND, Setup};
 
-/// The endpoint: all that actix-web itself takes.
 async fn inngest(
     request: HttpRequest,
     body: web::Payload,
     verifier: web::Data<Option<Verifier>>,
 ) -> HttpResponse {
-    let Some(verifier) = verifier.get_ref() else {
-        let body = body.to_bytes().await.unwrap_or_default().to_vec();
-        return respond(&request, &Admitted { body, signer: None }, |_| None);
-    };
-    let headers = request.headers();
+    let (verifier, headers) = (Option::as_ref(&verifier), request.headers());
     let signatures = headers.get_all(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
-    let announced = headers
-        .get("content-length")
-        .and_then(|it| it.to_str().ok()?.parse().ok());
-    match admit(verifier, signatures, announced, body).await {
-        Ok(admitted) => respond(&request, &admitted, |body| {
-            signature(verifier, &admitted, request.method() == "PUT", body)
-        }),
+    let announced = headers.get("content-length");
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+    let admitted = match admit(verifier, signatures, announced, body).await {
+        Ok(admitted) => admitted,
         Err(rejection) => {
-            let status = StatusCode::from_u16(rejection.kind().status()).expect("it is a status");
-            HttpResponse::build(status).finish()
+            let status = StatusCode::from_u16(rejection.kind().status()).expect("a valid status");
+            return HttpResponse::build(status).finish();
         }
-    }
-}
-
-fn respond(
-    request: &HttpRequest,
-    admitted: &Admitted,
-    sign: impl FnOnce(&[u8]) -> Option<String>,
-) -> HttpResponse {
+    };
+    let in_band = request.method() == "PUT";
     let mut response = HttpResponse::Ok();
-    if request.method() == "PUT" {
+    if in_band {
         response.insert_header((SYNC_KIND, "in_band"));
     }
-    if let Some(signature) = sign(&admitted.body) {
+    if let Some(signature) = signature(verifier, &admitted, in_band, &admitted.body) {
         response.insert_header((SIGNATURE_HEADER, signature));
     }
-    response.body(admitted.body.clone())
+    response.body(admitted.body)
 }
 
 pub(crate) fn start(setup: &Setup) -> SocketAddr {
@@ -59,7 +45,7 @@ pub(crate) fn start(setup: &Setup) -> SocketAddr {
         let app = move || {
             App::new()
                 .app_data(verifier.clone())
-                .default_service(web::to(inngest))
+                .route(PATH, web::to(inngest))
         };
         let server = HttpServer::new(app)
             .workers(1)

@@ -1,4 +1,4 @@
-//! Servers that take the layer without an adapter.
+//! Servers that use the layer without an adapter.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,7 +12,9 @@ use http_body_util::{BodyExt, Collected};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use inngest_auth::InngestAuth;
 use tokio::net::TcpListener;
+use tonic::service::Routes;
 use tower::{Layer, service_fn};
 
 use crate::{SYNC_KIND, Setup};
@@ -25,16 +27,11 @@ async fn inngest(method: Method, body: Bytes) -> impl IntoResponse {
     }
 }
 
-pub(crate) fn router(setup: &Setup) -> Router {
-    let guarded = any(inngest).layer(setup.auth());
-    // In a REST API of API Gateway the path begins with the stage, unless
-    // `AWS_LAMBDA_HTTP_IGNORE_STAGE_IN_PATH` is set.
-    Router::new()
-        .route("/", guarded.clone())
-        .route("/prod/", guarded)
+pub(crate) fn app(auth: InngestAuth) -> Router {
+    Router::new().route("/api/inngest", any(inngest).layer(auth))
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .expect("loopback has a free port");
@@ -42,10 +39,10 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// axum's own server: HTTP/1 and 2.
+/// Starts axum's own server: HTTP/1 and HTTP/2.
 pub(crate) async fn axum(setup: &Setup) -> SocketAddr {
     let (listener, address) = listen().await;
-    let app = router(setup);
+    let app = app(setup.auth());
     tokio::spawn(async { axum::serve(listener, app).await });
     address
 }
@@ -58,30 +55,29 @@ pub(crate) async fn functions(request: Request<Body>) -> Result<Response<Body>, 
     Ok(response.into_response())
 }
 
-/// hyper, and a service that is no router.
+/// Starts a server on hyper: HTTP/1 and HTTP/2.
 pub(crate) async fn hyper(setup: &Setup) -> SocketAddr {
     let (listener, address) = listen().await;
-    let service = TowerToHyperService::new(setup.auth().layer(service_fn(functions)));
-    tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let service = service.clone();
-            tokio::spawn(async move {
-                let builder = auto::Builder::new(TokioExecutor::new());
-                let _ = builder
-                    .serve_connection(TokioIo::new(socket), service)
-                    .await;
-            });
-        }
-    });
+    tokio::spawn(serve_with_hyper(listener, setup.auth()));
     address
 }
 
-/// tonic's services beside the route, on one port.
+async fn serve_with_hyper(listener: TcpListener, auth: InngestAuth) {
+    let service = TowerToHyperService::new(auth.layer(service_fn(functions)));
+    while let Ok((socket, _)) = listener.accept().await {
+        let service = service.clone();
+        tokio::spawn(async move {
+            let server = auto::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
+        });
+    }
+}
+
+/// Starts axum's server with tonic's services beside the route.
 pub(crate) async fn tonic(setup: &Setup) -> SocketAddr {
     let (listener, address) = listen().await;
-    let app = tonic::service::Routes::default()
-        .into_axum_router()
-        .merge(router(setup));
+    let (routes, auth) = (Routes::default(), setup.auth());
+    let app = routes.into_axum_router().merge(app(auth));
     tokio::spawn(async { axum::serve(listener, app).await });
     address
 }

@@ -1,11 +1,11 @@
-//! The same requests to each server, and one table. `README.md` says what for.
+//! Sends the same requests to each server, and prints one table. See `README.md`.
 
 mod actix;
+mod axum07;
 mod by_hand;
 mod lambda;
 mod layered;
 mod poem;
-mod sync_body;
 mod tls;
 
 use std::fmt::Write;
@@ -25,6 +25,7 @@ use tokio::net::TcpStream;
 
 use lambda::Event;
 
+pub(crate) const PATH: &str = "/api/inngest";
 pub(crate) const SYNC_KIND: &str = "x-inngest-sync-kind";
 const NOW: u64 = 1_700_000_000;
 
@@ -64,6 +65,7 @@ pub(crate) struct Reply {
 #[derive(Clone, Copy)]
 enum Host {
     Axum(Http),
+    Axum07,
     AxumServer(Http),
     Hyper(Http),
     Tonic(Http),
@@ -79,9 +81,10 @@ pub(crate) enum Http {
     Two,
 }
 
-const HOSTS: [(&str, Host); 15] = [
-    ("axum, HTTP/1", Host::Axum(Http::One)),
-    ("axum, HTTP/2", Host::Axum(Http::Two)),
+const HOSTS: [(&str, Host); 16] = [
+    ("axum 0.8, HTTP/1", Host::Axum(Http::One)),
+    ("axum 0.8, HTTP/2", Host::Axum(Http::Two)),
+    ("axum 0.7, HTTP/1", Host::Axum07),
     ("axum-server, rustls, HTTP/1", Host::AxumServer(Http::One)),
     ("axum-server, rustls, HTTP/2", Host::AxumServer(Http::Two)),
     ("hyper, HTTP/1", Host::Hyper(Http::One)),
@@ -107,6 +110,7 @@ impl Host {
     async fn send(self, setup: &Setup, method: Method, headers: &HeaderMap, body: &[u8]) -> Reply {
         let (address, http) = match self {
             Self::Axum(http) => (layered::axum(setup).await, http),
+            Self::Axum07 => (axum07::start(setup).await, Http::One),
             Self::Hyper(http) => (layered::hyper(setup).await, http),
             Self::Tonic(http) => (layered::tonic(setup).await, http),
             Self::Actix(http) => (actix::start(setup), http),
@@ -137,7 +141,7 @@ async fn over(
 ) -> Reply {
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("http://{address}/"))
+        .uri(format!("http://{address}{PATH}"))
         .body(Full::new(Bytes::copy_from_slice(body)))
         .expect("it is a request");
     *request.headers_mut() = headers.clone();
@@ -146,7 +150,7 @@ async fn over(
         Http::One => {
             let host = HeaderValue::from_str(&address.to_string()).expect("an address is a host");
             request.headers_mut().insert(HOST, host);
-            *request.uri_mut() = "/".parse().expect("it is a path");
+            *request.uri_mut() = PATH.parse().expect("it is a path");
             let (mut client, connection) =
                 http1::handshake(socket).await.expect("it speaks HTTP/1");
             tokio::spawn(connection);
@@ -186,7 +190,7 @@ const CASES: [&str; 11] = [
     "dev mode",
 ];
 
-/// Sends the case's request, and says what is wrong with the response.
+/// Sends the case's request. Returns what is wrong with the response.
 async fn run(case: &str, host: Host) -> Result<(), String> {
     let current: SigningKey = "signkey-test-12345678".parse().expect("it is a key");
     let fallback: SigningKey = "signkey-test-87654321".parse().expect("it is a key");
@@ -232,14 +236,11 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
     }
     let reply = host.send(&setup, method.clone(), &headers, &body).await;
     if reply.status != expected {
-        return Err(format!(
-            "status {} in the place of {expected}",
-            reply.status
-        ));
+        return Err(format!("status {} instead of {expected}", reply.status));
     }
     let handed_on = handed_on.unwrap_or(body);
     if expected == 200 && reply.body != handed_on {
-        return Err("the handler got other bytes than those that were authenticated".into());
+        return Err("the handler got bytes that were not authenticated".into());
     }
     let signed = reply
         .headers
@@ -252,16 +253,16 @@ async fn run(case: &str, host: Host) -> Result<(), String> {
     Ok(())
 }
 
+/// The page of the guide, which contains the table.
+const GUIDE: &str = include_str!("../../../src/guide/outside_axum.md");
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut failures = Vec::new();
-    println!(
-        "{:<30}{}",
-        "server",
-        CASES.map(|case| format!("{case:<10}")).concat().trim_end()
-    );
+    let mut table = format!("| server | {} |\n|---|", CASES.join(" | "));
+    table += &"---|".repeat(CASES.len());
     for (name, host) in HOSTS {
-        let mut row = String::new();
+        write!(table, "\n| {name} |").expect("a string can grow");
         for case in CASES {
             let verdict = match run(case, host).await {
                 Ok(()) => "ok",
@@ -270,9 +271,12 @@ async fn main() -> ExitCode {
                     "FAILED"
                 }
             };
-            write!(row, "{verdict:<10}").expect("it is text");
+            write!(table, " {verdict} |").expect("a string can grow");
         }
-        println!("{name:<30}{}", row.trim_end());
+    }
+    println!("{table}");
+    if !GUIDE.contains(&table) {
+        failures.push("src/guide/outside_axum.md has another table".into());
     }
     for failure in &failures {
         eprintln!("{failure}");

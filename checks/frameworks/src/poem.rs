@@ -1,76 +1,74 @@
-//! poem: `http`'s types, and a body of its own. It takes Tower services too, if their response
-//! bodies are `Sync`.
+//! poem: the types of `http` and its own body. It also takes Tower services whose response bodies
+//! are `Sync`.
 
 use std::net::SocketAddr;
 
 use axum::body::Body;
-use inngest_auth::{SIGNATURE_HEADER, Verifier};
+use futures_util::TryStreamExt;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use inngest_auth::{InngestAuth, SIGNATURE_HEADER, Verifier};
 use poem::endpoint::TowerCompatExt;
 use poem::http::{HeaderValue, StatusCode};
 use poem::listener::{Acceptor, Listener, TcpListener};
 use poem::{Endpoint, Request, Response, Server};
+use sync_wrapper::SyncStream;
 use tower::ServiceBuilder;
 
-use crate::by_hand::{Admitted, admit, signature};
-use crate::sync_body::SyncBody;
-use crate::{SYNC_KIND, Setup, layered};
+use crate::by_hand::{admit, signature};
+use crate::layered::functions;
+use crate::{SYNC_KIND, Setup};
 
-/// The endpoint: all that poem itself takes.
-async fn inngest(verifier: Option<Verifier>, mut request: Request) -> Response {
-    let in_band = request.method() == "PUT";
-    let body = request.take_body();
-    let Some(verifier) = verifier else {
-        let body = body.into_vec().await.unwrap_or_default();
-        return respond(in_band, Admitted { body, signer: None }, None);
-    };
+async fn inngest(verifier: Option<&Verifier>, mut request: Request) -> Response {
+    let body = request.take_body().into_bytes_stream();
     let headers = request.headers();
-    let signatures = headers
-        .get_all(SIGNATURE_HEADER)
-        .iter()
-        .map(HeaderValue::as_bytes);
-    let announced = headers
-        .get("content-length")
-        .and_then(|it| it.to_str().ok()?.parse().ok());
-    match admit(&verifier, signatures, announced, body.into_bytes_stream()).await {
-        Ok(admitted) => {
-            let signature = signature(&verifier, &admitted, in_band, &admitted.body);
-            respond(in_band, admitted, signature)
-        }
+    let signatures = headers.get_all(SIGNATURE_HEADER).iter();
+    let signatures = signatures.map(HeaderValue::as_bytes);
+    let announced = headers.get("content-length");
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse().ok());
+    let admitted = match admit(verifier, signatures, announced, body).await {
+        Ok(admitted) => admitted,
         Err(rejection) => {
-            let status = StatusCode::from_u16(rejection.kind().status()).expect("it is a status");
-            Response::builder().status(status).finish()
+            let status = StatusCode::from_u16(rejection.kind().status()).expect("a valid status");
+            return Response::builder().status(status).finish();
         }
-    }
-}
-
-fn respond(in_band: bool, admitted: Admitted, signature: Option<String>) -> Response {
+    };
+    let in_band = request.method() == "PUT";
     let mut response = Response::builder();
     if in_band {
         response = response.header(SYNC_KIND, "in_band");
     }
-    if let Some(signature) = signature {
+    if let Some(signature) = signature(verifier, &admitted, in_band, &admitted.body) {
         response = response.header(SIGNATURE_HEADER, signature);
     }
     response.body(admitted.body)
 }
 
-/// By `Verifier`.
+/// Starts a server with a `Verifier`.
 pub(crate) async fn start(setup: &Setup) -> SocketAddr {
     let verifier = setup.verifier();
     let endpoint = poem::endpoint::make(move |request| {
         let verifier = verifier.clone();
-        async move { Ok::<_, poem::Error>(inngest(verifier, request).await) }
+        async move { Ok::<_, poem::Error>(inngest(verifier.as_ref(), request).await) }
     });
     serve(endpoint).await
 }
 
-/// By the layer.
+/// Starts a server with the layer.
 pub(crate) async fn start_tower(setup: &Setup) -> SocketAddr {
+    serve(guarded(setup.auth())).await
+}
+
+fn guarded(auth: InngestAuth) -> impl Endpoint {
+    let sync_body = |body: Body| {
+        let pieces = SyncStream::new(body.into_data_stream());
+        StreamBody::new(pieces.map_ok(Frame::data))
+    };
     let service = ServiceBuilder::new()
-        .map_response(|response: http::Response<Body>| response.map(SyncBody::new))
-        .layer(setup.auth())
-        .service_fn(layered::functions);
-    serve(service.compat()).await
+        .map_response(move |response: http::Response<Body>| response.map(sync_body))
+        .layer(auth)
+        .service_fn(functions);
+    service.compat()
 }
 
 async fn serve(endpoint: impl Endpoint + 'static) -> SocketAddr {

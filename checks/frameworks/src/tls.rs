@@ -1,9 +1,11 @@
 //! axum-server with rustls, and a client that trusts its certificate.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, LazyLock};
 
-use axum_server::tls_rustls::{RustlsConfig, from_tcp_rustls};
+use axum_server::tls_rustls::RustlsConfig;
+use inngest_auth::InngestAuth;
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -11,7 +13,8 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-use crate::{Http, Setup, layered};
+use crate::layered::app;
+use crate::{Http, Setup};
 
 const NAME: &str = "localhost";
 const ALPN: [&[u8]; 2] = [b"http/1.1", b"h2"];
@@ -19,7 +22,7 @@ const ALPN: [&[u8]; 2] = [b"http/1.1", b"h2"];
 static CERTIFICATE: LazyLock<CertifiedKey<KeyPair>> =
     LazyLock::new(|| generate_simple_self_signed([NAME.to_owned()]).expect("it is a host's name"));
 
-/// HTTP/1 and 2, as the client chooses.
+/// Starts a server for HTTP/1 and HTTP/2, as the client chooses.
 pub(crate) fn start(setup: &Setup) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port");
     listener.set_nonblocking(true).expect("it can be set");
@@ -30,11 +33,14 @@ pub(crate) fn start(setup: &Setup) -> SocketAddr {
         .with_single_cert(vec![CERTIFICATE.cert.der().clone()], key.into())
         .expect("the key is the certificate's");
     config.alpn_protocols = ALPN.map(Vec::from).into();
-    let server = from_tcp_rustls(listener, RustlsConfig::from_config(Arc::new(config)))
-        .expect("it listens")
-        .serve(layered::router(setup).into_make_service());
-    tokio::spawn(server);
+    let tls = RustlsConfig::from_config(Arc::new(config));
+    tokio::spawn(serve(listener, tls, setup.auth()));
     address
+}
+
+async fn serve(listener: TcpListener, tls: RustlsConfig, auth: InngestAuth) -> io::Result<()> {
+    let server = axum_server::from_tcp_rustls(listener, tls)?;
+    server.serve(app(auth).into_make_service()).await
 }
 
 pub(crate) async fn connect(address: SocketAddr, http: Http) -> TlsStream<TcpStream> {

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::{Read, Write};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,7 +15,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use inngest_auth::testing::TestInngest;
-use inngest_auth::{InngestAuth, SIGNATURE_HEADER, SignResponses, SigningKey};
+use inngest_auth::{InngestAuth, Rejection, SIGNATURE_HEADER, SignResponses, SigningKey};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -113,16 +114,12 @@ async fn in_nested_routers() {
 }
 
 #[tokio::test]
-async fn in_one_service_builder_with_all_of_tower_http() {
+async fn in_one_service_builder_with_tower_https_layers() {
     let pass =
         from_fn(|request: axum::extract::Request, next: Next| async { next.run(request).await });
     let stack = ServiceBuilder::new()
         .layer(TraceLayer::new_for_http())
         .layer(CatchPanicLayer::new())
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::REQUEST_TIMEOUT,
-            Duration::from_secs(30),
-        ))
         .layer(CorsLayer::permissive())
         .layer(CompressionLayer::new())
         .layer(RequestBodyLimitLayer::new(5_000_000))
@@ -213,6 +210,89 @@ async fn responses_are_signed_before_compression_and_requests_verified_after_dec
         .read_to_string(&mut decoded)
         .unwrap();
     assert_eq!(decoded, body);
+}
+
+/// Returns the log of this thread until the guard is dropped.
+fn log() -> (Log, tracing::subscriber::DefaultGuard) {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    (log, tracing::subscriber::set_default(subscriber))
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why the guide says to put compression outside.
+#[tokio::test]
+async fn a_response_compressed_inside_the_layer_is_unsigned_and_the_log_says_why() {
+    let it = inngest();
+    let (log, _guard) = log();
+    let app = Router::new()
+        .fallback(echo)
+        .layer(CompressionLayer::new())
+        .layer(it.auth().sign_responses(SignResponses::All));
+    for (accepts, signed) in [("identity", true), ("gzip", false)] {
+        let body = format!("{{\"{accepts}\":\"{}\"}}", "x".repeat(5000));
+        let mut request = it.call("/", body);
+        request
+            .headers_mut()
+            .insert(header::ACCEPT_ENCODING, accepts.parse().unwrap());
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(
+            response.headers().contains_key(SIGNATURE_HEADER),
+            signed,
+            "{accepts}"
+        );
+        let line = "WARN inngest_auth::layer::log: the response is sent unsigned: it has a Content-Encoding; \
+                    put compression outside the layer";
+        let lines = log.text().matches(line).count();
+        assert_eq!(lines, usize::from(!signed), "{}", log.text());
+    }
+}
+
+/// Why the guide says not to put a timeout anywhere: a step may run for two hours.
+#[tokio::test]
+async fn a_timeout_cuts_off_a_step_with_408_and_without_a_rejection() {
+    let it = inngest();
+    let (log, _guard) = log();
+    let timeout =
+        TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, Duration::from_millis(1));
+    let step = any(|| async { std::future::pending::<()>().await });
+    for (place, app) in [
+        ("inside", step.clone().layer((it.auth(), timeout))),
+        ("outside", step.layer((timeout, it.auth()))),
+    ] {
+        let app = Router::new().route("/", app);
+        let response = app.oneshot(it.call("/", "{}")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT, "{place}");
+        assert!(
+            response.extensions().get::<Rejection>().is_none(),
+            "{place}"
+        );
+        assert!(!log.text().contains("rejected"), "{place}: {}", log.text());
+    }
 }
 
 /// Without a router: hyper's own server, any body in, and a body that is not Axum's out.

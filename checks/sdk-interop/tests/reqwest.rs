@@ -42,7 +42,7 @@ async fn one_request_where_the_current_key_is_known_two_where_only_the_fallback_
         ("signkey-prod-22", 200, 2),
         ("signkey-prod-33", 401, 2),
     ] {
-        let bearer = format!("Bearer {}", *key(known).bearer());
+        let bearer = format!("Bearer {}", key(known).bearer().as_str());
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
         let app = Router::new().fallback(move |headers: HeaderMap, body: String| async move {

@@ -25,6 +25,15 @@ impl Backlog {
         }
     }
 
+    pub(in crate::layer) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns `true` if a body of `len` bytes fits while there is no other.
+    pub(in crate::layer) fn fits_alone(&self, len: usize) -> bool {
+        len <= SMALL.max(self.limit)
+    }
+
     /// Counts a body of `len` bytes until its place is dropped.
     pub(in crate::layer) fn place(
         self: &Arc<Self>,

@@ -58,6 +58,15 @@ impl Budget {
         }
     }
 
+    pub(in crate::layer) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Returns `true` if a body of `len` bytes fits while there is no other.
+    pub(in crate::layer) fn fits_alone(&self, len: usize) -> bool {
+        Buffer::most(len) <= self.limit
+    }
+
     /// Returns the share of one body, initially empty.
     pub(in crate::layer) fn share(&self) -> Share<'_> {
         Share {

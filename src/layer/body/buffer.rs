@@ -47,6 +47,12 @@ impl Buffer {
         self.len
     }
 
+    /// Returns the most memory that the pieces of a body of `len` bytes take: the last may be nearly
+    /// empty.
+    pub(super) const fn most(len: usize) -> usize {
+        len.saturating_add(LARGE)
+    }
+
     /// Copies as much of `bytes` as there is room for. Returns the rest.
     pub(super) fn copy<'frame>(&mut self, bytes: &'frame [u8]) -> &'frame [u8] {
         let room = self.filling.capacity() - self.filling.len();
@@ -200,6 +206,7 @@ mod tests {
             );
             assert_eq!(buffer.len(), sent.len(), "{frames:?}");
             assert_eq!(allocated, pieces, "{frames:?}");
+            assert!(allocated.iter().sum::<usize>() <= Buffer::most(sent.len()));
         }
     }
 

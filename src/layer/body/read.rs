@@ -19,8 +19,8 @@ use crate::rejection::RejectionKind;
 /// How many frames are read per poll. A client that always has bytes ready must not keep other
 /// tasks, or the deadline, from being polled.
 const FRAMES_A_TURN: u32 = 64;
-/// How long a client that always has bytes ready may go without completing a frame.
-const FLOOD: Duration = Duration::from_millis(250);
+/// How long each poll may find the task's cooperative budget used up, and no frame.
+const FLOOD: Duration = Duration::from_secs(1);
 
 /// Reads a body to its end into `share`, within `time`. `take` sees every frame first.
 pub(in crate::layer) fn read<'a>(
@@ -79,8 +79,8 @@ struct Frames<'body> {
     body: &'body mut Body,
     deadline: Deadline,
     this_turn: u32,
-    /// When a poll last made progress, after the first poll that had to wait.
-    progress: Option<Instant>,
+    /// Since when each poll has found the task's budget used up, and no frame.
+    used_up: Option<Instant>,
 }
 
 /// The time by which the body must end.
@@ -98,7 +98,7 @@ impl<'body> Frames<'body> {
             body,
             deadline: Deadline::After(time),
             this_turn: 0,
-            progress: None,
+            used_up: None,
         }
     }
 
@@ -128,6 +128,10 @@ impl<'body> Frames<'body> {
     /// up. A connection causes that if it always has bytes ready that never complete a frame, such
     /// as an endless chunk-size line. Each poll then takes the server long (a second, measured), so
     /// such a client is rejected after a few.
+    ///
+    /// Other futures in the same task can use up the budget too, so a single poll proves nothing.
+    /// After such a poll the timer wakes the task at once, and the next poll has budget unless
+    /// the flood goes on.
     fn end_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, RejectionKind>>> {
         let now = Instant::now();
         if let Deadline::After(time) = self.deadline {
@@ -140,12 +144,13 @@ impl<'body> Frames<'body> {
         let Deadline::At(deadline) = &mut self.deadline else {
             unreachable!("the deadline was set above");
         };
-        if self.this_turn > 0 || self.progress.is_none() {
-            self.progress = Some(now);
-        }
+        self.used_up = if self.this_turn > 0 || coop::has_budget_remaining() {
+            None
+        } else {
+            self.used_up.or(Some(now))
+        };
         self.this_turn = 0;
-        let floods =
-            !coop::has_budget_remaining() && self.progress.is_some_and(|at| now - at >= FLOOD);
+        let floods = self.used_up.is_some_and(|since| now - since >= FLOOD);
         if floods || now >= deadline.deadline() || deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(RejectionKind::BodyTooSlow)));
         }
@@ -190,6 +195,99 @@ mod tests {
                     .map(|len| Ok(Frame::data(vec![b'x'; len].into()))),
             )
         }
+    }
+
+    /// Uses up the cooperative budget of the task, as other futures in it may.
+    fn use_up_the_budget(cx: &mut Context<'_>) {
+        while std::pin::pin!(coop::consume_budget()).poll(cx).is_ready() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_body_is_not_a_flood_if_other_futures_use_up_the_budget() {
+        struct Silent;
+        impl http_body::Body for Silent {
+            type Data = Bytes;
+            type Error = std::convert::Infallible;
+            fn poll_frame(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                Poll::Pending
+            }
+        }
+        let mut body = Body::new(Silent);
+        let mut frames = Frames::new(&mut body, Duration::from_secs(30));
+        for _ in 0..5 {
+            for others in [true, false] {
+                let mut polled = false;
+                // Without a frame, the second poll happens only if the first one has woken it.
+                poll_fn(|cx| {
+                    if others && !polled {
+                        use_up_the_budget(cx);
+                    }
+                    assert!(frames.poll_next(cx).is_pending());
+                    if std::mem::replace(&mut polled, true) || !others {
+                        return Poll::Ready(());
+                    }
+                    Poll::Pending
+                })
+                .await;
+            }
+            tokio::time::advance(5 * FLOOD).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_bodies_in_one_task_are_all_read_after_a_silence() {
+        use tokio::sync::mpsc::{Receiver, channel};
+        struct Channel(Receiver<Bytes>);
+        impl http_body::Body for Channel {
+            type Data = Bytes;
+            type Error = std::convert::Infallible;
+            fn poll_frame(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+                let data = self.0.poll_recv(cx);
+                data.map(|data| data.map(|data| Ok(Frame::data(data))))
+            }
+        }
+        let (senders, mut bodies): (Vec<_>, Vec<_>) = (0..400)
+            .map(|_| channel(1))
+            .map(|(sender, receiver)| (sender, Body::new(Channel(receiver))))
+            .unzip();
+        let bodies = bodies.iter_mut();
+        let mut all: Vec<_> = bodies
+            .map(|body| Frames::new(body, Duration::from_secs(30)))
+            .collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        for frames in &mut all {
+            assert!(frames.poll_next(&mut cx).is_pending());
+        }
+        tokio::time::advance(2 * FLOOD).await;
+        for sender in senders {
+            sender.send("{}".into()).await.expect("it is read");
+        }
+        let mut read = 0;
+        poll_fn(|cx| {
+            all.retain_mut(|frames| {
+                while let Poll::Ready(frame) = frames.poll_next(cx) {
+                    let Some(frame) = frame else {
+                        return false;
+                    };
+                    assert!(frame.is_ok(), "{frame:?} after {read}");
+                    read += 1;
+                }
+                true
+            });
+            if all.is_empty() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        assert_eq!(read, 400);
     }
 
     #[tokio::test(start_paused = true)]

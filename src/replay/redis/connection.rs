@@ -27,7 +27,7 @@ pub(super) struct Connector {
     client: Client,
     login: RedisConnectionInfo,
     link: Mutex<Option<Arc<Link>>>,
-    policy: Mutex<Option<Policy>>,
+    eviction: Mutex<Option<EvictionPolicy>>,
 }
 
 /// A connection, or an attempt to make one.
@@ -42,7 +42,7 @@ struct Link {
 
 /// Whether the server removes keys before they expire.
 #[derive(Clone, PartialEq, Eq)]
-enum Policy {
+enum EvictionPolicy {
     Keeps,
     Evicts(String),
     /// Holds the code of the server's error.
@@ -59,7 +59,7 @@ impl Connector {
             client: Client::open(server).expect("it is parsed already"),
             login,
             link: Mutex::default(),
-            policy: Mutex::default(),
+            eviction: Mutex::default(),
         }
     }
 
@@ -157,26 +157,26 @@ impl Connector {
         command.arg("GET").arg(NAME);
         let read: Result<HashMap<String, String>, _> = command.query_async(connection).await;
         let policy = match read.map(|mut settings| settings.remove(NAME)) {
-            Ok(Some(policy)) if policy == "noeviction" => Policy::Keeps,
-            Ok(Some(policy)) => Policy::Evicts(policy),
-            Ok(None) => Policy::Unreadable("nothing".into()),
+            Ok(Some(policy)) if policy == "noeviction" => EvictionPolicy::Keeps,
+            Ok(Some(policy)) => EvictionPolicy::Evicts(policy),
+            Ok(None) => EvictionPolicy::Unreadable("nothing".into()),
             Err(error) => match explain("CONFIG", &error) {
                 ReplayStoreError::Server { code, .. } if code != "NOAUTH" => {
-                    Policy::Unreadable(code)
+                    EvictionPolicy::Unreadable(code)
                 }
                 error => return Err(error),
             },
         };
-        let mut known = self.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.eviction.lock().unwrap_or_else(PoisonError::into_inner);
         if known.as_ref() != Some(&policy) {
             match &policy {
-                Policy::Keeps => {}
-                Policy::Evicts(policy) => tracing::error!(
+                EvictionPolicy::Keeps => {}
+                EvictionPolicy::Evicts(policy) => tracing::error!(
                     policy,
                     "Redis may remove keys of the replay guard, and then replays are accepted: \
                      set maxmemory-policy to noeviction"
                 ),
-                Policy::Unreadable(response) => tracing::warn!(
+                EvictionPolicy::Unreadable(response) => tracing::warn!(
                     response,
                     "cannot read maxmemory-policy from Redis: make sure that it is noeviction, \
                      or keys of the replay guard are removed and replays accepted"

@@ -120,11 +120,15 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     if !database.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("invalid database: expected a number, as in redis://host:6379/0");
     }
-    // A query such as `?ssl=true` would be ignored silently.
-    if rest.starts_with('?') && !rest.starts_with("?protocol=") {
-        return Err("unknown query parameter: expected ?protocol=resp2 or ?protocol=resp3");
+    // Options such as `?ssl=true` would be ignored silently.
+    if rest.is_empty() {
+        Ok(())
+    } else {
+        Err(
+            "options after the host or database are not supported: remove them (for TLS, write \
+            rediss://)",
+        )
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -184,9 +188,14 @@ mod tests {
             ("redis://:s3cret@host/s3cret", "invalid database"),
             ("redis://host/-1", "invalid database"),
             ("redis://host/0/1", "invalid database"),
-            ("redis://host?ssl=true", "unknown query parameter"),
-            ("redis://host/0?password=s3cret", "unknown query parameter"),
-            ("redis://host?protocol=s3", "expected redis://"),
+            ("redis://host?ssl=true", "not supported"),
+            ("redis://host/0?password=s3cret", "not supported"),
+            ("redis://host?protocol=s3", "not supported"),
+            ("redis://host?protocol=resp3&ssl=true", "not supported"),
+            ("redis://host?protocol=resp3#insecure", "not supported"),
+            ("redis://host?protocol=resp3", "not supported"),
+            ("redis://host/0?", "not supported"),
+            ("redis://host/0#s3cret", "not supported"),
             ("redis://0.0.0.0", "expected redis://"),
         ] {
             if says.is_empty() {
@@ -212,7 +221,7 @@ mod tests {
             ("redis://[::1]", None, None, 0),
             ("redis://:pass@host", None, Some("pass"), 0),
             (
-                "redis://user:pass@host:6379/3?protocol=resp3",
+                "redis://user:pass@host:6379/3",
                 Some("user"),
                 Some("pass"),
                 3,
