@@ -277,5 +277,51 @@ fn every_page_has_one_example_that_runs_and_shows_a_rejection() {
         );
         count += 1;
     }
-    assert_eq!(count, declared.matches("include_str!").count());
+    assert_eq!(count, declared.matches(".md\")]").count());
+}
+
+/// The links of a page lead to files in plain Markdown, and to items on docs.rs.
+#[test]
+fn every_link_of_a_page_leads_to_a_file_and_on_docs_rs_to_an_item() {
+    let pages = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
+    let items = include_str!("../src/guide/links.txt");
+    let definition = |line: &str| {
+        let (label, target) = line.strip_prefix('[')?.split_once("]: ")?;
+        Some((label.to_owned(), target.to_owned()))
+    };
+    let mut unused: Vec<_> = items.lines().filter_map(definition).collect();
+    assert_eq!(unused.len(), items.lines().count());
+    let labels: Vec<_> = unused.iter().map(|(label, _)| label.clone()).collect();
+    for entry in std::fs::read_dir(&pages).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let (name, text) = (path.display(), std::fs::read_to_string(&path).unwrap());
+        for (label, target) in text.lines().filter_map(definition) {
+            assert!(pages.join(&target).is_file(), "{name}: {label}: {target}");
+            assert!(labels.contains(&label), "{name}: {label} leads to no item");
+            unused.retain(|(other, _)| *other != label);
+        }
+        // Without code, whose brackets are no links.
+        let prose: String = text.split("```").step_by(2).collect();
+        for (at, _) in prose.match_indices("[`") {
+            let (label, after) = prose[at + 1..].split_once(']').unwrap();
+            let defined = prose.contains(&format!("\n[{label}]: "));
+            assert!(
+                defined || after.starts_with('('),
+                "{name}: [{label}] is no link"
+            );
+        }
+        for (at, _) in prose.match_indices("](") {
+            let target = &prose[at + 2..];
+            let leads = ["#", "https://"].iter().any(|it| target.starts_with(it));
+            assert!(
+                leads,
+                "{name}: rustdoc alone finds {}",
+                between(target, "", ")")
+            );
+        }
+    }
+    assert!(unused.is_empty(), "no page uses {unused:?}");
 }
