@@ -231,6 +231,10 @@ fn text() -> Zeroizing<String> {
 struct Steps {
     scan: Scan,
     table: String,
+    /// Whether requests have left running HMACs on the stack. The future of a later request takes
+    /// along, in its unused bytes, what it finds there when it is moved to the heap. What that is
+    /// depends on how this test is compiled.
+    requests_ran: bool,
 }
 
 impl Steps {
@@ -252,12 +256,13 @@ impl Steps {
             .unwrap();
         }
         self.table.push('\n');
-        let elsewhere: Vec<_> = found.iter().map(|(_, found)| found.elsewhere).collect();
-        assert_eq!(elsewhere, expected, "\n{}", self.table);
-        // A value that moves takes along what happened to be in its unused bytes.
-        let most = |name: &str| usize::from(name.ends_with("state"));
-        let few = |(name, it): &(&str, Found)| it.fragments <= most(name);
-        assert!(found.iter().all(few), "\n{}", self.table);
+        let is_state = |name: &str| name.ends_with("state");
+        let stray = |name: &str| usize::from(is_state(name) && self.requests_ran);
+        let as_expected = found.iter().zip(expected).all(|((name, it), expected)| {
+            (expected..=expected + stray(name)).contains(&it.elsewhere)
+                && it.fragments <= usize::from(is_state(name))
+        });
+        assert!(as_expected, "{expected:?}, but\n{}", self.table);
         std::array::from_fn(|at| found[at].1.stack)
     }
 }
@@ -268,10 +273,10 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     let mut steps = Steps {
         scan: Scan::new(),
         table: String::new(),
+        requests_ran: false,
     };
-    let mut check = |step: &str, expected| steps.check(step, expected);
     let (nowhere, one_place) = ([0; 6], [0, 0, 1, 0, 1, 1]);
-    check("before", nowhere);
+    steps.check("before", nowhere);
 
     // The search must find secrets that exist.
     for (at, hex) in [(0, TEXT), (2, HASH), (4, INNER), (5, OUTER)] {
@@ -279,12 +284,12 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
         for byte in &mut bytes {
             *byte ^= MASK;
         }
-        check("a control", std::array::from_fn(|it| usize::from(it == at)));
+        steps.check("a control", std::array::from_fn(|it| usize::from(it == at)));
         bytes.zeroize();
     }
 
     let key: SigningKey = text().parse().unwrap();
-    let stack = check("parsed", one_place);
+    let stack = steps.check("parsed", one_place);
     assert_eq!(stack, [0; 6], "on the stack");
 
     let moved = Box::new((key.clone(), Some(key)));
@@ -293,11 +298,11 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     ring.rotate("11111111".parse().unwrap());
     let kept: Vec<Keys> = (0..10).map(|_| (*ring.snapshot()).clone()).collect();
     let sent = std::thread::spawn(move || kept).join().unwrap();
-    let stack = check("cloned, moved, compared, rotated", one_place);
+    let stack = steps.check("cloned, moved, compared, rotated", one_place);
     assert_eq!(stack, [0; 6], "on the stack");
 
     let config = Config::from_vars([("INNGEST_SIGNING_KEY", &**text())]).unwrap();
-    let stack = check("configured with it, too", [0, 0, 2, 0, 2, 2]);
+    let stack = steps.check("configured with it, too", [0, 0, 2, 0, 2, 2]);
     assert_eq!(stack, [0; 6], "on the stack");
     drop(config);
 
@@ -306,7 +311,7 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     let config = Config::from_vars([("INNGEST_SIGNING_KEY_FILE", &path)]).unwrap();
     assert_eq!(config.reload(), Ok(false));
     std::fs::remove_file(&path).unwrap();
-    let stack = check("read from a file, twice", [0, 0, 2, 0, 2, 2]);
+    let stack = steps.check("read from a file, twice", [0, 0, 2, 0, 2, 2]);
     assert_eq!(stack, [0; 6], "on the stack");
     drop(config);
 
@@ -314,13 +319,13 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
     quoted.extend(["'", &**text(), "' # the key"]);
     assert!(Config::from_vars([("INNGEST_SIGNING_KEY", &**quoted)]).is_err());
     drop(quoted);
-    check("rejected with a quotation mark", one_place);
+    steps.check("rejected with a quotation mark", one_place);
 
     drop(black_box(sent[0].fallback().unwrap().bearer()));
     #[cfg(feature = "layer")]
     drop(black_box(ring.bearers()));
     black_box(format!("{ring:?}"));
-    let stack = check("bearers made and dropped", one_place);
+    let stack = steps.check("bearers made and dropped", one_place);
     println!("left on the stack by a bearer: {stack:?}");
 
     let signature = sent[0].fallback().unwrap().sign(b"{}", NOW);
@@ -344,21 +349,22 @@ fn a_key_is_in_one_place_while_it_is_held_and_nowhere_after() {
         )
         .is_err()
     );
-    let stack = check("signed and verified", one_place);
+    let stack = steps.check("signed and verified", one_place);
     println!("left on the stack by signing and verifying: {stack:?}");
 
     #[cfg(feature = "layer")]
     {
         let requests = requests_through_the_layer(&ring, &signature.to_string(), NOW);
-        let stack = check("requests through the layer", one_place);
+        steps.requests_ran = true;
+        let stack = steps.check("requests through the layer", one_place);
         println!("left on the stack by {requests} requests: {stack:?}");
     }
 
     ring.rotate("22222222".parse().unwrap());
     drop(sent);
-    check("rotated out and dropped", nowhere);
+    steps.check("rotated out and dropped", nowhere);
     drop(ring);
-    let stack = check("dropped", nowhere);
+    let stack = steps.check("dropped", nowhere);
     println!("left on the stack at the end: {stack:?}\n{}", steps.table);
 }
 
