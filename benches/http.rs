@@ -35,8 +35,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// What is reached, with room for a busy machine. BENCHMARKS.md says what it is made of.
-const LIMIT: f64 = 7.0;
-const LIMIT_SIGNED: f64 = 9.0;
+const LIMIT: f64 = 3.5;
+const LIMIT_SIGNED: f64 = 5.0;
 const CONNECTIONS: usize = 8;
 /// How many HMACs the server makes whose cost is compared with that of none.
 const HMACS: usize = 8;

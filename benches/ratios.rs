@@ -249,11 +249,12 @@ fn small_calls(report: &mut Report, body: &Bytes) {
     );
     report.show("no_op_1k", (no_op - without) / hmac);
     report.show("minimal_1k", (floor - without) / hmac);
-    report.row("layer_1k", (layer - without) / hmac, 1.95);
-    report.row(
+    report.aimed("layer_1k", (layer - without) / hmac, 1.95, 1.6);
+    report.aimed(
         "layer_1k / minimal_1k",
         (layer - without) / (floor - without),
         1.3,
+        1.15,
     );
     report.show("minimal_signed_1k", (floor_signed - without) / hmac);
     report.show("layer_signed_1k", (layer_signed - without) / hmac);
@@ -283,10 +284,11 @@ fn small_calls(report: &mut Report, body: &Bytes) {
     report.show("route_minimal_1k", (floor - without) / hmac);
     report.row("route_layer_1k", (layer - without) / hmac, 2.3);
     report.show("route_minimal_signed_1k", (floor_signed - without) / hmac);
-    report.row(
+    report.aimed(
         "route_layer_signed_1k",
         (layer_signed - without) / hmac,
         3.75,
+        3.5,
     );
 }
 
@@ -548,7 +550,7 @@ fn allocations(report: &mut Report, body: &Bytes) {
     let (one, other) = (make(), make());
     let with = cost(|| run(service.call(one))).calls;
     let without = cost(|| run(bare.call(other))).calls;
-    report.row("alloc_call", with - without, 10.0);
+    report.aimed("alloc_call", with - without, 10.0, 7.0);
 }
 
 /// Prints, for the plot, the nanoseconds of the bare HMAC, and those that the minimal layer and the

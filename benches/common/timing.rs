@@ -92,6 +92,18 @@ impl Report {
         println!("{name:<30} {figure:>10.digits$} {limit:>8.digits$} {verdict}");
     }
 
+    /// Prints a row that is judged by what is reached, and says if the aim is not.
+    pub(crate) fn aimed(&mut self, name: &str, figure: f64, limit: f64, aim: f64) {
+        let ok = figure <= limit || !self.judged;
+        self.over |= !ok;
+        let verdict = match (ok, figure <= aim) {
+            (true, true) => "ok".to_owned(),
+            (true, false) => format!("within the limit, above the aim of {aim:.2}"),
+            (false, _) => "over".to_owned(),
+        };
+        println!("{name:<30} {figure:>10.2} {limit:>8.2} {verdict}");
+    }
+
     /// Prints a row that must be at least so much.
     pub(crate) fn least(&mut self, name: &str, figure: f64, limit: f64) {
         let ok = figure >= limit || !self.judged;
