@@ -157,7 +157,7 @@ async fn marks_from_outside_are_replaced() {
         request
     };
     let seen = Seen::default();
-    let app = seen.app(InngestAuth::unverified_dev());
+    let app = seen.app(InngestAuth::insecure_unverified_dev());
     ask(&app, stamped(it.unsigned(CALL, ""))).await;
     let extensions = seen.one().0.extensions;
     assert_eq!(extensions.get(), Some(&Caller::Dev));
@@ -190,7 +190,7 @@ async fn the_extractors_tell_who_sent_the_request() {
         }
     };
     let cloud = app(Some(it.auth().insecure_unsigned_sync(true)));
-    let dev = app(Some(InngestAuth::unverified_dev()));
+    let dev = app(Some(InngestAuth::insecure_unverified_dev()));
     let bare = app(None);
     let sync = |path| Request::put(path).body(Body::empty()).unwrap();
     for (app, request, status, body) in [
@@ -250,7 +250,10 @@ async fn extractors_take_a_call_of_3_9_mb_unless_a_limit_inside_says_no() {
     let handler = || any(|body: Bytes| async move { body.len().to_string() });
     for (auth, request) in [
         (it.auth(), it.call(CALL, body())),
-        (InngestAuth::unverified_dev(), it.unsigned(CALL, body())),
+        (
+            InngestAuth::insecure_unverified_dev(),
+            it.unsigned(CALL, body()),
+        ),
     ] {
         let again = || {
             let mut copy = Request::post(CALL);
@@ -308,7 +311,7 @@ async fn dev_mode_forwards_the_body_as_it_streams() {
             let mut body = request.into_body();
             body.frame().await.unwrap().unwrap().into_data().unwrap()
         })
-        .layer(InngestAuth::unverified_dev());
+        .layer(InngestAuth::insecure_unverified_dev());
     sender.send("first".into()).await.unwrap();
     let response = ask(&app, Request::post(CALL).body(Body::new(body)).unwrap()).await;
     assert_eq!(response.body, "first");

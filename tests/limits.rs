@@ -216,7 +216,7 @@ async fn a_handler_cannot_mark_a_response_as_verified() {
     let unsigned_sync = Request::put("/").body(Body::empty()).unwrap();
     for (auth, request, caller) in [
         (
-            InngestAuth::unverified_dev(),
+            InngestAuth::insecure_unverified_dev(),
             it.unsigned(CALL, ""),
             Caller::Dev,
         ),

@@ -747,7 +747,7 @@ async fn a_signed_request_in_dev_mode_is_an_error_once() {
         (sent("PUT", &[("x-inngest-server-kind", "dev")]), false),
     ] {
         let (log, _guard) = Log::begin(Level::INFO);
-        let app = used(InngestAuth::unverified_dev(), &log);
+        let app = used(InngestAuth::insecure_unverified_dev(), &log);
         assert_eq!(ask(&app, request).await.status, 200);
         assert_eq!(line(&log.take()), logs.then_some(("ERROR", expected)));
         ask(&app, it.call(CALL, "{}")).await;
@@ -1088,7 +1088,7 @@ fn status_shows_what_a_layer_does() {
                 "replay_guard: false",
             ][..],
         ),
-        (InngestAuth::unverified_dev(), &["mode: Dev"]),
+        (InngestAuth::insecure_unverified_dev(), &["mode: Dev"]),
     ] {
         let shown = format!("{auth:?}");
         for word in words {

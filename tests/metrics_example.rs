@@ -155,7 +155,7 @@ async fn each_outcome_is_counted_once_by_key_and_by_kind() {
 
 #[tokio::test]
 async fn requests_in_dev_mode_are_not_counted_as_verified() {
-    let server = started(InngestAuth::unverified_dev()).await;
+    let server = started(InngestAuth::insecure_unverified_dev()).await;
     assert_eq!(call(server, "POST", None).await, StatusCode::OK);
     let text = scraped(server).await;
     assert_eq!(

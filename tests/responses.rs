@@ -385,7 +385,7 @@ async fn what_was_not_verified_is_never_signed() {
     let it = inngest();
     let body = || Response::new("{}".into());
     let cloud = responding(it.auth().insecure_unsigned_sync(true), body);
-    let dev = responding(InngestAuth::unverified_dev(), body);
+    let dev = responding(InngestAuth::insecure_unverified_dev(), body);
     let sync = Request::put("/").body(Body::empty()).unwrap();
     for (app, request, status) in [
         (&cloud, it.unsigned(CALL, "{}"), 401),

@@ -177,7 +177,7 @@ impl<B> Service<Request<B>> for Probe {
 #[tokio::test]
 async fn readiness_of_the_inner_service_is_honoured() {
     let it = inngest();
-    for auth in [it.auth(), InngestAuth::unverified_dev()] {
+    for auth in [it.auth(), InngestAuth::insecure_unverified_dev()] {
         let mut service = auth.layer(Probe::default());
         for _ in 0..3 {
             let response = ServiceExt::<Request<Body>>::ready(&mut service)

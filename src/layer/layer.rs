@@ -171,7 +171,7 @@ impl InngestAuth {
 
     /// Creates a layer that verifies **nothing**. It forwards every request, marked
     /// [`Caller::Dev`](crate::Caller::Dev), as with `INNGEST_DEV=1`.
-    pub fn unverified_dev() -> Self {
+    pub fn insecure_unverified_dev() -> Self {
         Self::with(Mode::Dev { key_set: false })
     }
 
@@ -235,7 +235,7 @@ impl InngestAuth {
     ///     };
     ///     Router::new().route("/readyz", get(move || async move { status }))
     /// }
-    /// # let _ = readiness(&InngestAuth::unverified_dev());
+    /// # let _ = readiness(&InngestAuth::insecure_unverified_dev());
     /// ```
     #[must_use]
     pub fn status(&self) -> Status {

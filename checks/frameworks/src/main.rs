@@ -42,7 +42,7 @@ impl Setup {
         let auth = self
             .keys
             .clone()
-            .map_or_else(InngestAuth::unverified_dev, InngestAuth::new);
+            .map_or_else(InngestAuth::insecure_unverified_dev, InngestAuth::new);
         auth.clock(TestClock::at(NOW)).body_limit(self.body_limit)
     }
 

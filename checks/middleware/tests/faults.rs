@@ -383,7 +383,7 @@ fn auth() -> InngestAuth {
 
 /// Returns clients that vanish before they are verified: steps 1 to 8.
 fn unverified() -> Vec<Case> {
-    let dev = InngestAuth::unverified_dev();
+    let dev = InngestAuth::insecure_unverified_dev();
     let unusable = InngestAuth::from_env();
     let syncs = auth().insecure_unsigned_sync(true);
     let malformed = Sent::part(&[2000]).header(SIGNATURE_HEADER, "t=1");

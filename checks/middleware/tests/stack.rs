@@ -327,5 +327,5 @@ async fn on_a_plain_hyper_server() {
 #[test]
 fn the_layer_is_a_plain_value() {
     fn plain<T: Clone + Send + Sync + std::fmt::Debug + 'static>(_: &T) {}
-    plain(&InngestAuth::unverified_dev());
+    plain(&InngestAuth::insecure_unverified_dev());
 }
