@@ -247,6 +247,7 @@ mod tests {
         let (one, two) = (Keys::from(key.clone()), Keys::new(key, "cd".parse().ok()));
         assert_eq!(2 * cost(1000, &one), cost(1000, &two));
         assert_eq!(cost(1000, &one) - cost(0, &one), 9000);
+        assert_eq!(cost(0, &one), 120 * 3 * 64);
     }
 
     /// Uses the smallest and largest `t` that the grammar allows.

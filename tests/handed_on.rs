@@ -177,7 +177,7 @@ async fn the_extractors_tell_who_sent_the_request() {
         let router = Router::new()
             .route(
                 "/caller",
-                any(|caller: Caller| async move { format!("{caller:?}") }),
+                any(|caller: Caller| async move { format!("{} {caller:?}", caller.is_dev()) }),
             )
             .route("/verified", any(|_: Verified| async { "verified" }))
             .route(
@@ -194,10 +194,10 @@ async fn the_extractors_tell_who_sent_the_request() {
     let bare = app(None);
     let sync = |path| Request::put(path).body(Body::empty()).unwrap();
     for (app, request, status, body) in [
-        (&cloud, it.call("/caller", ""), 200, "Verified("),
+        (&cloud, it.call("/caller", ""), 200, "false Verified("),
         (&cloud, it.call("/verified", ""), 200, "verified"),
         (&cloud, it.call("/optional", ""), 200, "Some(Verified "),
-        (&cloud, sync("/caller"), 200, "UnsignedSync"),
+        (&cloud, sync("/caller"), 200, "false UnsignedSync"),
         (&cloud, sync("/optional"), 200, "None"),
         (
             &cloud,
@@ -205,7 +205,7 @@ async fn the_extractors_tell_who_sent_the_request() {
             401,
             r#"{"message":"Unauthorized"}"#,
         ),
-        (&dev, it.unsigned("/caller", ""), 200, "Dev"),
+        (&dev, it.unsigned("/caller", ""), 200, "true Dev"),
         (&dev, it.unsigned("/optional", ""), 200, "None"),
         (
             &dev,

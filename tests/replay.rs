@@ -192,15 +192,14 @@ async fn a_response_that_cannot_be_recorded_is_sent_unsigned() {
     );
 }
 
-/// A store that records times: signed at, until, now.
-struct Until(Arc<std::sync::Mutex<Vec<(u64, u64, u64)>>>);
+/// A store that records times (signed at, until, now), and for how long to keep the entry.
+struct Until(Arc<std::sync::Mutex<Vec<(u64, u64, u64, u64)>>>);
 
 impl ReplayStore for Until {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
-        self.0
-            .lock()
-            .unwrap()
-            .push((sighting.signed_at, sighting.until, sighting.now));
+        let left = sighting.seconds_left().unwrap();
+        let times = (sighting.signed_at, sighting.until, sighting.now, left);
+        self.0.lock().unwrap().push(times);
         Ok(Recorded::Fresh)
     }
 }
@@ -226,9 +225,9 @@ async fn a_signature_is_remembered_for_tolerance_and_skew() {
     assert_eq!(
         *untils.lock().unwrap(),
         [
-            (NOW, NOW + 360, NOW),
-            (NOW, NOW + 15, NOW + 7),
-            (NOW + 7, NOW + 7 + 10 + 86_400, NOW + 7)
+            (NOW, NOW + 360, NOW, 3600 + 60 + 1),
+            (NOW, NOW + 15, NOW + 7, 3600 + 5 - 7 + 1),
+            (NOW + 7, NOW + 7 + 10 + 86_400, NOW + 7, 3600 + 86_400 + 1)
         ]
     );
 }

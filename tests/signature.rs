@@ -226,6 +226,7 @@ fn a_body_in_pieces_is_verified_as_a_whole_and_bounded() {
     ] {
         let header = key.sign(b"abcd", now).to_string();
         let mut body = verifier.start([header.as_bytes()]).unwrap();
+        assert!(format!("{body:?}").contains("Signature { signed_at: 1700000000, .. }"));
         let accepted = body
             .expect(announced)
             .and_then(|()| pieces.iter().try_for_each(|it| body.push(it.as_bytes())))
