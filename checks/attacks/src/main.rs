@@ -25,7 +25,7 @@ pub(crate) struct Run {
 
 /// How many seconds a try of an attack may take in a short run. Most of each is fixed pauses, so a
 /// slower machine needs little longer.
-const SHORT: f64 = 30.0;
+const SHORT: f64 = 45.0;
 
 struct Attack {
     name: &'static str,

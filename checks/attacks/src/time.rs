@@ -172,7 +172,7 @@ pub(crate) fn floods(run: Run, table: &mut Table) {
         let name = "four lines of zeros, default read buffer";
         let limits = Limits {
             // Three polls, each after those of the other connections of its worker.
-            past: 16.0 / options.threads as f64,
+            past: 32.0 / options.threads as f64,
             answered: Limit::None,
             p99: Limit::None,
         };
