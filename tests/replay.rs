@@ -192,8 +192,11 @@ async fn a_response_that_cannot_be_recorded_is_sent_unsigned() {
     );
 }
 
-/// A store that records times (signed at, until, now), and for how long to keep the entry.
-struct Until(Arc<std::sync::Mutex<Vec<(u64, u64, u64, u64)>>>);
+/// Times (signed at, until, now), and for how many seconds to keep the entry.
+type Times = (u64, u64, u64, u64);
+
+/// A store that records times.
+struct Until(Arc<std::sync::Mutex<Vec<Times>>>);
 
 impl ReplayStore for Until {
     async fn record(&self, sighting: Sighting) -> Result<Recorded, ReplayStoreError> {
