@@ -164,8 +164,8 @@ fn used(auth: InngestAuth, log: &Log) -> Router {
 /// Sends each request twice, and compares what a subscriber at its default level shows.
 ///
 /// The first request has a line at WARN that says what to do. The second, within the hour, has a
-/// line without advice, at the level of its kind. So there is none if the kind is one that any
-/// scanner can cause: it is at DEBUG. Such rows are `quiet`.
+/// line without advice, at the level of its kind. A kind that any scanner can cause is at DEBUG, so
+/// the default level does not show that line. Such rows are `quiet`.
 #[tokio::test(start_paused = true)]
 #[expect(clippy::too_many_lines, reason = "a table")]
 async fn each_rejection_says_once_what_to_do_and_then_has_the_level_of_its_kind() {

@@ -13,7 +13,7 @@ const REFILL: u128 = 4;
 
 /// Grants turns, one at a time, to requests chosen at random.
 ///
-/// A turn may cost more than was saved up, and then there is none until that has been made up for.
+/// A turn may cost more than was saved up. Then no request gets one until the debt is earned back.
 /// While more than half of the most is saved up, every request gets a turn. With less, a request's
 /// chance is in proportion to what is saved up, whatever the request costs and whenever it comes.
 /// So clients that request many turns delay those of others, but cannot take all of them. If turns
